@@ -1,0 +1,120 @@
+"""How a file is written so that it is whole or absent, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from anchorloss.errors import RunError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and start again",
+    errno.EDQUOT: "free some of the quota and start again",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that can be written to",
+    errno.EPERM: "choose a folder that can be written to",
+    errno.ENOENT: "create the folder first",
+}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`: a reader, or a crash, sees the old content or the new one, never a part.
+
+    Raises: RunError if it cannot be written (the disk is full); the old content is then still there.
+    """
+    with _written_beside(path, data) as temporary, _one_line(path, len(data)):
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Create `path` with `data`, whole or not at all, and never over a file that is there.
+
+    Raises: FileExistsError if `path` exists (it is left as it was); RunError if it cannot be written.
+    """
+    with _written_beside(path, data) as temporary:
+        with _one_line(path, len(data), let_through=FileExistsError):
+            _link_or_rename(temporary, path)
+        with _one_line(path, len(data)):
+            _sync_folder(path.parent)
+
+
+def sha256(content: Path | bytes) -> str:
+    """The SHA-256 of a file or of bytes, as records have it: `sha256:` and 64 hex digits. Raises: OSError."""
+    if isinstance(content, bytes):
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    digest = hashlib.sha256()
+    with content.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what a process killed while writing left in `folder`. Only for the folder's one owner."""
+    for leftover in folder.glob(".*.writing"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """A new file with `data`, safely on the disk in the folder of `path`; gone at the end unless renamed."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.writing")
+    try:
+        with _one_line(path, len(data)):
+            # Not `tempfile`: its files can be read by their owner alone, which a shared folder does not want.
+            descriptor = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+            )
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _link_or_rename(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+        return
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    # A file system without hard links (FAT, some network shares). Between the question and the rename another
+    # process could slip in; the claim on a run's folder is what keeps it out there.
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    temporary.rename(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the folder's new entry on the disk, where that can be done (not on Windows and some shares)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _one_line(path: Path, size: int, let_through: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    try:
+        yield
+    except let_through:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "see to the disk and start again")
+        reason = error.strerror or type(error).__name__
+        raise RunError(f"{path}: cannot write {size:,} bytes: {reason}; {remedy}") from error
