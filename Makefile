@@ -1,0 +1,61 @@
+# `make` or `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+PROFILE ?= full
+EXPERIMENT ?= $(if $(filter small,$(PROFILE)),table1_small,table1)
+ARGS ?=
+# Without an NVIDIA GPU, builds of torch and torchvision that go together and need none; with one, the newest.
+CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help setup quickstart data table1 status figure1 report bench test test-slow lint format clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## install everything into .venv
+
+$(INSTALLED): pyproject.toml constraints/cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	touch $@
+
+quickstart: $(INSTALLED) ## the whole pipeline on synthetic images: train 8 short runs, show the table
+	$(RUN) train.py experiment=quickstart results_dir=outputs $(ARGS)
+	$(RUN) scripts/make_table1.py --experiment quickstart --results-dir outputs
+
+data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else download
+	$(RUN) scripts/get_data.py $(if $(FROM),--from $(FROM),--download) --to data
+
+table1: $(INSTALLED) ## Table 1 (PROFILE=full or small): train what is missing, then make the table
+	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)
+	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT)
+
+status: $(INSTALLED) ## which runs of EXPERIMENT are done, running, failed, waiting
+	$(RUN) scripts/status.py --experiment $(EXPERIMENT)
+
+figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
+	$(RUN) scripts/figure1.py
+
+report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone
+	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
+
+test: $(INSTALLED) ## the tests (under 10 minutes on two cores)
+	$(RUN) -m pytest -q $(ARGS)
+
+test-slow: $(INSTALLED) ## the tests that take longer
+	$(RUN) -m pytest -q -m slow $(ARGS)
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(INSTALLED) ## let ruff format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean: ## remove what can be made again (never results/ or data/)
+	rm -rf outputs artifacts build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
