@@ -21,6 +21,7 @@ NAME = re.compile(r"[A-Za-z0-9_+.]*[A-Za-z0-9_+]")
 RUN_NAME = re.compile(
     rf"(?P<loss>{NAME.pattern})-(?P<model>{NAME.pattern})-seed(?P<seed>\d{{1,10}})-[0-9a-f]{{10}}"
 )
+_COMMIT = re.compile(r"[0-9a-z]{1,64}")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -56,7 +57,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from: the only part in which two records of one result may differ."""
+    """Where a result comes from: the only part in which two records of one result may differ.
+
+    `commit` is `unknown` outside of git.
+    """
 
     commit: str
     dirty: bool
@@ -121,6 +125,10 @@ class Record:
         for key in ("seed", "data.training_images", "data.evaluation_images", "provenance.resumed"):
             value = _dotted(self, key)
             _require(value >= 0, key, value, "must not be negative")
+        commit = self.provenance.commit
+        _require(
+            _COMMIT.fullmatch(commit) is not None, "provenance.commit", commit, "neither a commit nor unknown"
+        )
         _require(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")
         for name, checksum in self.files.items():
             _require(name in (HISTORY, PREDICTIONS), "files", name, "not a file of a run")

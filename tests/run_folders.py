@@ -137,7 +137,9 @@ def plan_run(results_dir: Path, settings: RunSettings) -> Path:
     """A run folder that waits: nothing but config.yaml in it."""
     folder = results_dir / "runs" / settings.experiment / settings.run
     folder.mkdir(parents=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(settings.identity()).encode())
+    config = settings.identity()
+    config = {"experiment": {"name": settings.experiment}, **config, "seeds": [config.pop("seed")]}
+    write_atomically(folder / "config.yaml", yaml.safe_dump(config).encode())
     return folder
 
 

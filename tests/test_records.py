@@ -37,7 +37,7 @@ from anchorloss.records import (
     write_progress,
     write_record,
 )
-from run_folders import (
+from tests.run_folders import (
     edit_record,
     finish_run,
     interrupt_run,

@@ -1,0 +1,230 @@
+"""Table 1 from run records alone: what stands in it, and which runs may not stand in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from anchorloss.errors import UserError
+from anchorloss.published import Published, read_published
+from anchorloss.records import Record, Run, describe_difference
+from anchorloss.statistics import Summary, summarise
+
+PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
+FULL_PROTOCOL = {"experiment": "table1", "model": "resnet110", "epochs": 200}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One loss: the last epoch's accuracies over its finished runs, in percent."""
+
+    loss: str
+    label: str
+    planned: int
+    failed: int
+    top1: Summary
+    top5: Summary
+    published: Published | None
+    best_top1: bool = False
+    best_top5: bool = False
+
+    @property
+    def counted(self) -> str:
+        """How many runs the row rests on, and of how many if some are missing."""
+        count = str(self.top1.n) if self.top1.n == self.planned else f"{self.top1.n} of {self.planned}"
+        return f"{count} ({self.failed} failed)" if self.failed else count
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows, and what has to be said above and below them."""
+
+    experiment: str
+    stamps: tuple[str, ...]
+    protocol: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    provenance: str
+    data_label: str
+    evaluated_on: str
+
+    @property
+    def title(self) -> str:
+        return " - ".join([f"Table 1, experiment {self.experiment}", *self.stamps])
+
+    @property
+    def paper(self) -> str:
+        """What heads the paper's columns."""
+        return "paper (not comparable in absolute terms)" if self.stamps else "paper"
+
+
+def build_table(runs: Iterable[Run], experiment: str) -> Table:
+    """The table of these runs; every one of them is counted or listed in it.
+
+    Raises: UserError if none has a record, or if finished runs differ in more than loss and seed.
+    """
+    runs = list(runs)
+    records = [run.record for run in runs if run.record is not None]
+    if not records:
+        planned = f"none of the {len(runs)} runs has ended" if runs else "there are no runs"
+        command = f"python train.py experiment={experiment}"
+        raise UserError(f"experiment={experiment}: {planned}, so there is no table; run {command}")
+    finished = [record for record in records if record.status == "finished"]
+    require_one_protocol(finished)
+    first = (finished or records)[0]
+    return Table(
+        experiment=experiment,
+        stamps=_stamps(first),
+        protocol=_protocol(first),
+        rows=_mark_best(_rows(runs)),
+        notes=_notes(runs),
+        provenance=_provenance(records),
+        data_label=first.data.label,
+        evaluated_on=first.evaluated_on,
+    )
+
+
+def require_one_protocol(records: Iterable[Record]) -> None:
+    """Raises: UserError naming the settings in which two records differ, unless it is the loss or the seed.
+
+    Two records of one loss may differ in the seed alone, and must.
+    """
+    reference: Record | None = None
+    of_loss: dict[str, Record] = {}
+    seen: dict[tuple[str, int], Record] = {}
+    for record in records:
+        reference = reference or record
+        twin = seen.setdefault((record.loss, record.seed), record)
+        for other, within_loss in ((reference, False), (of_loss.setdefault(record.loss, record), True)):
+            difference = {
+                key: values
+                for key, values in describe_difference(_settings(other), _settings(record)).items()
+                if key != "seed" and (within_loss or key.split(".")[0] != "loss")
+            }
+            if difference:
+                raise UserError(_refusal(difference, other, record))
+        if twin is not record:
+            raise UserError(f"{twin.run} and {record.run}: one loss and seed twice; move one of them away")
+
+
+def order(loss: str) -> tuple[int, str]:
+    """Sorts losses as the paper's table does, others after them by name."""
+    return (PAPER_LOSSES.index(loss) if loss in PAPER_LOSSES else len(PAPER_LOSSES), loss)
+
+
+def _settings(record: Record) -> dict[str, object]:
+    """What must be equal in one table: the identity, and what the record says of the data it saw."""
+    data = dataclasses.asdict(record.data)
+    return {
+        **record.identity,
+        "record": {"data": data, "evaluated_on": record.evaluated_on, "epochs": record.epochs},
+    }
+
+
+def _refusal(difference: dict[str, tuple[str, str]], first: Record, second: Record) -> str:
+    named = "; ".join(
+        f"{key} is {ours} in one, {theirs} in the other" for key, (ours, theirs) in difference.items()
+    )
+    return (
+        f"{first.run} and {second.run} cannot stand in one table: {named}; "
+        "move the runs of one of them away, or train them under another experiment.name"
+    )
+
+
+def _stamps(record: Record) -> tuple[str, ...]:
+    stamps = []
+    if record.data.label != "CIFAR-100":
+        stamps.append("SYNTHETIC data" if record.data.label == "SYNTHETIC" else f"{record.data.label} data")
+    if any(getattr(record, key) != value for key, value in FULL_PROTOCOL.items()):
+        stamps.append(f"NOT THE FULL PROTOCOL ({record.model}, {record.epochs} epochs)")
+    if record.evaluated_on != "test":
+        stamps.append("evaluated on held-out VALIDATION images")
+    return tuple(stamps)
+
+
+def _protocol(record: Record) -> str:
+    data = record.data
+    return (
+        f"{data.label}, {record.model}, {record.epochs} epochs, {data.training_images:,} training images. Accuracy in "
+        f"percent on the {data.evaluation_images:,} {record.evaluated_on} images after the last epoch, mean ± sample "
+        "standard deviation (n - 1) over n seeds."
+    )
+
+
+def _rows(runs: list[Run]) -> list[Row]:
+    published = read_published()
+    seeds = {run.seed for run in runs}
+    rows = []
+    for loss in sorted({run.loss for run in runs}, key=order):
+        records = [run.record for run in runs if run.loss == loss and run.record is not None]
+        finished = [record for record in records if record.status == "finished"]
+        rows.append(
+            Row(
+                loss=loss,
+                label=_label(loss, published),
+                planned=len(seeds),
+                failed=len(records) - len(finished),
+                top1=summarise({record.seed: record.top1 for record in finished if record.top1 is not None}),
+                top5=summarise({record.seed: record.top5 for record in finished if record.top5 is not None}),
+                published=published.get(loss),
+            )
+        )
+    return rows
+
+
+def _label(loss: str, published: dict[str, Published]) -> str:
+    return published[loss].label if loss in published else loss.replace("_", " ")
+
+
+def _mark_best(rows: list[Row]) -> tuple[Row, ...]:
+    """Best means best in the two digits that are shown; of one loss there is no best."""
+
+    def shown(row: Row, top: str) -> str:
+        return f"{getattr(row, top).mean:.2f}"
+
+    measured = [row for row in rows if row.top1.n > 0]
+    if len(measured) < 2:
+        return tuple(rows)
+    best = {top: max((shown(row, top) for row in measured), key=float) for top in ("top1", "top5")}
+    return tuple(
+        dataclasses.replace(
+            row, best_top1=shown(row, "top1") == best["top1"], best_top5=shown(row, "top5") == best["top5"]
+        )
+        if row.top1.n > 0
+        else row
+        for row in rows
+    )
+
+
+def _notes(runs: list[Run]) -> tuple[str, ...]:
+    """One note for every run that is not in the means, and for every seed that a loss lacks."""
+    notes = []
+    seeds = sorted({run.seed for run in runs})
+    for loss in sorted({run.loss for run in runs}, key=order):
+        own = [run for run in runs if run.loss == loss]
+        for run in own:
+            if run.state != "finished":
+                notes.append(f"{run.state}: {run.name}{failure_text(run)}")
+        absent = [seed for seed in seeds if seed not in {run.seed for run in own}]
+        notes += [f"missing: {loss} seed {seed}, which other losses have" for seed in absent]
+    return tuple(notes)
+
+
+def failure_text(run: Run) -> str:
+    """Why a run failed, to go behind its name; empty for others."""
+    failure = run.record.failure if run.record else None
+    if failure is None:
+        return ""
+    text = f": {' '.join(failure.reason.split())} in epoch {failure.epoch}"
+    if failure.step >= 0:  # an evaluation has no step
+        text += f", step {failure.step}"
+    last = failure.last_finite_loss
+    return text if last is None else f"{text}, last finite loss {last:.4g}"
+
+
+def _provenance(records: list[Record]) -> str:
+    commits = sorted(
+        {f"{r.provenance.commit[:10]}{' with local changes' * r.provenance.dirty}" for r in records}
+    )
+    return f"Made from {len(records)} records; commit {', '.join(commits)}."

@@ -1,0 +1,163 @@
+"""How a table is written: Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from anchorloss.errors import RunError
+from anchorloss.files import write_atomically
+from anchorloss.records import read_runs
+from anchorloss.statistics import Summary
+from anchorloss.table import Row, Table, build_table
+
+
+def make_table(results_dir: Path, experiment: str) -> Table:
+    """Read the records of an experiment and write its `table1.md`, `.tex` and `.csv` under `results_dir`.
+
+    Raises: UserError if there is no record, or if they cannot stand in one table; RunError if a file cannot be
+    written.
+    """
+    table = build_table(read_runs(results_dir, experiment), experiment)
+    folder = results_dir / experiment
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}; name another --results-dir") from error
+    for suffix, text in (("md", to_markdown(table)), ("tex", to_latex(table)), ("csv", to_csv(table))):
+        write_atomically(folder / f"table1.{suffix}", text.encode())
+    return table
+
+
+def to_markdown(table: Table) -> str:
+    """The table as Markdown that also reads well as plain text."""
+    dash = "—"
+    header = ["loss", "n", "Top-1", "Top-5", "paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
+    if table.stamps:
+        header[4:6] = [f"{name}, not comparable" for name in header[4:6]]
+    cells = [
+        [
+            row.label,
+            row.counted,
+            _bold(_spread(row.top1, dash), "**", "**", row.best_top1),
+            _bold(_spread(row.top5, dash), "**", "**", row.best_top5),
+            *_paper_cells(row, "{:.2f} ± {:.2f}", dash),
+            *_difference_cells(row, dash),
+        ]
+        for row in table.rows
+    ]
+    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [f"# {table.title}", "", table.protocol, ""]
+    for line in (header, rule, *cells):
+        padded = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(padded)} |")
+    if table.stamps:
+        lines += ["", f"The paper's columns are not comparable in absolute terms: {', '.join(table.stamps)}."]
+    if table.notes:
+        lines += ["", "Not in the means:", "", *(f"- {note}" for note in table.notes)]
+    return "\n".join([*lines, "", table.provenance, ""])
+
+
+def to_latex(table: Table) -> str:
+    """The table as a LaTeX `table` for the booktabs package."""
+    dash = "--"
+    lines = [
+        "% Made by scripts/make_table1.py; needs \\usepackage{booktabs}.",
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{_latex(table.title)}. {_latex(table.protocol)}}}",
+        "  \\begin{tabular}{lrrrrrrr}",
+        "    \\toprule",
+        f"    & & \\multicolumn{{2}}{{c}}{{ours}} & \\multicolumn{{2}}{{c}}{{{_latex(table.paper)}}}"
+        " & \\multicolumn{2}{c}{ours $-$ paper} \\\\",
+        "    loss & $n$ & Top-1 & Top-5 & Top-1 & Top-5 & Top-1 & Top-5 \\\\",
+        "    \\midrule",
+    ]
+    for row in table.rows:
+        cells = [
+            _latex(row.label),
+            row.counted,
+            _bold(_spread(row.top1, dash), "\\textbf{", "}", row.best_top1),
+            _bold(_spread(row.top5, dash), "\\textbf{", "}", row.best_top5),
+            *_paper_cells(row, "{:.2f} ± {:.2f}", dash),
+            *(f"${cell}$" if cell != dash else cell for cell in _difference_cells(row, dash)),
+        ]
+        lines.append("    " + " & ".join(cells).replace("±", "$\\pm$") + " \\\\")
+    lines += ["    \\bottomrule", "  \\end{tabular}"]
+    if table.notes:
+        lines += ["  \\par\\smallskip\\footnotesize Not in the means:"]
+        lines += [f"  {_latex(note)}." for note in table.notes]
+    return "\n".join([*lines, "\\end{table}", f"% {table.provenance}", ""])
+
+
+def to_csv(table: Table) -> str:
+    """The table with all digits; empty where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    scores = [f"{top}_{part}" for top in ("top1", "top5") for part in ("mean", "std")]
+    first = [
+        "experiment",
+        "data",
+        "evaluated_on",
+        "comparable_with_paper",
+        "loss",
+        "label",
+        "n",
+        "planned",
+        "failed",
+    ]
+    papers = [f"paper_{score}" for score in scores]
+    writer.writerow([*first, *scores, *papers, "top1_difference", "top5_difference"])
+    for row in table.rows:
+        writer.writerow(
+            [
+                *(table.experiment, table.data_label, table.evaluated_on, str(not table.stamps).lower()),
+                *(row.loss, row.label, row.top1.n, row.planned, row.failed),
+                *(row.top1.mean, row.top1.std, row.top5.mean, row.top5.std),
+                *(getattr(row.published, score) if row.published else None for score in scores),
+                *_differences(row),
+            ]
+        )
+    return text.getvalue()
+
+
+def _spread(score: Summary, dash: str) -> str:
+    if score.mean is None:
+        return dash
+    return f"{score.mean:.2f} ± {dash if score.std is None else f'{score.std:.2f}'}"
+
+
+def _paper_cells(row: Row, form: str, dash: str) -> list[str]:
+    paper = row.published
+    if paper is None:
+        return [dash, dash]
+    return [form.format(paper.top1_mean, paper.top1_std), form.format(paper.top5_mean, paper.top5_std)]
+
+
+def _differences(row: Row) -> tuple[float | None, float | None]:
+    if row.published is None or row.top1.mean is None or row.top5.mean is None:
+        return None, None
+    return row.top1.mean - row.published.top1_mean, row.top5.mean - row.published.top5_mean
+
+
+def _difference_cells(row: Row, dash: str) -> list[str]:
+    return [dash if value is None else f"{value:+.2f}" for value in _differences(row)]
+
+
+def _bold(text: str, opening: str, closing: str, best: bool) -> str:
+    return f"{opening}{text}{closing}" if best else text
+
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+    "—": "---",
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
