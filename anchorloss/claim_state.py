@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import SoftFileLease
 
-CLAIM = "claim.lock"
+from anchorloss.claims import FILE
 
 
 def claim_is_live(folder: Path) -> bool:
@@ -18,7 +18,7 @@ def claim_is_live(folder: Path) -> bool:
     Whether the owner lives can only be asked on its own host; from elsewhere a dead owner's claim looks live
     until its lease ends. Clocks of hosts that share the folder should agree to within the lease.
     """
-    path = folder / CLAIM
+    path = folder / FILE
     try:
         refreshed = path.stat().st_mtime
     except OSError:

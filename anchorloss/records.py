@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "CONFIG",
+    "HISTORY",
+    "PREDICTIONS",
+    "PROGRESS",
+    "RECORD",
+    "RUN_NAME",
     "Best",
     "Data",
     "Failure",
@@ -227,6 +233,9 @@ def read_runs(results_dir: Path, experiment: str) -> list[Run]:
     runs = [
         read_run(folder) for folder in parent.iterdir() if folder.is_dir() and not folder.name.startswith(".")
     ]
+    for run in runs:
+        if run.record is not None and run.record.experiment != experiment:
+            raise damaged(run.folder / RECORD, f"is a record of the experiment {run.record.experiment}")
     return sorted(runs, key=lambda run: (run.loss, run.seed, run.name))
 
 
@@ -240,8 +249,6 @@ def read_run(folder: Path) -> Run:
     # The claim first: a run that ends between the two questions then has its record, and is seen as ended.
     live = claim_is_live(folder)
     record = read_record(folder)
-    if record is not None and record.experiment != folder.absolute().parent.name:
-        raise damaged(folder / RECORD, f"is a record of the experiment {record.experiment}")
     if record is not None:
         state = record.status
     elif live:

@@ -15,6 +15,7 @@ import pytest
 from anchorloss import files
 from anchorloss.errors import RunError
 from anchorloss.files import remove_temporary_files, sha256, write_atomically, write_once
+from tests.small_disk import small_disk
 
 
 def names(folder: Path) -> list[str]:
@@ -22,19 +23,9 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 64 KiB."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("needs root on Linux, to mount a small tmpfs")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, text=True
-    )
-    if mount.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {mount.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", kibibytes=64) as folder:
+        yield folder
 
 
 def test_write_atomically_replaces_the_content_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -129,23 +120,23 @@ def test_write_once_where_the_file_system_has_no_links(
 
 
 @pytest.mark.parametrize("write", [write_atomically, write_once])
-def test_a_full_disk_is_one_line_and_leaves_no_part(small_disk: Path, write) -> None:
-    path = small_disk / "checkpoint.pt"
+def test_a_full_disk_is_one_line_and_leaves_no_part(disk: Path, write) -> None:
+    path = disk / "checkpoint.pt"
     with pytest.raises(RunError) as caught:
         write(path, bytes(100_000))
     assert str(caught.value) == (
         f"{path}: cannot write 100,000 bytes: No space left on device; free some space and start again"
     )
-    assert names(small_disk) == []
+    assert names(disk) == []
 
 
-def test_a_full_disk_leaves_the_old_content(small_disk: Path) -> None:
-    path = small_disk / "checkpoint.pt"
+def test_a_full_disk_leaves_the_old_content(disk: Path) -> None:
+    path = disk / "checkpoint.pt"
     write_atomically(path, b"old" * 5000)
     with pytest.raises(RunError):
         write_atomically(path, bytes(60_000))
     assert path.read_bytes() == b"old" * 5000
-    assert names(small_disk) == ["checkpoint.pt"]
+    assert names(disk) == ["checkpoint.pt"]
     write_atomically(path, b"new" * 5000)
     assert path.read_bytes() == b"new" * 5000
 

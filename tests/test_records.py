@@ -239,7 +239,7 @@ def test_foreign_bytes_are_refused_everywhere(tmp_path: Path, data: bytes) -> No
     assert read_progress(folder) is None
 
 
-@generated
+@settings(generated, max_examples=50)
 @given(draw=st.randoms(use_true_random=False))
 def test_damaged_files_of_a_run_are_found_by_their_checksum(tmp_path_factory, draw: random.Random) -> None:
     folder = finish_run(tmp_path_factory.mktemp("results"), make_settings(epochs=3), images=100)
