@@ -15,6 +15,10 @@ class RunError(Exception):
     """Trouble outside the user's request (disk full, a claim lost to another process): one line. Exit status 1."""
 
 
+class ClaimLostError(RunError):
+    """Another process has taken over a run that was trained here; it goes on there."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn `UserError` into status 2 and `RunError` into status 1, each with its one line on stderr.

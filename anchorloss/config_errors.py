@@ -1,0 +1,42 @@
+"""Hydra's and OmegaConf's complaints as one line: which override, what is wrong, what to use instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from anchorloss.errors import UserError
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise for a wrong config into `UserError`, and Ctrl-C at start-up into status 130."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _explain(error: Exception) -> str:
+    text = str(error)
+    unknown_option = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    if unknown_option:
+        group, option = unknown_option.groups()
+        options = text.partition("Available options")[2].partition("Config search path")[0].split()[2:]
+        return f"{group}={option}: there is no such config; use one of {', '.join(options)}"
+    unknown_key = re.search(r"Could not override '([^']+)'", text)
+    if unknown_key:
+        return (
+            f"{unknown_key.group(1)}: there is no such key; `python train.py --cfg job` shows those there are"
+        )
+    cause = error.__cause__
+    detail = (
+        str(cause).splitlines()[0] if cause is not None else "`python train.py --help` shows how to write it"
+    )
+    return f"{' '.join(text.split())}: {detail}"

@@ -1,0 +1,313 @@
+"""Carries out a plan of runs: which are still to do, which are mine, who takes turns, and what a signal does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from anchorloss import dataset, records
+from anchorloss.claims import Claim
+from anchorloss.device import describe, resolve_device
+from anchorloss.errors import ClaimLostError, UserError
+from anchorloss.files import remove_temporary_files, write_once
+from anchorloss.settings import Execution, RunSettings
+from anchorloss.tracking import Tracking
+from anchorloss.training import Workplace, train
+
+POLL_SECONDS = 0.5
+# What `concurrent=0` means on a GPU. Not measured: no GPU was at hand; see docs/performance.md.
+CONCURRENT_ON_GPU = 8
+
+
+@dataclass
+class _Live:
+    """A run being trained here."""
+
+    settings: RunSettings
+    claim: Claim
+    steps: Generator[None, None, records.Record]
+
+
+def execute(plan: list[RunSettings], execution: Execution) -> None:
+    """Train every run of the plan that has no record, sharing them with other processes that were given the same.
+
+    Finished runs are skipped with a line. Returns when every run of the plan has a record, made here or elsewhere.
+
+    Raises: SystemExit with status 1 if runs failed, 128 + n after signal n; UserError and RunError as they come.
+    """
+    device = resolve_device(execution.device)
+    _prepare_torch(execution, device)
+    sweep = _Sweep(execution, device)
+    sweep.plan(plan)
+    sweep.carry_out()
+    failed = [settings.run for settings in plan if _failed(records.read_record(sweep.folder(settings)))]
+    if failed:
+        runs = ", ".join(failed)
+        print(
+            f"{len(failed)} of {len(plan)} runs failed: {runs}; --retry-failed runs them again",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
+
+
+class _Sweep:
+    """The runs still to do, those being trained here, and the claims on them."""
+
+    def __init__(self, execution: Execution, device: torch.device) -> None:
+        self._execution = execution
+        self._device = device
+        self._workplaces = _Workplaces(execution, device)
+        self._tracking = Tracking(execution.logger, str(execution.results_dir))
+        self._width = execution.concurrent or (CONCURRENT_ON_GPU if device.type == "cuda" else 1)
+        self._waiting: list[RunSettings] = []
+        self._claims: dict[str, Claim] = {}
+        self._to_retry: dict[str, records.Record] = {}
+        self._live: list[_Live] = []
+
+    def folder(self, settings: RunSettings) -> Path:
+        return self._execution.results_dir / "runs" / settings.experiment / settings.run
+
+    def plan(self, plan: list[RunSettings]) -> None:
+        """Leave out what is done, and make the folders of the rest once their data is at hand."""
+        for settings in plan:
+            record = records.read_record(self.folder(settings))
+            if record is not None and _failed(record) and self._execution.retry_failed:
+                self._to_retry[settings.run] = record
+            elif record is not None:
+                _say_skipped(record)
+                continue
+            # Before anything is written: an archive that is missing or damaged leaves no folder behind.
+            self._workplaces.load(settings)
+            self._waiting.append(settings)
+        _announce(plan, len(self._waiting), self._device)
+        for settings in self._waiting:
+            _plan_folder(settings, self.folder(settings))
+            self._claims[settings.run] = Claim(self.folder(settings))
+
+    def carry_out(self) -> None:
+        """Train until every planned run has its record."""
+        told = False
+        with _Signals() as signals:
+            try:
+                while self._waiting or self._live:
+                    self._start_some()
+                    if not self._live and self._waiting:
+                        if not told:
+                            print(
+                                f"waiting for {len(self._waiting)} runs that are trained elsewhere",
+                                file=sys.stderr,
+                            )
+                        told = True
+                        signals.sleep(POLL_SECONDS)
+                    for run in list(self._live):
+                        if signals.received is None:
+                            self._advance(run)
+                    if signals.received is not None:
+                        self._stop(signals)
+            finally:
+                for run in self._live:
+                    run.claim.release()
+
+    def _start_some(self) -> None:
+        for settings in list(self._waiting):
+            if len(self._live) == self._width:
+                return
+            claim = self._claims[settings.run]
+            if self._is_done(settings):
+                self._waiting.remove(settings)
+            elif claim.acquire():
+                self._waiting.remove(settings)
+                # Its last owner may have finished it between the look and the claim.
+                if self._is_done(settings):
+                    claim.release()
+                else:
+                    self._live.append(self._start(settings, claim))
+
+    def _start(self, settings: RunSettings, claim: Claim) -> _Live:
+        folder = self.folder(settings)
+        remove_temporary_files(folder)
+        if self._to_retry.pop(settings.run, None) is not None:
+            _set_failed_aside(folder)
+        tracker = self._tracking.start(settings)
+        return _Live(
+            settings, claim, train(settings, folder, claim, self._workplaces.load(settings), tracker)
+        )
+
+    def _is_done(self, settings: RunSettings) -> bool:
+        record = records.read_record(self.folder(settings))
+        return record is not None and record != self._to_retry.get(settings.run)
+
+    def _advance(self, run: _Live) -> None:
+        try:
+            next(run.steps)
+            return
+        except StopIteration as end:
+            _say_ended(end.value)
+        except ClaimLostError as loss:
+            tqdm.write(str(loss), file=sys.stderr)
+            self._waiting.append(run.settings)
+        self._live.remove(run)
+        run.claim.release()
+
+    def _stop(self, signals: _Signals) -> None:
+        for run in list(self._live):
+            run.steps.close()
+            self._live.remove(run)
+            run.claim.release()
+        print(
+            "interrupted; a checkpoint of each unfinished run is saved: give the same command again to go on",
+            file=sys.stderr,
+        )
+        signals.pass_on()
+
+
+class _Workplaces:
+    """The data sets on the device, each loaded once; the runs of a plan may differ in theirs."""
+
+    def __init__(self, execution: Execution, device: torch.device) -> None:
+        self._execution = execution
+        self._device = device
+        self._loaded: dict[str, Workplace] = {}
+
+    def load(self, settings: RunSettings) -> Workplace:
+        """The data set on the device. Raises: UserError if it is missing or damaged."""
+        data = settings.data
+        key = repr(data)
+        if key not in self._loaded:
+            sizes = {"training_images": data.training_images, "test_images": data.test_images}
+            loaded = dataset.load(
+                data.name,
+                data.root,
+                download=data.download,
+                validation=data.validation,
+                validation_seed=data.validation_seed,
+                evaluate_on=data.evaluate_on,
+                **(sizes if data.name == "synthetic" else {}),
+            )
+            self._loaded[key] = Workplace.of(
+                loaded,
+                self._device,
+                compile=self._execution.compile,
+                checkpoint_seconds=self._execution.checkpoint_seconds,
+            )
+        return self._loaded[key]
+
+
+def _plan_folder(settings: RunSettings, folder: Path) -> None:
+    """Make the run's folder with its config, which says the same whoever writes it."""
+    config = settings.identity()
+    config["seeds"] = [config.pop("seed")]
+    content = OmegaConf.to_yaml(
+        OmegaConf.create({"experiment": {"name": settings.experiment}, **config})
+    ).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_once(folder / records.CONFIG, content)
+    except FileExistsError:
+        if (folder / records.CONFIG).read_bytes() != content:
+            raise UserError(
+                f"{folder / records.CONFIG}: differs from the run it names; move the folder away"
+            ) from None
+    except OSError as error:
+        raise UserError(f"results_dir={folder}: cannot be made ({error.strerror}); name another") from None
+
+
+def _prepare_torch(execution: Execution, device: torch.device) -> None:
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
+    if device.type == "cpu" or execution.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not execution.deterministic
+
+
+def _announce(plan: list[RunSettings], to_do: int, device: torch.device) -> None:
+    """Say exactly what will run, before it does."""
+    for model, data, epochs in dict.fromkeys(
+        (run.model.name, run.data.name, run.optim.epochs) for run in plan
+    ):
+        runs = [
+            run for run in plan if (run.model.name, run.data.name, run.optim.epochs) == (model, data, epochs)
+        ]
+        losses = ", ".join(dict.fromkeys(run.loss.name for run in runs))
+        seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
+        print(
+            f"{runs[0].experiment}: {len(runs)} runs = losses {losses} x seeds {seeds}; {model}, {data}, {epochs} epochs"
+        )
+    print(f"{len(plan) - to_do} of {len(plan)} are done, {to_do} to do, on {describe(device)}", flush=True)
+
+
+def _failed(record: records.Record | None) -> bool:
+    return record is not None and record.status == "failed"
+
+
+def _set_failed_aside(folder: Path) -> None:
+    """Keep the failed record under a name of its own; nothing is overwritten."""
+    number = 1
+    while (folder / f"failed-{number}.json").exists():
+        number += 1
+    (folder / records.RECORD).rename(folder / f"failed-{number}.json")
+
+
+def _say_skipped(record: records.Record) -> None:
+    if record.status == "failed":
+        print(f"{record.run}: has failed; skipped (--retry-failed runs it again)")
+    else:
+        print(f"{record.run}: finished with Top-1 {record.top1:.2f} %; skipped")
+
+
+def _say_ended(record: records.Record) -> None:
+    if record.failure is not None:
+        place = f"epoch {record.failure.epoch}, step {record.failure.step}"
+        tqdm.write(f"{record.run}: failed at {place}: {record.failure.reason}", file=sys.stderr)
+    else:
+        tqdm.write(f"{record.run}: Top-1 {record.top1:.2f} %, Top-5 {record.top5:.2f} %")
+
+
+class _Signals:
+    """Turns SIGINT, SIGTERM and a batch system's SIGUSR2 into a wish to stop, seen between two steps.
+
+    A handler that was there before (submitit's, which requeues the job) is called once the checkpoints are saved.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._earlier: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __enter__(self) -> _Signals:
+        for name in ("SIGINT", "SIGTERM", "SIGUSR2"):
+            number = getattr(signal, name, None)
+            if number is not None and (name != "SIGUSR2" or callable(signal.getsignal(number))):
+                self._earlier[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self.received is None and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def pass_on(self) -> None:
+        """Let the earlier handler of the signal act; without one, exit with 128 + its number."""
+        assert self.received is not None
+        earlier = self._earlier[self.received]
+        if callable(earlier) and earlier is not signal.default_int_handler:
+            earlier(self.received, None)
+        raise SystemExit(128 + self.received)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number

@@ -1,0 +1,329 @@
+"""One run, from its settings to its record: epochs, evaluation, checkpoints, history, progress.
+
+`train` is a generator that yields between steps: whoever drives it may take turns among several runs, and may stop at
+any yield by closing it, which saves a checkpoint first.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from anchorloss import checkpoint, provenance, records
+from anchorloss.claims import Claim
+from anchorloss.dataset import Dataset
+from anchorloss.device import describe
+from anchorloss.engine import EpochTotals, Trainer, TrainingImages
+from anchorloss.evaluation import Evaluation, EvaluationImages, evaluate
+from anchorloss.files import sha256, write_atomically
+from anchorloss.settings import RunSettings
+from anchorloss.tracking import Tracker
+
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What the runs of one process share: the data on the device, and how to train there."""
+
+    dataset: Dataset
+    device: torch.device
+    training: TrainingImages
+    evaluation: EvaluationImages
+    compile: bool
+    checkpoint_seconds: float
+
+    @staticmethod
+    def of(dataset: Dataset, device: torch.device, *, compile: bool, checkpoint_seconds: float) -> Workplace:
+        training, evaluation = TrainingImages.of(dataset, device), EvaluationImages.of(dataset, device)
+        return Workplace(dataset, device, training, evaluation, compile, checkpoint_seconds)
+
+
+@dataclass
+class Story:
+    """What has happened to a run so far; goes into its checkpoints."""
+
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    resumed: int = 0
+    started: str = field(default_factory=lambda: _now())
+
+
+def train(
+    settings: RunSettings, folder: Path, claim: Claim, workplace: Workplace, tracker: Tracker
+) -> Generator[None, None, records.Record]:
+    """Train the run in `folder`, from its newest checkpoint if it has one, and write its record, which is returned.
+
+    The caller holds `claim`, and has written `config.yaml`. Closing the generator saves a checkpoint.
+
+    Raises: RunError if a file cannot be written or the claim is lost; UserError if a checkpoint is of another run.
+    """
+    trainer = Trainer(settings, workplace.training, workplace.device, compile=workplace.compile)
+    story = _resume(folder, settings, trainer)
+    steps, epochs = trainer.steps, settings.optim.epochs
+    last: Evaluation | None = None
+    totals: EpochTotals | None = None
+    with _Watch(settings, folder, story, trainer) as watch:
+        saved = time.monotonic()
+        try:
+            while story.epoch < epochs:
+                while trainer.step_in_epoch < steps:
+                    trainer.train_step()
+                    watch.step()
+                    if time.monotonic() - saved >= workplace.checkpoint_seconds:
+                        save(folder, settings, claim, trainer, story, watch.seconds)
+                        saved = time.monotonic()
+                    yield
+                totals = trainer.totals()
+                if totals.failed_step is not None:
+                    break
+                last = _end_epoch(settings, trainer, workplace, story, totals)
+                if last is not None and not math.isfinite(last.loss):
+                    break
+                story.epoch += 1
+                if story.epoch < epochs:
+                    trainer.start_epoch(story.epoch)
+                claim.require()
+                _write_history(folder, story)
+                watch.epoch()
+                tracker.log(story.history[-1])
+        except GeneratorExit:
+            save(folder, settings, claim, trainer, story, watch.seconds)
+            tracker.finish({"status": "interrupted"}, failed=False)
+            raise
+        seconds = watch.seconds
+    claim.require()
+    record = _conclude(settings, folder, workplace, story, totals, last, seconds)
+    tracker.finish(
+        {"status": record.status, "top1": record.top1, "top5": record.top5}, failed=record.status == "failed"
+    )
+    checkpoint.remove(folder)
+    (folder / records.PROGRESS).unlink(missing_ok=True)
+    return record
+
+
+def save(
+    folder: Path, settings: RunSettings, claim: Claim, trainer: Trainer, story: Story, seconds: float
+) -> None:
+    """Write a checkpoint of the run as it stands between two steps.
+
+    Raises: RunError if it cannot be written, or if the claim was lost.
+    """
+    claim.require()
+    state = {
+        "trainer": trainer.state(),
+        "epoch": story.epoch,
+        "history": story.history,
+        "seconds": seconds,
+        "resumed": story.resumed,
+        "started": story.started,
+    }
+    checkpoint.save(folder, settings.hash, state)
+
+
+def _resume(folder: Path, settings: RunSettings, trainer: Trainer) -> Story:
+    state = checkpoint.load(folder, settings.hash)
+    if state is None:
+        trainer.start_epoch(0)
+        return Story()
+    trainer.restore(state["trainer"], state["epoch"])
+    return Story(state["epoch"], state["history"], state["seconds"], state["resumed"] + 1, state["started"])
+
+
+def _end_epoch(
+    settings: RunSettings, trainer: Trainer, workplace: Workplace, story: Story, totals: EpochTotals
+) -> Evaluation | None:
+    """Evaluate where the settings say so, and add the epoch's row to the history."""
+    epochs = settings.optim.epochs
+    done = story.epoch + 1
+    evaluation = None
+    if done % settings.optim.evaluate_every == 0 or done == epochs:
+        evaluation = evaluate(trainer, workplace.evaluation)
+    row = {
+        "epoch": done,
+        "learning_rate": trainer.current_learning_rate,
+        "train_loss": totals.train_loss,
+        "train_top1": totals.train_top1,
+        "test_loss": evaluation.loss if evaluation else None,
+        "top1": evaluation.top1 if evaluation else None,
+        "top5": evaluation.top5 if evaluation else None,
+        **(evaluation.factors if evaluation else {}),
+    }
+    story.history.append(row)
+    return evaluation
+
+
+def _conclude(
+    settings: RunSettings,
+    folder: Path,
+    workplace: Workplace,
+    story: Story,
+    totals: EpochTotals | None,
+    last: Evaluation | None,
+    seconds: float,
+) -> records.Record:
+    """Write history, predictions and, last, the record; it says `failed` if the run did not reach its last epoch."""
+    finished = story.epoch == settings.optim.epochs and last is not None
+    failure = None
+    files = {}
+    if story.history:
+        files[records.HISTORY] = sha256(_write_history(folder, story))
+    if finished:
+        assert last is not None
+        predictions = last.predictions()
+        write_atomically(folder / records.PREDICTIONS, predictions)
+        files[records.PREDICTIONS] = sha256(predictions)
+    else:
+        failure = _failure(story, totals)
+    dataset = workplace.dataset
+    commit, dirty = provenance.commit()
+    record = records.Record(
+        format=1,
+        status="finished" if finished else "failed",
+        experiment=settings.experiment,
+        run=settings.run,
+        loss=settings.loss.name,
+        model=settings.model.name,
+        seed=settings.seed,
+        epochs=settings.optim.epochs,
+        evaluated_on=dataset.evaluated_on,
+        top1=last.top1 if finished and last else None,
+        top5=last.top5 if finished and last else None,
+        test_loss=last.loss if finished and last else None,
+        best=_best(story.history) if finished else None,
+        failure=failure,
+        data=records.Data(
+            name=dataset.name,
+            label=dataset.label,
+            checksum=dataset.checksum,
+            training_images=len(dataset.train_labels),
+            evaluation_images=len(dataset.evaluation_labels),
+        ),
+        identity=settings.identity(),
+        hash=settings.hash,
+        files=files,
+        provenance=records.Provenance(
+            commit=commit,
+            dirty=dirty,
+            versions=provenance.versions(),
+            device=describe(workplace.device),
+            host=provenance.host(),
+            precision=settings.precision,
+            started=story.started,
+            finished=_now(),
+            duration_seconds=round(seconds, 3),
+            resumed=story.resumed,
+        ),
+    )
+    records.write_record(folder, record)
+    return record
+
+
+def _failure(story: Story, totals: EpochTotals | None) -> records.Failure:
+    if totals is not None and totals.failed_step is not None:
+        epoch, step = story.epoch + 1, totals.failed_step
+        # A first step that fails has its last finite loss, the mean of an epoch, in the epoch before.
+        last_finite_loss = totals.last_finite_loss
+        if last_finite_loss is None and story.history:
+            last_finite_loss = story.history[-1]["train_loss"]
+        return records.Failure(epoch, step, "non-finite loss", last_finite_loss)
+    row = story.history.pop()
+    return records.Failure(row["epoch"], -1, "non-finite loss on the evaluation set", row["train_loss"])
+
+
+def _best(history: list[dict[str, Any]]) -> records.Best:
+    row = max((row for row in history if row["top1"] is not None), key=lambda row: row["top1"])
+    return records.Best(row["epoch"], row["top1"], row["top5"])
+
+
+def _write_history(folder: Path, story: Story) -> bytes:
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in story.history for key in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(story.history)
+    content = text.getvalue().encode()
+    write_atomically(folder / records.HISTORY, content)
+    return content
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+class _Watch:
+    """The run's progress bar, its clock, and its `progress.json`."""
+
+    def __init__(self, settings: RunSettings, folder: Path, story: Story, trainer: Trainer) -> None:
+        self._folder = folder
+        self._story = story
+        self._trainer = trainer
+        self._epochs = settings.optim.epochs
+        done = story.epoch * trainer.steps + trainer.step_in_epoch
+        self._first = done
+        self._bar = tqdm(
+            total=self._epochs * trainer.steps,
+            initial=done,
+            desc=f"{settings.loss.name} {settings.model.name} seed {settings.seed}",
+            unit=" images",
+            unit_scale=settings.optim.batch_size,
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+        self._begun = time.monotonic()
+        self._written = -math.inf
+
+    def __enter__(self) -> _Watch:
+        self._show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the run, over all its stretches."""
+        return self._story.seconds + time.monotonic() - self._begun
+
+    def step(self) -> None:
+        self._bar.update()
+        if time.monotonic() - self._written >= PROGRESS_SECONDS:
+            self._show()
+
+    def epoch(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        row = self._story.history[-1] if self._story.history else {}
+        evaluated = [past["top1"] for past in self._story.history if past["top1"] is not None]
+        self._bar.set_postfix(
+            epoch=f"{min(self._story.epoch + 1, self._epochs)}/{self._epochs}",
+            **({"loss": f"{row['train_loss']:.3f}"} if row else {}),
+            **({"top1": f"{evaluated[-1]:.2f}"} if evaluated else {}),
+            refresh=False,
+        )
+        done = self._bar.n - self._first
+        left = (self._bar.total - self._bar.n) * (time.monotonic() - self._begun) / done if done else None
+        self._written = time.monotonic()
+        records.write_progress(
+            self._folder,
+            records.Progress(
+                epoch=self._story.epoch,
+                epochs=self._epochs,
+                train_loss=row.get("train_loss"),
+                top1=evaluated[-1] if evaluated else None,
+                seconds_left=left,
+                updated=_now(),
+            ),
+        )

@@ -1,0 +1,49 @@
+"""What tests share: the small config they train, and how they run the door as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Small enough for two seconds a run, with a last batch that is not full.
+SMALL = (
+    "data=synthetic",
+    "data.training_images=300",
+    "data.test_images=100",
+    "model=resnet8",
+    "optim=short",
+    "optim.batch_size=64",
+    "optim.epochs=2",
+    "precision=fp32",
+    "logger=none",
+    "threads=1",
+)
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of `train.py` with these arguments."""
+    return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Run `train.py` in a folder of its own; `results_dir` is `tmp_path / "results"`."""
+
+    def run(*arguments: str, check: bool = False, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command(*arguments, f"results_dir={tmp_path / 'results'}"),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
+        )
+
+    return run

@@ -1,0 +1,56 @@
+"""Runs trained inside the test process, where a test must stop them at an exact step."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from tests.conftest import ROOT, SMALL
+
+from anchorloss import dataset, sweep
+from anchorloss.claims import Claim
+from anchorloss.records import Record
+from anchorloss.settings import RunSettings, parse
+from anchorloss.tracking import NoTracker
+from anchorloss.training import Workplace, train
+
+
+def settings(*overrides: str) -> list[RunSettings]:
+    """The runs of the small config with these overrides."""
+    sweep.register_schema()
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("config", [*SMALL, *overrides])
+    return parse(config)[0]
+
+
+def workplace(run: RunSettings) -> Workplace:
+    """The data and device that a run of the small config trains on: the CPU, deterministic, one thread."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    sizes = {"training_images": run.data.training_images, "test_images": run.data.test_images}
+    images = dataset.load("synthetic", "", **sizes)
+    return Workplace.of(images, torch.device("cpu"), compile=False, checkpoint_seconds=1e9)
+
+
+def start(run: RunSettings, place: Workplace, results: Path) -> Generator[None, None, Record]:
+    """The run's training as a generator, one step at a time."""
+    folder = results / "runs" / run.experiment / run.run
+    folder.mkdir(parents=True, exist_ok=True)
+    return train(run, folder, Claim(folder), place, NoTracker())
+
+
+def finish(steps: Generator[None, None, Record]) -> Record:
+    """Drive a training to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def files(results: Path, run: RunSettings) -> dict[str, bytes]:
+    """The two files beside the record that two equal runs have alike."""
+    folder = results / "runs" / run.experiment / run.run
+    return {name: (folder / name).read_bytes() for name in ("history.csv", "predictions.npz")}
