@@ -14,6 +14,7 @@ from typing import Any
 
 from anchorloss import typed_json
 from anchorloss.errors import UserError
+from anchorloss.settings import identity_hash
 
 RECORD, HISTORY, PREDICTIONS = "record.json", "history.csv", "predictions.npz"
 DATA_LABELS = ("CIFAR-100", "CIFAR-10", "SYNTHETIC")
@@ -115,6 +116,7 @@ class Record:
         )
         for key in ("experiment", "loss", "model"):
             _require(NAME.fullmatch(getattr(self, key)) is not None, key, getattr(self, key), "not a name")
+        _require(self.hash == identity_hash(self.identity), "hash", self.hash, "not that of the identity")
         run = f"{self.loss}-{self.model}-seed{self.seed}-{self.hash}"
         _require(
             RUN_NAME.fullmatch(self.run) is not None and self.run == run,

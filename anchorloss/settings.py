@@ -131,6 +131,12 @@ class LossSettings:
     arguments: Mapping[str, Any]
 
 
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """The first 10 hex digits of the SHA-256 of an identity's JSON with sorted keys."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Everything that can change the result of one run, and the experiment it is filed under."""
@@ -158,9 +164,8 @@ class RunSettings:
 
     @property
     def hash(self) -> str:
-        """The first 10 hex digits of the SHA-256 of the identity."""
-        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        """The run's `identity_hash`."""
+        return identity_hash(self.identity())
 
     @property
     def run(self) -> str:
@@ -231,10 +236,10 @@ def resolve_precision(precision: str, device: str) -> str:
 def _refuse_unknown(config: DictConfig, schema: Any, where: str = "") -> None:
     """Hydra's `+key=value` gets past the schema; a key that nobody reads must not."""
     known = {field.name for field in fields(schema)}
-    for key in config:
+    for key in map(str, config):
         if key not in known:
             raise UserError(f"{where}{key}={config[key]}: there is no such key; it would change nothing")
-        part = getattr(schema(), str(key))
+        part = getattr(schema(), key)
         if is_dataclass(part):
             _refuse_unknown(config[key], type(part), f"{where}{key}.")
 

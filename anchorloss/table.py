@@ -88,14 +88,12 @@ def build_table(runs: Iterable[Run], experiment: str) -> Table:
 def require_one_protocol(records: Iterable[Record]) -> None:
     """Raises: UserError naming the settings in which two records differ, unless it is the loss or the seed.
 
-    Two records of one loss may differ in the seed alone, and must.
+    Two records of one loss may differ in the seed alone; then they do, because one identity has one folder.
     """
     reference: Record | None = None
     of_loss: dict[str, Record] = {}
-    seen: dict[tuple[str, int], Record] = {}
     for record in records:
         reference = reference or record
-        twin = seen.setdefault((record.loss, record.seed), record)
         for other, within_loss in ((reference, False), (of_loss.setdefault(record.loss, record), True)):
             difference = {
                 key: values
@@ -104,8 +102,6 @@ def require_one_protocol(records: Iterable[Record]) -> None:
             }
             if difference:
                 raise UserError(_refusal(difference, other, record))
-        if twin is not record:
-            raise UserError(f"{twin.run} and {record.run}: one loss and seed twice; move one of them away")
 
 
 def order(loss: str) -> tuple[int, str]:

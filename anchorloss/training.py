@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +259,7 @@ def _write_history(folder: Path, story: Story) -> bytes:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class _Watch:
@@ -270,10 +270,11 @@ class _Watch:
         self._story = story
         self._trainer = trainer
         self._epochs = settings.optim.epochs
+        self._steps = self._epochs * trainer.steps
         done = story.epoch * trainer.steps + trainer.step_in_epoch
         self._first = done
         self._bar = tqdm(
-            total=self._epochs * trainer.steps,
+            total=self._steps,
             initial=done,
             desc=f"{settings.loss.name} {settings.model.name} seed {settings.seed}",
             unit=" images",
@@ -307,14 +308,14 @@ class _Watch:
     def _show(self) -> None:
         row = self._story.history[-1] if self._story.history else {}
         evaluated = [past["top1"] for past in self._story.history if past["top1"] is not None]
-        self._bar.set_postfix(
-            epoch=f"{min(self._story.epoch + 1, self._epochs)}/{self._epochs}",
-            **({"loss": f"{row['train_loss']:.3f}"} if row else {}),
-            **({"top1": f"{evaluated[-1]:.2f}"} if evaluated else {}),
-            refresh=False,
-        )
+        shown = {"epoch": f"{min(self._story.epoch + 1, self._epochs)}/{self._epochs}"}
+        if row:
+            shown["loss"] = f"{row['train_loss']:.3f}"
+        if evaluated:
+            shown["top1"] = f"{evaluated[-1]:.2f}"
+        self._bar.set_postfix(shown, refresh=False)
         done = self._bar.n - self._first
-        left = (self._bar.total - self._bar.n) * (time.monotonic() - self._begun) / done if done else None
+        left = (self._steps - self._bar.n) * (time.monotonic() - self._begun) / done if done else None
         self._written = time.monotonic()
         records.write_progress(
             self._folder,

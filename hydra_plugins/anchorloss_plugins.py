@@ -28,11 +28,13 @@ class CheckedSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.hydra_context is not None
+        assert self.config is not None
         assert self.launcher is not None
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
         (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
-        plan([_job_config(loader.load_sweep_config(self.config, list(job))) for job in jobs])
+        config = self.config
+        plan([_job_config(loader.load_sweep_config(config, list(job))) for job in jobs])
         results = self.launcher.launch(jobs, initial_job_idx=0)
         for result in results:
             _ = result.return_value  # raises what the job raised

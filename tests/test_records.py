@@ -37,6 +37,7 @@ from anchorloss.records import (
     write_progress,
     write_record,
 )
+from anchorloss.settings import identity_hash
 from tests.run_folders import (
     edit_record,
     finish_run,
@@ -54,20 +55,24 @@ generated = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
-EXAMPLE = """{
+EXAMPLE = (
+    """{
   "format": 1, "status": "finished",
-  "experiment": "table1", "run": "anchor_bg-resnet110-seed0-0123456789",
+  "experiment": "table1", "run": "anchor_bg-resnet110-seed0-HASH",
   "loss": "anchor_bg", "model": "resnet110", "seed": 0, "epochs": 200, "evaluated_on": "test",
   "top1": 74.25, "top5": 92.62, "test_loss": 1.93,
   "best": {"epoch": 183, "top1": 74.4, "top5": 92.5}, "failure": null,
   "data": {"name": "cifar100", "label": "CIFAR-100", "checksum": "md5:eb", "training_images": 50000,
            "evaluation_images": 10000},
-  "identity": {"seed": 0, "loss": {"gamma": 0.5}}, "hash": "0123456789",
+  "identity": {"seed": 0, "loss": {"gamma": 0.5}}, "hash": "HASH",
   "files": {"history.csv": "sha256:…a", "predictions.npz": "sha256:…b"},
   "provenance": {"commit": "c", "dirty": false, "versions": {"python": "3.11"}, "device": "AMD EPYC",
                  "host": "h", "precision": "bf16", "started": "2026-11-23T05:28:00+00:00",
                  "finished": "2026-11-23T05:29:00+00:00", "duration_seconds": 12.3, "resumed": 0}
-}""".replace("…a", "a" * 64).replace("…b", "b" * 64)
+}""".replace("…a", "a" * 64)
+    .replace("…b", "b" * 64)
+    .replace("HASH", identity_hash({"seed": 0, "loss": {"gamma": 0.5}}))
+)
 
 
 def one_line(error: UserError, path: Path | str) -> str:
@@ -341,7 +346,7 @@ def test_progress_comes_back_and_what_is_not_finite_is_left_out(tmp_path: Path) 
 def test_only_the_provenance_of_one_result_may_differ() -> None:
     other = with_provenance(RECORD, host="elsewhere", duration_seconds=1.0, commit="f", resumed=3)
     assert same_result(RECORD, other)
-    for change in ({"top1": 74.01}, {"test_loss": 1.9300001}, {"files": {}}, {"identity": {"seed": 3}}):
+    for change in ({"top1": 74.01}, {"test_loss": 1.9300001}, {"files": {}}):
         content = {**json.loads(TEXT), **change}
         if change == {"files": {}}:
             content["files"] = {"history.csv": "sha256:" + "0" * 64, "predictions.npz": "sha256:" + "1" * 64}
@@ -349,10 +354,12 @@ def test_only_the_provenance_of_one_result_may_differ() -> None:
 
 
 def test_numbers_that_python_finds_equal_are_not_one_setting() -> None:
-    assert not same_result(
-        dataclasses.replace(RECORD, identity={"nesterov": True}),
-        dataclasses.replace(RECORD, identity={"nesterov": 1}),
-    )
+    assert describe_difference({"nesterov": True}, {"nesterov": 1}) == {"nesterov": ("true", "1")}
+
+
+def test_a_record_whose_identity_was_edited_is_refused() -> None:
+    with pytest.raises(UserError, match="not that of the identity"):
+        Record.from_json(changed(identity={**json.loads(TEXT)["identity"], "precision": "bf16"}))
 
 
 def test_differences_are_named_with_their_values() -> None:

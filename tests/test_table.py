@@ -196,15 +196,6 @@ def test_other_data_under_the_same_name_does_not_mix(tmp_path: Path) -> None:
         table_of(tmp_path)
 
 
-def test_a_seed_does_not_count_twice(tmp_path: Path) -> None:
-    folder = finish_run(tmp_path, make_settings("bce", 0))
-    twin = folder.with_name(folder.name[:-10] + "0123456789")
-    shutil.copytree(folder, twin)
-    edit_record(twin, run=twin.name, hash="0123456789")
-    with pytest.raises(UserError, match="one loss and seed twice"):
-        table_of(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("settings", "stamp"),
     [
