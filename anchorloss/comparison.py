@@ -139,26 +139,31 @@ def sentence(
     claimed: float | None = None,
 ) -> str:
     """The verdict in plain words; `claimed` is the published difference in points, if there is one."""
+    return f"{label}: {comparison.verdict}. {explanation(comparison, reference_label, score, claimed)}"
+
+
+def explanation(
+    comparison: Comparison, reference_label: str, score: str = "Top-1", claimed: float | None = None
+) -> str:
+    """What the verdict rests on, in plain words."""
     found = comparison.difference
     if found is None:
-        return f"{label}: {NOT_RESOLVED}. There is no finished run to compare with {reference_label}."
+        return f"There is no finished run to compare with {reference_label}."
     side = "above" if found.estimate >= 0 else "below"
     gap = f"Mean {score} is {abs(found.estimate):.2f} points {side} {reference_label}"
-    parts = [f"{label}: {comparison.verdict}."]
     if found.interval is None:
         counts = f"n = {found.n} and {found.n_reference}"
-        parts.append(f"{gap}; with {counts} there is no spread, so no interval and no test.")
-        return " ".join(parts)
+        return f"{gap}; with {counts} there is no spread, so no interval and no test."
     low, high = found.interval.low, found.interval.high
     how = f"{found.n} paired seeds"
     if found.design == "welch":
         how = f"{found.n} against {found.n_reference} runs, unpaired"
-    parts.append(f"{gap} (95 % interval {low:+.2f} to {high:+.2f}; {how}).")
+    parts = [f"{gap} (95 % interval {low:+.2f} to {high:+.2f}; {how})."]
     if found.p_value is None or comparison.adjusted_p is None:
         parts.append("The differences have no spread at all, so no test applies.")
         return " ".join(parts)
-    corrected = f"after correction for {comparison.comparisons} comparisons"
-    parts.append(f"p {_p(found.p_value)}; {_p(comparison.adjusted_p)} {corrected}.")
+    corrected = f"; corrected for {comparison.comparisons} comparisons p {_p(comparison.adjusted_p)}"
+    parts.append(f"p {_p(found.p_value)}{corrected if comparison.comparisons > 1 else ''}.")
     if found.p_value <= ALPHA < comparison.adjusted_p:
         parts.append("Alone it would pass; among the comparisons made it does not.")
     if comparison.verdict == NOT_RESOLVED:
@@ -177,7 +182,9 @@ def _power_sentences(comparison: Comparison, estimate: float, claimed: float | N
     aim, whose = (claimed, "the published") if claimed else (estimate, "a true")
     needed = comparison.seeds_needed(aim)
     if needed is not None:
-        said.append(f"With this spread {whose} {abs(aim):.2f} points needs {needed} seeds of each loss.")
+        said.append(
+            f"With this spread {whose} {abs(aim):.2f} points would take {needed:,} seeds of each loss."
+        )
     return said
 
 

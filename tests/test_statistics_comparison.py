@@ -80,7 +80,7 @@ def test_the_sentence_says_what_was_found_and_what_it_would_take():
     (found,) = compare({"bce": BCE, "anchor_bg": NOISY})
     said = sentence(found, "(ii) background", "BCE", claimed=0.37)
     assert said.startswith("(ii) background: not resolved. Mean Top-1 is 0.31 points above BCE")
-    assert f"needs {found.seeds_needed(0.37)} seeds of each loss" in said
+    assert f"would take {found.seeds_needed(0.37)} seeds of each loss" in said
     assert "+0.37 lies inside the interval" in said
 
 

@@ -1,0 +1,218 @@
+"""Pictures of the scores: every seed, the differences to the reference, and how many seeds a difference
+needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anchorloss.comparison import Comparison
+from anchorloss.power import paired_detectable, welch_detectable
+from anchorloss.published import Published
+from anchorloss.report.colours import INK, MUTED, PAPER, Style
+from anchorloss.report.evidence import Evidence
+from anchorloss.report.markup import number
+from anchorloss.report.svg import inline, panel
+from anchorloss.statistics import mean_interval, summarise
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_SEEDS_DRAWN = 30
+
+
+def every_seed(evidence: Evidence, styles: Mapping[str, Style], score: str, name: str) -> str | None:
+    """A row for each loss: a mark for each seed, below them the mean with its 95 % interval.
+
+    The published mean ± std is drawn in grey where the protocol is the paper's. None without a finished run.
+    """
+    losses = evidence.losses
+    if evidence.first is None:
+        return None
+    with panel(5.0, 1.1 + 0.6 * len(losses), evidence.stamp) as (figure, axes):
+        said = []
+        for row, loss in enumerate(losses):
+            values = evidence.values(score)[loss]
+            style, summary, interval = styles[loss], summarise(values), mean_interval(values)
+            if summary.mean is None:
+                axes.text(
+                    0.02,
+                    row,
+                    "no finished run",
+                    transform=axes.get_yaxis_transform(),
+                    va="center",
+                    color=MUTED,
+                )
+                continue
+            seeds = [values[seed] for seed in sorted(values)]
+            axes.plot(
+                seeds,
+                [row - 0.14] * len(seeds),
+                style.marker,
+                color=style.colour,
+                ms=6,
+                mec=PAPER,
+                mew=0.7,
+                alpha=0.85,
+                clip_on=False,
+            )
+            if interval is not None:
+                axes.plot(
+                    [interval.low, interval.high],
+                    [row + 0.2] * 2,
+                    color=style.colour,
+                    lw=2.2,
+                    solid_capstyle="butt",
+                )
+            axes.plot(summary.mean, row + 0.2, "|", color=INK, ms=11, mew=2)
+            if evidence.stamp is None and loss in evidence.published:
+                _published_mark(axes, evidence.published[loss], score, row)
+            said.append(f"{evidence.label(loss)} {summary.mean:.2f}, n = {summary.n}")
+        axes.set_yticks(range(len(losses)), [evidence.label(loss) for loss in losses], color=INK)
+        axes.set_ylim(len(losses) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.08)
+        axes.set_title(f"{_name(score)}, every seed")
+        axes.set_xlabel("percent, last epoch")
+    return inline(figure, name, f"{_name(score)} of every seed in percent. Means: {'; '.join(said)}.")
+
+
+def differences(
+    evidence: Evidence, styles: Mapping[str, Style], comparisons: Sequence[Comparison], score: str, name: str
+) -> str | None:
+    """Difference to the reference with its 95 % interval, a row for each loss; hollow: the published one.
+
+    None where nothing was compared.
+    """
+    if all(comparison.difference is None for comparison in comparisons):
+        return None
+    with panel(5.0, 1.1 + 0.6 * len(comparisons), evidence.stamp) as (figure, axes):
+        axes.axvline(0, color=MUTED, lw=1.2)
+        said = []
+        for row, comparison in enumerate(comparisons):
+            loss, found, style = comparison.loss, comparison.difference, styles[comparison.loss]
+            claimed = evidence.published_difference(loss, score)
+            if claimed is not None:
+                axes.plot(claimed, row + 0.24, "d", color="none", mec=MUTED, ms=7, mew=1.3)
+            if found is None:
+                continue
+            if found.interval is not None:
+                axes.plot(
+                    [found.interval.low, found.interval.high],
+                    [row] * 2,
+                    color=style.colour,
+                    lw=2.4,
+                    solid_capstyle="butt",
+                )
+            axes.plot(found.estimate, row, style.marker, color=style.colour, ms=8, mec=PAPER, mew=0.8)
+            axes.annotate(
+                number(found.estimate, "{:+.2f}"),
+                (found.estimate, row),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=10.5,
+            )
+            said.append(f"{evidence.label(loss)} {number(found.estimate, '{:+.2f}')}")
+        reference = evidence.label(comparisons[0].reference)
+        axes.set_yticks(range(len(comparisons)), [evidence.label(c.loss) for c in comparisons], color=INK)
+        axes.set_ylim(len(comparisons) - 0.45, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.1)
+        axes.set_title(f"{_name(score)} minus {reference}")
+        claims = any(evidence.published_difference(c.loss, score) is not None for c in comparisons)
+        axes.set_xlabel("points; bar: 95 % interval" + "; ◇ published" * claims)
+    return inline(figure, name, f"{_name(score)} minus {reference} in points: {'; '.join(said)}.")
+
+
+def power_curve(
+    evidence: Evidence,
+    styles: Mapping[str, Style],
+    comparisons: Sequence[Comparison],
+    claimed: float | None,
+    name: str,
+) -> str | None:
+    """The true difference that n seeds of each loss show four times in five, with each observed spread.
+
+    None without any spread.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    if all(comparison.detectable() is None for comparison in comparisons):
+        return None
+    counts = np.arange(2, MOST_SEEDS_DRAWN + 1)
+    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+        ends = []
+        for comparison in comparisons:
+            found = comparison.difference
+            if found is None or comparison.detectable() is None:
+                continue
+            if found.spread is not None:
+                detectable = [paired_detectable(found.spread, int(n)) for n in counts]
+            else:
+                first, second = comparison.summary.std, comparison.reference_summary.std
+                assert first is not None
+                assert second is not None
+                detectable = [welch_detectable(first, second, int(n)) for n in counts]
+            style = styles[comparison.loss]
+            axes.plot(counts, detectable, color=style.colour)
+            ends.append((np.log(detectable[-1]), evidence.label(comparison.loss), style.colour))
+        if claimed:
+            axes.axhline(abs(claimed), color=MUTED, ls=(0, (4, 3)), lw=1.2)
+            axes.text(
+                MOST_SEEDS_DRAWN,
+                abs(claimed) * 1.04,
+                f"published {claimed:+.2f}",
+                color=MUTED,
+                fontsize=10,
+                ha="right",
+            )
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        label_ends(axes, [(float(np.exp(y)), text, colour) for y, text, colour in ends])
+        axes.set_title("What n seeds can show")
+        axes.set_xlabel("seeds of each loss")
+        axes.set_ylabel("true difference, points")
+    return inline(
+        figure, name, "The difference from the reference that n seeds of each loss show with 80 % power."
+    )
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Name each line at its right end, in its colour's bar and ink text, moved apart where lines end close
+    together.
+    """
+    if not ends:
+        return
+    figure = axes.get_figure()
+    assert figure is not None
+    axes.autoscale_view()
+    low, high = (axes.transData.transform((1, y))[1] for y in axes.get_ylim())
+    placed: list[tuple[float, str, str]] = []
+    step = 0.085
+    for y, text, colour in sorted(ends):
+        share = (axes.transData.transform((1, y))[1] - low) / (high - low)
+        placed.append((max(share, placed[-1][0] + step if placed else -1.0), text, colour))
+    shift = max(0.0, placed[-1][0] - 1.0)
+    for share, text, colour in placed:
+        axes.plot(
+            [1.015, 1.045], [share - shift] * 2, transform=axes.transAxes, color=colour, lw=3, clip_on=False
+        )
+        axes.text(1.06, share - shift, text, transform=axes.transAxes, va="center", fontsize=10.5)
+
+
+def _published_mark(axes: Axes, row: Published, score: str, at: int) -> None:
+    mean, std = getattr(row, f"{score}_mean"), getattr(row, f"{score}_std")
+    axes.plot([mean - std, mean + std], [at + 0.36] * 2, color=MUTED, lw=1.2)
+    axes.plot(mean, at + 0.36, "d", color=PAPER, mec=MUTED, ms=6)
+
+
+def _name(score: str) -> str:
+    return {"top1": "Top-1", "top5": "Top-5"}[score]

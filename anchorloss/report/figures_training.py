@@ -1,0 +1,145 @@
+"""Pictures of training: learning curves, and how the modulating factors move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from anchorloss.report.colours import MUTED, Style
+from anchorloss.report.evidence import REFERENCE, Evidence
+from anchorloss.report.figures_scores import label_ends
+from anchorloss.report.svg import inline, panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+QUANTILES = {"target": ("q50", "q90"), "background": ("q50", "q90", "q99")}
+_DASHES: dict[str, str | tuple[int, tuple[int, ...]]] = {"q50": "-", "q90": (0, (5, 2)), "q99": (0, (1, 1.5))}  # type: ignore[dict-item]
+
+
+def over_seeds(histories: Mapping[int, pd.DataFrame], column: str) -> pd.DataFrame:
+    """A column of history.csv by epoch, over seeds: `mean`, `low`, `high`; epochs without a value left out."""
+    table = pd.DataFrame({seed: h.set_index("epoch")[column] for seed, h in histories.items() if column in h})
+    table = table.dropna(how="all")
+    return pd.DataFrame({"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)})
+
+
+def learning_curve(
+    evidence: Evidence,
+    styles: Mapping[str, Style],
+    column: str,
+    title: str,
+    name: str,
+    last_share: float = 1.0,
+) -> str | None:
+    """Mean over seeds of `column` for each loss, band from the lowest to the highest seed; None without any
+    value.
+
+    last_share: only the last part of training, with the axis fitted to it.
+    """
+    curves = {loss: over_seeds(evidence.histories[loss], column) for loss in evidence.losses}
+    curves = {loss: curve for loss, curve in curves.items() if not curve.empty}
+    if not curves:
+        return None
+    start = max(curve.index.max() for curve in curves.values()) * (1 - last_share)
+    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+        ends = []
+        for loss, whole in curves.items():
+            curve, style = whole[whole.index >= start], styles[loss]
+            axes.fill_between(curve.index, curve["low"], curve["high"], color=style.colour, alpha=0.16, lw=0)
+            axes.plot(curve.index, curve["mean"], color=style.colour)
+            ends.append((float(curve["mean"].iloc[-1]), evidence.label(loss), style.colour))
+        label_ends(axes, ends)
+        axes.margins(x=0)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+    final = "; ".join(f"{text} {value:.2f}" for value, text, _ in ends)
+    return inline(figure, name, f"{title} over epochs, mean over seeds. At the end: {final}.")
+
+
+def difference_curve(evidence: Evidence, styles: Mapping[str, Style], name: str) -> str | None:
+    """Top-1 minus BCE's of the same seed by epoch: mean over shared seeds, band from the lowest to the highest.
+
+    The last three quarters of training, where a difference can be seen; None without a shared seed.
+    """
+    reference = {seed: h.set_index("epoch") for seed, h in evidence.histories.get(REFERENCE, {}).items()}
+    curves = {}
+    for loss in evidence.losses:
+        shared = {
+            seed: (h.set_index("epoch")[["top1"]] - reference[seed][["top1"]]).reset_index()
+            for seed, h in evidence.histories[loss].items()
+            if seed in reference and loss != REFERENCE
+        }
+        curve = over_seeds(shared, "top1") if shared else pd.DataFrame()
+        if not curve.empty:
+            curves[loss] = curve[curve.index >= curve.index.max() / 4]
+    if not curves:
+        return None
+    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+        axes.axhline(0, color=MUTED, lw=1.2)
+        ends = []
+        for loss, curve in curves.items():
+            style = styles[loss]
+            axes.fill_between(curve.index, curve["low"], curve["high"], color=style.colour, alpha=0.13, lw=0)
+            axes.plot(curve.index, curve["mean"], color=style.colour)
+            ends.append((float(curve["mean"].iloc[-1]), evidence.label(loss), style.colour))
+        label_ends(axes, ends)
+        axes.margins(x=0)
+        axes.set_title(f"Top-1 minus {evidence.label(REFERENCE)}, same seed")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("points")
+    final = "; ".join(f"{text} {value:+.2f}" for value, text, _ in ends)
+    return inline(
+        figure, name, f"Top-1 minus that of BCE with the same seed over epochs. At the end: {final}."
+    )
+
+
+def factors(evidence: Evidence, styles: Mapping[str, Style], side: str, name: str) -> str | None:
+    """Quantiles over the evaluation set of the modulating factor of one side ("target" or "background") by
+    epoch.
+
+    Mean over seeds; None if no loss modulates that side. A factor of 1 leaves binary cross entropy as it
+    is.
+    """
+    first = f"{side}_factor_{QUANTILES[side][0]}"
+    losses = [
+        loss
+        for loss in evidence.losses
+        if any(first in history for history in evidence.histories[loss].values())
+    ]
+    losses = [loss for loss in losses if not over_seeds(evidence.histories[loss], first).empty]
+    if not losses:
+        return None
+    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+        axes.axhline(1, color=MUTED, lw=1.2)
+        ends = []
+        for loss in losses:
+            for quantile in QUANTILES[side]:
+                curve = over_seeds(evidence.histories[loss], f"{side}_factor_{quantile}")
+                style = styles[loss]
+                axes.plot(curve.index, curve["mean"], color=style.colour, ls=_DASHES[quantile])
+                percent = f"{int(quantile[1:])} %"
+                ends.append(
+                    (float(curve["mean"].iloc[-1]), f"{_short(evidence, loss)} {percent}", style.colour)
+                )
+        label_ends(axes, ends)
+        axes.margins(x=0)
+        _room_for_one(axes)
+        axes.set_title(f"Factor on the {side} term")
+        axes.set_xlabel("epoch; grey: BCE, factor 1")
+    final = "; ".join(f"{text} {value:.2f}" for value, text, _ in ends)
+    return inline(
+        figure, name, f"Quantiles of the modulating factor of the {side} term. At the end: {final}."
+    )
+
+
+def _short(evidence: Evidence, loss: str) -> str:
+    label = evidence.label(loss)
+    return label.split()[0] if label.startswith("(") else label
+
+
+def _room_for_one(axes: Axes) -> None:
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.97), max(high, 1.03))

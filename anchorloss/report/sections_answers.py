@@ -1,0 +1,162 @@
+"""What the networks answer: classes, confusions, ranks, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorloss.records import Predictions
+from anchorloss.report import figures_answers
+from anchorloss.report.calibration import reliability
+from anchorloss.report.colours import Style
+from anchorloss.report.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
+from anchorloss.report.evidence import REFERENCE, Evidence
+from anchorloss.report.markup import Column, escape, figures, loss_name, number, spread, table
+from anchorloss.statistics import summarise
+
+PAIRS = 12
+Styles = Mapping[str, Style]
+Floats = npt.NDArray[np.float64]
+
+
+def by_class(evidence: Evidence, styles: Styles) -> str | None:
+    """Accuracy by class of each loss minus BCE."""
+    accuracies = {
+        loss: np.array([class_accuracy(answers, evidence.classes) for answers in by_seed.values()])
+        for loss, by_seed in evidence.answers.items()
+        if by_seed
+    }
+    others = [loss for loss in accuracies if loss != REFERENCE]
+    if REFERENCE not in accuracies or not others:
+        return None
+    means = {loss: found.mean(axis=0) for loss, found in accuracies.items()}
+    pictures = []
+    for loss in others:
+        change = means[loss] - means[REFERENCE]
+        chance = _chance(accuracies[loss], accuracies[REFERENCE])
+        caption = ""
+        if chance is not None:
+            outside = int((np.abs(change) > 2 * chance).sum())
+            expected = round(0.0455 * len(change))
+            caption = (
+                f"Band: ± {2 * chance:.1f} points, two standard deviations of what seeds alone do. {outside} of "
+                f"{len(change)} classes lie outside; chance would put about {expected} there."
+            )
+        svg = figures_answers.class_differences(
+            evidence, styles[loss], loss, REFERENCE, change, chance, f"classes-{loss}"
+        )
+        pictures.append((svg, caption))
+    columns = [Column("class", "short"), Column(evidence.label(REFERENCE))]
+    columns += [Column(f"{evidence.label(loss)}, difference") for loss in others]
+    rows = [
+        [
+            escape(evidence.class_name(index)),
+            number(_finite(means[REFERENCE][index]), "{:.1f}"),
+            *(number(_finite(means[loss][index] - means[REFERENCE][index]), "{:+.1f}") for loss in others),
+        ]
+        for index in range(evidence.classes)
+    ]
+    everything = table("class-table", "Accuracy by class", columns, rows, "percent, mean over seeds; points")
+    return (
+        figures(pictures)
+        + f"<details><summary>All {evidence.classes} classes</summary>{everything}</details>"
+    )
+
+
+def confusion(evidence: Evidence, styles: Styles) -> str | None:
+    """The most confused pairs, and where the target ranks."""
+    losses = [loss for loss in evidence.losses if evidence.answers[loss]]
+    if not losses:
+        return None
+    rows = []
+    for loss in losses:
+        ranks = np.mean([target_ranks(answers) for answers in evidence.answers[loss].values()], axis=0)
+        rows.append(
+            [loss_name(evidence.label(loss), styles[loss]), *(number(float(share)) for share in ranks)]
+        )
+    columns = [Column("loss", "short"), *(Column(name) for name, _, _ in RANKS)]
+    ranking = table("ranks", "Where the target ranks among the scores", columns, rows, "percent of images")
+    pairs = confused_pairs(evidence.answers, evidence.classes, PAIRS)
+    if not pairs:
+        return ranking
+    caption = "The pairs are chosen by the mean over all losses: chosen by one loss alone, they would flatter the others."
+    picture = figures([(figures_answers.confused(evidence, styles, pairs, "pairs"), caption)])
+    columns = [Column("pair", "short"), *(Column(evidence.label(loss)) for loss in losses)]
+    rows = [
+        [
+            escape(f"{evidence.class_name(pair.first)} · {evidence.class_name(pair.second)}"),
+            *(spread(pair.mistaken[loss], "{:.1f}") for loss in losses),
+        ]
+        for pair in pairs
+    ]
+    counted = table("pairs-table", "Mistakes between two classes", columns, rows, "images a run, mean ± std")
+    return f'<div class="beside">{picture}{ranking}</div>{counted}'
+
+
+def calibration(evidence: Evidence, styles: Styles) -> str | None:
+    """Reliability diagrams and the expected calibration error."""
+    losses = [loss for loss in evidence.losses if evidence.answers[loss]]
+    if not losses:
+        return None
+    pictures: list[tuple[str | None, str]] = []
+    rows = []
+    for loss in losses:
+        by_seed = evidence.answers[loss]
+        errors = summarise({seed: 100 * reliability(answers).error for seed, answers in by_seed.items()})
+        scores = summarise(
+            {seed: 100 * float(a.confidence.astype(np.float64).mean()) for seed, a in by_seed.items()}
+        )
+        right = summarise(
+            {seed: 100 * float((a.predicted == a.target).mean()) for seed, a in by_seed.items()}
+        )
+        pooled = reliability(_pool(by_seed))
+        svg = figures_answers.reliability_diagram(
+            evidence, styles[loss], loss, pooled, f"{spread(errors, '{:.1f}')} %", f"reliability-{loss}"
+        )
+        pictures.append((svg, ""))
+        rows.append(
+            [
+                loss_name(evidence.label(loss), styles[loss]),
+                str(errors.n),
+                spread(errors),
+                spread(scores),
+                spread(right),
+            ]
+        )
+    columns = [
+        Column("loss", "short"),
+        Column("n"),
+        Column("calibration error"),
+        Column("mean score"),
+        Column("right"),
+    ]
+    return figures(pictures) + table(
+        "calibration-table", "Expected calibration error", columns, rows, "percent"
+    )
+
+
+def _chance(first: Floats, second: Floats) -> float | None:
+    """Standard deviation of a class's difference of means if only seeds differed, pooled over classes.
+
+    Shapes (seeds, classes); None where a loss has one seed.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    variances = [np.nanmean(found.var(axis=0, ddof=1)) / len(found) for found in (first, second)]
+    return float(np.sqrt(sum(variances)))
+
+
+def _pool(by_seed: Mapping[int, Predictions]) -> Predictions:
+    found = list(by_seed.values())
+    return Predictions(
+        *(
+            np.concatenate([getattr(answers, key) for answers in found])
+            for key in ("target", "predicted", "target_rank", "confidence")
+        )
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

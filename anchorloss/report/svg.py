@@ -1,0 +1,105 @@
+"""A matplotlib figure as inline SVG: small, the same bytes every time, in the page's font and theme
+colours.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+
+from anchorloss.report.colours import INK, MUTED, RULE, STAMP, VARIABLES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Drawn at 72 units an inch, so a panel of 5 x 3.5 inches is 360 x 252 CSS pixels: text keeps its size on a phone.
+_LOOK: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "anchorloss",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 11,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.unicode_minus": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
+    "text.color": INK,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@contextmanager
+def panel(width: float = 5.0, height: float = 3.6, stamp: str | None = None) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one set of axes in the report's look, stamped if `stamp` says so; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**mpl.rcParamsDefault, **_LOOK}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        mark(figure, stamp)
+        yield figure, figure.add_subplot()
+
+
+def mark(figure: Figure, stamp: str | None) -> None:
+    """Write `stamp` along the top of a figure, where no crop of the picture leaves it out."""
+    if stamp:
+        lines = textwrap.fill(stamp, int(figure.get_figwidth() * 11))
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=9, color=STAMP, fontweight="bold")
+
+
+def inline(figure: Figure, name: str, description: str) -> str:
+    """The figure as an <svg> element for a page.
+
+    name: unique in the page; prefixes every id. description: what a reader who cannot see the figure should
+    know.
+    """
+    text = io.StringIO()
+    with mpl.rc_context({**mpl.rcParamsDefault, **_LOOK}):
+        figure.savefig(
+            text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    # matplotlib's global style rule would reach every element of the page; style.py has it for figures alone.
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
+    svg = re.sub(r"(font: [^;\"]*?\d(?:\.\d+)?px) [^;\"]*", r"\1 inherit", svg)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    for variable, (stand_in, _, _) in VARIABLES.items():
+        svg = re.sub(re.escape(stand_in), f"var(--{variable})", svg, flags=re.IGNORECASE)
+    opening = svg[: svg.index(">") + 1]
+    box = re.search(r'viewBox="([^"]*)"', opening)
+    assert box is not None
+    label = html.escape(description, quote=True)
+    return (
+        f'<svg viewBox="{box[1]}" role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        + re.sub(r"\n\s*", "\n", svg[len(opening) :]).strip()
+    )
