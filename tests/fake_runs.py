@@ -17,7 +17,7 @@ import numpy as np
 
 from anchorloss.files import sha256
 from anchorloss.records import write_record
-from run_folders import make_record, make_settings, plan_run, with_provenance
+from tests.run_folders import make_record, make_settings, plan_run, with_provenance
 
 LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
 FACTORS = (

@@ -30,7 +30,7 @@ VARIABLES = {
     "loss-bce": ("#3d4047", "#3a3d44", "#d6d4ce"),
     "loss-target": ("#d55e00", "#d55e00", "#ff8f40"),
     "loss-background": ("#0072b2", "#0072b2", "#56b4e9"),
-    "loss-both": ("#009e73", "#008a64", "#2cc197"),
+    "loss-both": ("#009e73", "#007a58", "#2cc197"),
     "loss-softmax": ("#cc79a7", "#b85f92", "#dd93bb"),
     "loss-other-1": ("#e69f00", "#a87400", "#e69f00"),
     "loss-other-2": ("#7a5cc2", "#7a5cc2", "#a78be6"),
