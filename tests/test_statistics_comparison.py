@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from anchorloss.comparison import CONTRADICTED, NOT_RESOLVED, SUPPORTED, compare, compare_published, sentence
@@ -97,3 +100,10 @@ def test_the_sentence_for_a_loss_without_runs():
     assert sentence(found, "(ii)", "BCE") == (
         "(ii): not resolved. There is no finished run to compare with BCE."
     )
+
+
+def test_the_example_in_the_docs_runs(capsys):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "statistics.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(example, "docs/statistics.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("anchor_bg: not resolved. Mean Top-1 is 0.47 points above BCE")

@@ -39,7 +39,7 @@ def table(
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">'
-        f'<table><caption id="{name}">{escape(caption)}{small}</caption>\n'
+        f'<table><caption><div id="{name}">{escape(caption)}{small}</div></caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>"
     )
 

@@ -75,6 +75,7 @@ figcaption{margin-top:.4rem}
 .scroll{overflow-x:auto;margin:1rem 0 1.6rem;max-width:100%}
 table{border-collapse:collapse;font-size:.87rem;line-height:1.4;font-variant-numeric:tabular-nums lining-nums}
 caption{text-align:left;font-weight:600;padding:0 0 .4rem}
+caption div{position:sticky;left:0;max-width:min(60rem,calc(100vw - 2.5rem))}
 caption span{font-weight:400;color:var(--muted);margin-left:.5em}
 th,td{padding:.36rem 1.3rem .36rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
 th:last-child,td:last-child{padding-right:.2rem}
