@@ -1,0 +1,99 @@
+"""An embedded set of 100 classes of 32×32 RGB images, made by code in seconds. Everything made from it is SYNTHETIC.
+
+Twenty groups have a coarse coloured pattern each; the five classes of a group add a fine pattern of their own, so that
+classes of one group are easily confused. An image shows its class's pattern shifted by up to four pixels, mirrored or
+not, in varying contrast, under the pattern of another class, a grey patch and noise. So crops and flips destroy no
+class, chance is 1 %, and a small network stays well below 100 %. All arithmetic is on integers: the same images
+everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+CLASSES, GROUPS = 100, 20
+SEED = 20191027
+_SIDE = 40
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Images uint8 (N, 3, 32, 32), labels int64 (N,), and `checksum`, a SHA-256 over them."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    checksum: str
+
+
+def make(training_images: int, test_images: int) -> Synthetic:
+    """Make the set in these sizes; labels go round, so that classes are as even as the sizes allow.
+
+    Sets of different sizes are different draws from the same classes.
+    """
+    patterns = _patterns(np.random.Generator(np.random.PCG64(SEED)))
+    parts = []
+    for purpose, size in enumerate((training_images, test_images)):
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SEED, purpose, size])))
+        labels = np.arange(size, dtype=np.int64) % CLASSES
+        chunks = [
+            _draw(patterns, labels[first : first + _CHUNK], generator) for first in range(0, size, _CHUNK)
+        ]
+        parts += [np.concatenate(chunks), labels]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.astype("<i8" if part.ndim == 1 else "u1").tobytes())
+    names = tuple(f"group {label // (CLASSES // GROUPS)} class {label}" for label in range(CLASSES))
+    return Synthetic(*parts, class_names=names, checksum=f"sha256:{digest.hexdigest()}")
+
+
+def _patterns(generator: np.random.Generator) -> np.ndarray:
+    """One pattern a class, int64 (100, 3, 40, 40), about −128 to 127: a group's, coarse, and its own, finer."""
+    coarse = _enlarge(generator.integers(-128, 128, (GROUPS, 3, 6, 6)), 8)
+    fine = _enlarge(generator.integers(-128, 128, (CLASSES, 3, 11, 11)), 4)
+    own = fine[:, :, :_SIDE, :_SIDE]
+    groups = np.repeat(coarse[:, :, :_SIDE, :_SIDE], CLASSES // GROUPS, axis=0)
+    return (4 * groups + 4 * own) // 8
+
+
+def _enlarge(grid: np.ndarray, factor: int) -> np.ndarray:
+    """Bilinear enlargement of the last two axes, in integers."""
+    for axis in (-2, -1):
+        lower = np.repeat(np.take(grid, range(grid.shape[axis] - 1), axis), factor, axis)
+        upper = np.repeat(np.take(grid, range(1, grid.shape[axis]), axis), factor, axis)
+        step = np.arange(lower.shape[axis]) % factor
+        weight = step if axis == -1 else step[:, None]
+        grid = (lower * (factor - weight) + upper * weight) // factor
+    return grid
+
+
+def _draw(patterns: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Images of these labels, uint8 (N, 3, 32, 32)."""
+    size = len(labels)
+    others = generator.integers(0, CLASSES, size)
+    own, clutter = (_view(patterns, shown, generator) for shown in (labels, others))
+    contrast = generator.integers(100, 220, (size, 1, 1, 1))
+    hidden = generator.integers(0, 160, (size, 1, 1, 1))
+    brightness = generator.integers(-30, 31, (size, 3, 1, 1))
+    noise = generator.integers(-64, 65, (size, 3, 32, 32)) + generator.integers(-64, 65, (size, 3, 32, 32))
+    pixels = 128 + brightness + (own * contrast + clutter * hidden + 128 * noise) // 128
+    rows, columns = generator.integers(0, 22, (2, size, 1))
+    along = np.arange(32)
+    patch = ((along >= rows) & (along < rows + 10))[:, :, None] & (
+        (along >= columns) & (along < columns + 10)
+    )[:, None]
+    return np.where(patch[:, None], 128, pixels).clip(0, 255).astype(np.uint8)
+
+
+def _view(patterns: np.ndarray, shown: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The patterns of the classes `shown`, each shifted by up to four pixels and mirrored or not: (N, 3, 32, 32)."""
+    rows, columns = generator.integers(0, 9, (2, len(shown), 1)) + np.arange(32)
+    mirrored = generator.integers(0, 2, (len(shown), 1)) == 1
+    columns = np.where(mirrored, columns[:, ::-1], columns)
+    return patterns[shown[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
