@@ -223,7 +223,7 @@ class Trainer:
             torch.manual_seed(self.settings.seed)
             model = self.settings.model
             network = models.build(model.name, self.images.classes, model.shortcut, model.prior_bias)
-        return network.to(self.device, memory_format=torch.channels_last)
+        return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _build_optimizer(self) -> torch.optim.SGD:
         optim = self.settings.optim

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from anchorloss.settings import Config, Execution, RunSettings, parse
 
+
 def register_schema() -> None:
     """Make `Config` known to Hydra as the config `schema`, on which `configs/config.yaml` builds."""
     ConfigStore.instance().store(name="schema", node=Config)

@@ -38,19 +38,28 @@ def make(training_images: int, test_images: int) -> Synthetic:
     Sets of different sizes are different draws from the same classes.
     """
     patterns = _patterns(np.random.Generator(np.random.PCG64(SEED)))
-    parts = []
-    for purpose, size in enumerate((training_images, test_images)):
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SEED, purpose, size])))
-        labels = np.arange(size, dtype=np.int64) % CLASSES
-        chunks = [
-            _draw(patterns, labels[first : first + _CHUNK], generator) for first in range(0, size, _CHUNK)
-        ]
-        parts += [np.concatenate(chunks), labels]
+    train_images, train_labels = _split(patterns, 0, training_images)
+    tested_images, test_labels = _split(patterns, 1, test_images)
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.astype("<i8" if part.ndim == 1 else "u1").tobytes())
+    for array, kind in (
+        (train_images, "u1"),
+        (train_labels, "<i8"),
+        (tested_images, "u1"),
+        (test_labels, "<i8"),
+    ):
+        digest.update(array.astype(kind).tobytes())
     names = tuple(f"group {label // (CLASSES // GROUPS)} class {label}" for label in range(CLASSES))
-    return Synthetic(*parts, class_names=names, checksum=f"sha256:{digest.hexdigest()}")
+    return Synthetic(
+        train_images, train_labels, tested_images, test_labels, names, f"sha256:{digest.hexdigest()}"
+    )
+
+
+def _split(patterns: np.ndarray, purpose: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`size` images and labels; another purpose (training, test) is another draw."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SEED, purpose, size])))
+    labels = np.arange(size, dtype=np.int64) % CLASSES
+    chunks = [_draw(patterns, labels[first : first + _CHUNK], generator) for first in range(0, size, _CHUNK)]
+    return np.concatenate(chunks), labels
 
 
 def _patterns(generator: np.random.Generator) -> np.ndarray:
@@ -79,9 +88,9 @@ def _draw(patterns: np.ndarray, labels: np.ndarray, generator: np.random.Generat
     others = generator.integers(0, CLASSES, size)
     own, clutter = (_view(patterns, shown, generator) for shown in (labels, others))
     contrast = generator.integers(100, 220, (size, 1, 1, 1))
-    hidden = generator.integers(0, 160, (size, 1, 1, 1))
+    hidden = generator.integers(0, 100, (size, 1, 1, 1))
     brightness = generator.integers(-30, 31, (size, 3, 1, 1))
-    noise = generator.integers(-64, 65, (size, 3, 32, 32)) + generator.integers(-64, 65, (size, 3, 32, 32))
+    noise = generator.integers(-40, 41, (size, 3, 32, 32)) + generator.integers(-40, 41, (size, 3, 32, 32))
     pixels = 128 + brightness + (own * contrast + clutter * hidden + 128 * noise) // 128
     rows, columns = generator.integers(0, 22, (2, size, 1))
     along = np.arange(32)
