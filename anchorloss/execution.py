@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from anchorloss import dataset, records
+from anchorloss import dataset, provenance, records
 from anchorloss.claims import Claim
 from anchorloss.device import describe, resolve_device
 from anchorloss.errors import ClaimLostError, UserError
@@ -46,6 +46,7 @@ def execute(plan: list[RunSettings], execution: Execution) -> None:
 
     Raises: SystemExit with status 1 if runs failed, 128 + n after signal n; UserError and RunError as they come.
     """
+    provenance.commit()  # kept from here on: the code that runs is the code of now
     device = resolve_device(execution.device)
     _prepare_torch(execution, device)
     sweep = _Sweep(execution, device)
