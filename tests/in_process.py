@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from tests.conftest import ROOT, SMALL
 
 from anchorloss import dataset, sweep
 from anchorloss.claims import Claim
@@ -15,6 +14,7 @@ from anchorloss.records import Record
 from anchorloss.settings import RunSettings, parse
 from anchorloss.tracking import NoTracker
 from anchorloss.training import Workplace, train
+from tests.conftest import ROOT, SMALL
 
 
 def settings(*overrides: str) -> list[RunSettings]:

@@ -34,7 +34,8 @@ def results_of(results: Path):
     found = {}
     for run in read_runs(results, "scratch"):
         assert run.state == "finished", run
-        found[run.name] = (run.record, (run.folder / "history.csv").read_bytes(), (run.folder / "predictions.npz").read_bytes())
+        files = [(run.folder / name).read_bytes() for name in ("history.csv", "predictions.npz")]
+        found[run.name] = (run.record, *files)
     return found
 
 
@@ -82,11 +83,13 @@ def test_killing_two_of_four_still_gives_every_record(undisturbed, tmp_path):
     same(results_of(results), undisturbed)
 
 
-def kill_repeatedly(results: Path, kills: int, generator: random.Random) -> None:
+def kill_repeatedly(
+    results: Path, kills: int, generator: random.Random, sweep: tuple[str, ...] = SWEEP
+) -> None:
     """Kill the sweep's process at random moments, starting it again each time, then let it end."""
     done = 0
     while done < kills:
-        process = begin(results, *SWEEP)
+        process = begin(results, *sweep)
         # Most of a start is importing torch; a kill there proves little.
         while process.poll() is None and not list(results.rglob("claim.lock")):
             time.sleep(0.02)
@@ -95,10 +98,12 @@ def kill_repeatedly(results: Path, kills: int, generator: random.Random) -> None
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if ended is not None:
-            raise AssertionError(f"the sweep ended after {done} kills, before it could be killed {kills} times")
+            raise AssertionError(
+                f"the sweep ended after {done} kills, before it could be killed {kills} times"
+            )
         done += 1
-    process = begin(results, *SWEEP)
-    output, _ = process.communicate(timeout=300)
+    process = begin(results, *sweep)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
 
 
@@ -122,3 +127,23 @@ def test_sigint_saves_says_how_to_go_on_and_exits_130(tmp_path):
     assert process.returncode == 130
     assert "same command again" in output
     assert list(results.rglob("checkpoint.pt"))
+
+
+@pytest.mark.timeout(600)
+def test_the_processes_launcher_shares_a_sweep_out(undisturbed, tmp_path):
+    process = begin(tmp_path / "results", *SWEEP, "hydra/launcher=processes", "hydra.launcher.count=2")
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    assert starts([output]) == 8
+    same(results_of(tmp_path / "results"), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_a_hundred_times_gives_the_same_records(tmp_path):
+    sweep = (*SWEEP, "optim.epochs=100")
+    quiet = begin(tmp_path / "quiet", *sweep)
+    output, _ = quiet.communicate(timeout=1500)
+    assert quiet.returncode == 0, output
+    kill_repeatedly(tmp_path / "results", 100, random.Random(1), sweep)
+    same(results_of(tmp_path / "results"), results_of(tmp_path / "quiet"))

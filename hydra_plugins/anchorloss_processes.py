@@ -1,0 +1,73 @@
+"""`hydra/launcher=processes`: a sweep shared out among processes on this machine, one for each GPU or processor core.
+
+Every process is given the whole sweep; the claims on the run folders see to it that each run is trained once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from types import FrameType
+
+from omegaconf import DictConfig
+
+from anchorloss.cluster import ClusterLauncher, Job
+from anchorloss.errors import one_line_errors
+
+
+class ProcessesLauncher(ClusterLauncher):
+    """`count` processes; 0: one a GPU, or without GPUs one a core. On GPUs each sees its own; on a CPU each has one
+    thread, because networks this small gain less from a second thread than from a second run."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def carry_out(self, jobs: list[Job]) -> list[str]:
+        import torch
+
+        configs = [job.config for job in jobs]
+        gpus = (
+            torch.cuda.device_count() if any(config.device in ("auto", "cuda") for config in configs) else 0
+        )
+        count = self._count or gpus or os.cpu_count() or 1
+        spawn = multiprocessing.get_context("spawn")
+        processes = [spawn.Process(target=_work, args=(configs, place, gpus)) for place in range(count)]
+
+        def pass_on(number: int, _frame: FrameType | None) -> None:
+            for process in processes:
+                if process.pid is not None and process.is_alive():
+                    os.kill(process.pid, number)
+
+        earlier = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join()
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+        stopped = [process.exitcode for process in processes if process.exitcode in (130, 143)]
+        if stopped:
+            raise SystemExit(stopped[0])
+        return [
+            f"process {place} ended with status {process.exitcode}"
+            for place, process in enumerate(processes)
+            if process.exitcode not in (0, 1)
+        ]
+
+
+def _work(configs: list[DictConfig], place: int, gpus: int) -> None:
+    """One process: its GPU or its thread, then the sweep as `train.py` trains it."""
+    os.environ["TQDM_POSITION"] = str(place)
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+    else:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        for config in configs:
+            config.threads = config.threads or 1
+    from anchorloss.sweep import train_all
+
+    with one_line_errors():
+        train_all(configs)
