@@ -1,0 +1,73 @@
+"""What checkpointing costs the small profile: seconds spent saving against seconds of training between two saves.
+
+python scripts/bench_checkpoint.py            # writes results/bench/checkpoint-<device>.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from anchorloss import checkpoint, provenance
+from anchorloss.dataset import load
+from anchorloss.device import describe
+from anchorloss.engine import Trainer, TrainingImages
+from anchorloss.errors import one_line_errors
+from anchorloss.files import write_once
+from anchorloss.settings import Config, DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
+
+
+def measure(steps: int, saves: int) -> tuple[float, float]:
+    """Median seconds of a training step and of a checkpoint of ResNet-8, on the CPU."""
+    data = DataSettings(name="synthetic", training_images=5000, test_images=100)
+    loss = LossSettings("bce", "anchorloss.loss.anchor_loss", {"anchor": "none"})
+    settings = RunSettings("bench", loss, ModelSettings("resnet8"), data, OptimSettings(), "bf16", 0)
+    device = torch.device("cpu")
+    images = TrainingImages.of(load("synthetic", "", training_images=5000, test_images=100), device)
+    trainer = Trainer(settings, images, device)
+    trainer.start_epoch(0)
+    of_steps, of_saves = [], []
+    for _ in range(min(steps, trainer.steps)):
+        begun = time.perf_counter()
+        trainer.train_step()
+        of_steps.append(time.perf_counter() - begun)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        for _ in range(saves):
+            begun = time.perf_counter()
+            checkpoint.save(Path(folder), settings.hash, {"trainer": trainer.state(), "history": []})
+            of_saves.append(time.perf_counter() - begun)
+    return statistics.median(of_steps), statistics.median(of_saves)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path, default=Path("results/bench"))
+    arguments = parser.parse_args()
+    step, save = measure(steps=30, saves=20)
+    interval = Config().checkpoint_seconds
+    share = 100 * save / interval
+    device = describe(torch.device("cpu"))
+    print(f"{device}: a step {1000 * step:.1f} ms, a checkpoint {1000 * save:.1f} ms")
+    print(f"one checkpoint every {interval:.0f} s of training: {share:.3f} % of the time")
+    commit, dirty = provenance.commit()
+    rows = (
+        "device,torch,commit,dirty,model,step_seconds,checkpoint_seconds,interval_seconds,share_percent\n"
+        f'"{device}",{torch.__version__},{commit},{dirty},resnet8,{step:.5f},{save:.5f},{interval:.0f},{share:.4f}\n'
+    )
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    name = "".join(letter if letter.isalnum() else "-" for letter in device).strip("-")
+    path = arguments.output / f"checkpoint-{name}.csv"
+    try:
+        write_once(path, rows.encode())
+    except FileExistsError:
+        print(f"{path} is there already and stays as it is")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
