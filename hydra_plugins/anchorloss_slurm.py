@@ -1,0 +1,131 @@
+"""`hydra/launcher=slurm`: the jobs of a sweep as Slurm jobs, submitted and requeued by submitit.
+
+Not hydra-submitit-launcher, though it runs under today's Hydra: without Slurm's accounting it waits for ever for a job
+that was cancelled, a job that leaves within a pre-emption's grace time is lost, and it cannot find its jobs again when
+the command is given a second time.
+"""
+
+from __future__ import annotations
+
+import getpass
+import math
+import re
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+from anchorloss.cluster import ClusterLauncher, Job
+from anchorloss.errors import RunError, UserError
+from anchorloss.slurm_job import SlurmJob
+
+if TYPE_CHECKING:
+    import submitit
+
+# A disk that nodes share may show a job's result some seconds after the job has left the queue.
+RESULT_SECONDS = 10.0
+
+
+class SlurmLauncher(ClusterLauncher):
+    """`parameters` are those of submitit's SlurmExecutor; null leaves the choice to Slurm."""
+
+    def __init__(self, folder: str, poll_seconds: float, max_timeouts: int, **parameters: Any) -> None:
+        self._folder = folder
+        self._poll_seconds = poll_seconds
+        self._max_timeouts = max_timeouts
+        self._parameters = {name: value for name, value in parameters.items() if value is not None}
+
+    def carry_out(self, jobs: list[Job]) -> list[str]:
+        try:
+            return self._wait(self._submit(jobs))
+        except KeyboardInterrupt:
+            print("interrupted; the jobs go on in Slurm, and the same command waits for them again")
+            raise SystemExit(130) from None
+
+    def _submit(self, jobs: list[Job]) -> list[submitit.SlurmJob[str | None]]:
+        """One Slurm job for each job that is not in the queue already."""
+        executor = self._executor()
+        queued = {name: number for number, (name, _) in _queue().items()}
+        submitted = []
+        for job in jobs:
+            known = queued.get(job.name)
+            if known is not None:
+                submitted.append(executor.job_class(executor.folder, known))
+            else:
+                submitted.append(_submit(executor, job))
+            before = "" if known is None else ", queued before"
+            print(f"{job.name}: Slurm job {submitted[-1].job_id}{before}", flush=True)
+        return submitted
+
+    def _executor(self) -> submitit.SlurmExecutor:
+        try:
+            import submitit
+        except ImportError:
+            raise UserError("hydra/launcher=slurm: needs submitit; pip install -e '.[slurm]'") from None
+        try:
+            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._max_timeouts)
+        except RuntimeError:
+            raise UserError("hydra/launcher=slurm: there is no `srun` here; use a Slurm cluster") from None
+        try:
+            executor.update_parameters(**self._parameters)
+        except ValueError as error:
+            raise UserError(f"hydra.launcher: {error}") from None
+        return executor
+
+    def _wait(self, open_jobs: list[submitit.SlurmJob[str | None]]) -> list[str]:
+        """Until each job has left a result, or the queue without one; a line for each that had trouble."""
+        troubles: list[str] = []
+        states: dict[str, str] = {}
+        left_at: dict[str, float] = {}
+        while open_jobs:
+            time.sleep(self._poll_seconds)
+            try:
+                queue = _queue()
+            except RunError as error:
+                print(f"{error}; the jobs go on", flush=True)
+                continue
+            for job in list(open_jobs):
+                number = job.job_id
+                if number in queue:
+                    name, state = queue[number]
+                    if states.get(number) != state:
+                        print(f"{name}: {state.lower()}", flush=True)
+                    states[number] = state
+                else:
+                    left_at.setdefault(number, time.monotonic())
+                has_result = job.paths.result_pickle.exists()
+                if has_result or time.monotonic() - left_at.get(number, math.inf) > RESULT_SECONDS:
+                    open_jobs.remove(job)
+                    troubles += _trouble(job, has_result)
+        return troubles
+
+
+def _submit(executor: submitit.SlurmExecutor, job: Job) -> submitit.SlurmJob[str | None]:
+    from submitit.core.utils import FailedJobError
+
+    executor.update_parameters(job_name=job.name)
+    try:
+        return executor.submit(SlurmJob(), job.config)
+    except FailedJobError as error:
+        raise RunError(f"sbatch: {str(error).splitlines()[-1]}") from None
+
+
+def _trouble(job: submitit.SlurmJob[str | None], has_result: bool) -> list[str]:
+    if not has_result or job.exception() is not None:
+        return [f"Slurm job {job.job_id} ended without a result; its log is {job.paths.stderr}"]
+    trouble = job.result()
+    return [f"Slurm job {job.job_id}: {trouble}"] if trouble else []
+
+
+def _queue() -> dict[str, tuple[str, str]]:
+    """Name and state of this user's unfinished jobs, by their number.
+
+    Raises: RunError if Slurm's controller does not answer.
+    """
+    command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i|%j|%T"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RunError(f"squeue: {getattr(error, 'stderr', '') or error}") from None
+    # A name may hold anything.
+    fields = (re.fullmatch(r"([^|]*)\|(.*)\|([^|]*)", line) for line in lines)
+    return {field[1]: (field[2], field[3]) for field in fields if field}

@@ -1,0 +1,150 @@
+"""A sweep on a real Slurm of one node, whose jobs are cancelled, requeued, told to requeue and pre-empted."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.cluster_sweep import ClusterSweep, is_done, resumed, wait_until
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+LAUNCHER = (
+    "hydra/launcher=slurm",
+    "hydra.launcher.poll_seconds=0.5",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.time=30",
+)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e '.[slurm]'")
+    script = ROOT / "scripts" / "cluster" / "slurm.sh"
+    environment = {**os.environ, "FOLDER": str(tmp_path_factory.mktemp("slurm") / "slurm")}
+    started = subprocess.run([script, "start"], env=environment, capture_output=True, text=True)
+    if started.returncode == 3:
+        pytest.skip(started.stderr.strip().splitlines()[-1])
+    assert started.returncode == 0, started.stderr
+    yield {**environment, "SLURM_CONF": f"{environment['FOLDER']}/slurm.conf"}
+    subprocess.run([script, "stop"], env=environment, check=True)
+
+
+@pytest.fixture
+def sweep(environment, tmp_path):
+    sweep = ClusterSweep(tmp_path, environment, *LAUNCHER)
+    yield sweep
+    sweep.close()
+    slurm(environment, "scancel", f"--user={getpass.getuser()}")
+
+
+def slurm(environment, *command):
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def queued(environment, *states):
+    """Number and loss of the sweep's jobs that Slurm has in its queue, in any of the states."""
+    lines = slurm(environment, "squeue", "--noheader", "--format=%i %j", *states).splitlines()
+    jobs = (line.split() for line in lines)
+    return {name.partition("-")[0]: number for number, name in jobs if "resnet8" in name}
+
+
+def running_under_way(sweep):
+    """The running jobs whose run has trained an epoch: a blow strikes them in the middle."""
+    jobs = queued(sweep.environment, "--states=RUNNING")
+    return {run.name: jobs[loss] for run in sweep.under_way() if (loss := run.name.partition("-")[0]) in jobs}
+
+
+def test_requeued_and_preempted_jobs_go_on_to_the_records_of_an_undisturbed_sweep(sweep):
+    training = sweep.start()
+    first, second = wait_until(lambda: len(found := running_under_way(sweep)) == 2 and list(found.items()))
+    # The administrator's way, and that of Slurm's warning before a time limit.
+    slurm(sweep.environment, "scontrol", "requeue", first[1])
+    slurm(sweep.environment, "scancel", "--signal=USR2", second[1])
+    others = wait_until(
+        lambda: found if len(found := running_under_way(sweep).keys() - {first[0], second[0]}) == 2 else None
+    )
+    # A job of the better partition wants the whole node.
+    slurm(
+        sweep.environment,
+        "sbatch",
+        "--partition=urgent",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 1",
+    )
+    output, _ = training.communicate(timeout=300)
+
+    assert training.returncode == 0, output
+    struck = {first[0], second[0], *others}
+    assert {run.name for run in sweep.runs() if resumed(run) > 0} == struck
+    sweep.assert_complete()
+    sweep.assert_same_as_undisturbed()
+
+
+def test_cancelled_job_is_named_and_the_same_command_goes_on(sweep):
+    training = sweep.start()
+    run, number = wait_until(lambda: next(iter(running_under_way(sweep).items()), None))
+    slurm(sweep.environment, "scancel", number)
+    output, _ = training.communicate(timeout=300)
+
+    assert training.returncode == 1
+    assert "1 of 4 runs have no record" in output.splitlines()[-1]
+    assert run in output.splitlines()[-1]
+    assert f"Slurm job {number} ended without a result" in output
+    assert [path.name for path in sweep.runs() if not is_done(path)] == [run]
+
+    again = sweep.start()
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert "3 of 4 jobs are done, 1 to do" in output
+    assert {path.name for path in sweep.runs() if resumed(path) > 0} == {run}
+    sweep.assert_complete()
+
+
+def test_same_command_finds_its_jobs_in_the_queue(sweep):
+    sweep.command.append("optim.epochs=8")
+    training = sweep.start()
+    queue = wait_until(lambda: len(found := queued(sweep.environment)) == 4 and found)
+    training.send_signal(signal.SIGINT)
+    output, _ = training.communicate(timeout=30)
+    assert training.returncode == 130, output
+    assert queued(sweep.environment) == queue
+
+    again = sweep.start()
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    assert output.count("queued before") == 4
+    assert {resumed(path) for path in sweep.runs()} == {0}
+
+
+def test_failed_runs_are_results_and_set_the_status(sweep):
+    sweep.command += ["optim.lr=1e30", "optim.epochs=2"]
+    training = sweep.start()
+    output, _ = training.communicate(timeout=120)
+    assert training.returncode == 1
+    assert "4 of 4 runs failed" in output
+    assert all(is_done(run) for run in sweep.runs())
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("hydra.launcher.partition=nowhere", "error: sbatch: "),
+        ("+hydra.launcher.partitoin=spare", "error: hydra.launcher: "),
+        # Found on the node.
+        ("device=cuda", "device=cuda: not on this machine"),
+    ],
+)
+def test_trouble_is_one_line(sweep, option, line):
+    sweep.command.append(option)
+    training = sweep.start()
+    output, _ = training.communicate(timeout=120)
+    assert training.returncode in (1, 2)
+    assert line in output
+    assert "Traceback" not in output
+    assert not sweep.runs()
