@@ -24,7 +24,7 @@ from anchorloss.errors import UserError
 class ModelSettings:
     # resnet8, 20, 32, 44, 56, 110 (CIFAR) or resnet18, 34, 50 (with a CIFAR stem); any other depth 6n+2 works too.
     name: str = "resnet20"
-    # Shortcut where the shape changes: A (parameter-free) or B (1x1 convolution). CIFAR ResNets only.
+    # Shortcut where the shape changes: A (parameter-free) or B (1x1 convolution).
     shortcut: str = "A"
     # Start the last bias at -log((1 - pi) / pi), pi = 1 / classes, instead of at zero.
     prior_bias: bool = False
