@@ -21,7 +21,9 @@ def small_disk(tmp_path):
     """A mounted tmpfs of 8 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True
+    )
     if mounted.returncode != 0:
         pytest.skip(f"needs to mount a tmpfs: {mounted.stderr.strip()}")
     yield folder
@@ -40,7 +42,12 @@ def fill(disk) -> None:
 
 def go_on(disk, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*RUN, f"results_dir={disk}/results"), cwd=disk, capture_output=True, text=True, timeout=200, **options
+        command(*RUN, f"results_dir={disk}/results"),
+        cwd=disk,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        **options,
     )
 
 
@@ -74,7 +81,10 @@ def test_no_space_for_the_record_leaves_the_checkpoint(small_disk):
     """Stopped in its last epoch, a run is resumed on a disk that has no room for what a finished run writes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command(*RUN, f"results_dir={small_disk}/results"), cwd=small_disk, stderr=subprocess.DEVNULL, env=environment
+        command(*RUN, f"results_dir={small_disk}/results"),
+        cwd=small_disk,
+        stderr=subprocess.DEVNULL,
+        env=environment,
     )
     while not any(len(path.read_text().splitlines()) >= 5 for path in small_disk.rglob("history.csv")):
         time.sleep(0.02)

@@ -38,7 +38,9 @@ def test_an_epoch_equals_the_textbook_loop():
 
     torch.manual_seed(7)
     network = models.build("resnet8", 100)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
     plan = plan_epoch(7, 0, 300)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (place.dataset.mean, place.dataset.std))
     total = 0.0
@@ -55,7 +57,11 @@ def test_an_epoch_equals_the_textbook_loop():
         target = torch.stack(labels)
         one_hot = torch.nn.functional.one_hot(target, 100).float()
         logits = network(torch.stack(images))
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").sum(1).mean()
+        loss = (
+            torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
+            .sum(1)
+            .mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -24,7 +24,9 @@ def test_trains_every_seed_once_and_skips_them_the_second_time(train, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()}
     again = train(*overrides, check=True)
     assert again.stdout.count("skipped") == 2
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()
+    } == before
 
 
 def test_a_multirun_trains_all_losses(train, tmp_path):
@@ -54,7 +56,10 @@ def test_a_multirun_trains_all_losses(train, tmp_path):
         (["seeds=3"], "seeds=3"),
         (["device=gpu"], "device=gpu"),
         (["data.evaluate_on=validation"], "data.evaluate_on=validation"),
-        (["data=cifar100", "data.training_images=null", "data.test_images=null", "data.root=nowhere"], "nowhere"),
+        (
+            ["data=cifar100", "data.training_images=null", "data.test_images=null", "data.root=nowhere"],
+            "nowhere",
+        ),
         (["experiment.name=../up"], "experiment.name"),
         (["lossbce"], "lossbce"),
         (["-m", "loss=bce,anchor_bg", "optim.epochs=1,0"], "optim.epochs=0"),
@@ -73,11 +78,16 @@ def test_a_mistake_is_one_line_status_2_and_nothing_written(train, tmp_path, ove
 
 def test_help_answers_at_once_and_imports_nothing_heavy():
     begun = time.monotonic()
-    shown = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True
+    )
     assert time.monotonic() - begun < 2.5
     assert "loss: anchor_bg" in shown.stdout
     listed = subprocess.run(
-        [sys.executable, "-X", "importtime", ROOT / "train.py", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", ROOT / "train.py", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for heavy in ("torch", "pandas", "wandb", "scipy"):
         assert f" {heavy}\n" not in listed.stderr
