@@ -60,6 +60,10 @@ def load(
 
     Raises: UserError naming the key or file that is wrong and the remedy.
     """
+    if name not in LABELS:
+        raise UserError(f"data.name={name}: must be one of {', '.join(LABELS)}")
+    if evaluate_on not in ("test", "validation"):
+        raise UserError(f"data.evaluate_on={evaluate_on}: must be test or validation")
     on_validation = evaluate_on == "validation"
     if on_validation and validation == 0:
         raise UserError("data.evaluate_on=validation: needs held-out images: set data.validation=5000")
@@ -84,13 +88,10 @@ def load(
 
 def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset:
     archive = ARCHIVES[name]
-    try:
-        source = cifar.Source(archive, root)
-    except UserError:
-        if not download:
-            raise
+    names = [*archive.train, *(archive.test if read_test else ()), *archive.meta]
+    if download and cifar.locate(archive, root) is None:
         cifar.download(archive, root)
-        source = cifar.Source(archive, root)
+    source = cifar.Source(archive, root, names)
     train_images, train_labels = source.images(archive.train)
     if read_test:
         test_images, test_labels = source.images(archive.test)
