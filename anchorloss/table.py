@@ -53,11 +53,6 @@ class Table:
     def title(self) -> str:
         return " - ".join([f"Table 1, experiment {self.experiment}", *self.stamps])
 
-    @property
-    def paper(self) -> str:
-        """What heads the paper's columns."""
-        return "paper (not comparable in absolute terms)" if self.stamps else "paper"
-
 
 def build_table(runs: Iterable[Run], experiment: str) -> Table:
     """The table of these runs; every one of them is counted or listed in it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from anchorloss.errors import RunError
@@ -33,17 +34,14 @@ def make_table(results_dir: Path, experiment: str) -> Table:
 def to_markdown(table: Table) -> str:
     """The table as Markdown that also reads well as plain text."""
     dash = "—"
-    header = ["loss", "n", "Top-1", "Top-5", "paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
-    if table.stamps:
-        header[4:6] = [f"{name}, not comparable" for name in header[4:6]]
+    header = ["loss", "n", "Top-1", "Top-5", *_comparison_header(table)]
     cells = [
         [
             row.label,
             row.counted,
             _bold(_spread(row.top1, dash), "**", "**", row.best_top1),
             _bold(_spread(row.top5, dash), "**", "**", row.best_top5),
-            *_paper_cells(row, "{:.2f} ± {:.2f}", dash),
-            *_difference_cells(row, dash),
+            *_comparison_cells(table, row, dash),
         ]
         for row in table.rows
     ]
@@ -54,7 +52,7 @@ def to_markdown(table: Table) -> str:
         padded = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
         lines.append(f"| {' | '.join(padded)} |")
     if table.stamps:
-        lines += ["", f"The paper's columns are not comparable in absolute terms: {', '.join(table.stamps)}."]
+        lines += ["", f"Only the differences from BCE stand beside the paper's: {', '.join(table.stamps)}."]
     if table.notes:
         lines += ["", "Not in the means:", "", *(f"- {note}" for note in table.notes)]
     return "\n".join([*lines, "", table.provenance, ""])
@@ -70,9 +68,7 @@ def to_latex(table: Table) -> str:
         f"  \\caption{{{_latex(table.title)}. {_latex(table.protocol)}}}",
         "  \\begin{tabular}{lrrrrrrr}",
         "    \\toprule",
-        f"    & & \\multicolumn{{2}}{{c}}{{ours}} & \\multicolumn{{2}}{{c}}{{{_latex(table.paper)}}}"
-        " & \\multicolumn{2}{c}{ours $-$ paper} \\\\",
-        "    loss & $n$ & Top-1 & Top-5 & Top-1 & Top-5 & Top-1 & Top-5 \\\\",
+        f"    loss & $n$ & Top-1 & Top-5 & {' & '.join(_latex(cell) for cell in _comparison_header(table))} \\\\",
         "    \\midrule",
     ]
     for row in table.rows:
@@ -81,8 +77,10 @@ def to_latex(table: Table) -> str:
             row.counted,
             _bold(_spread(row.top1, dash), "\\textbf{", "}", row.best_top1),
             _bold(_spread(row.top5, dash), "\\textbf{", "}", row.best_top5),
-            *_paper_cells(row, "{:.2f} ± {:.2f}", dash),
-            *(f"${cell}$" if cell != dash else cell for cell in _difference_cells(row, dash)),
+            *(
+                f"${cell}$" if cell[0] in "+-" and cell != dash else cell
+                for cell in _comparison_cells(table, row, dash)
+            ),
         ]
         lines.append("    " + " & ".join(cells).replace("±", "$\\pm$") + " \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}"]
@@ -109,7 +107,8 @@ def to_csv(table: Table) -> str:
         "failed",
     ]
     papers = [f"paper_{score}" for score in scores]
-    writer.writerow([*first, *scores, *papers, "top1_difference", "top5_difference"])
+    differences = [f"{whose}{top}_minus_{what}" for whose, what in _COMPARED for top in ("top1", "top5")]
+    writer.writerow([*first, *scores, *papers, *differences])
     for row in table.rows:
         writer.writerow(
             [
@@ -117,7 +116,9 @@ def to_csv(table: Table) -> str:
                 *(row.loss, row.label, row.top1.n, row.planned, row.failed),
                 *(row.top1.mean, row.top1.std, row.top5.mean, row.top5.std),
                 *(getattr(row.published, score) if row.published else None for score in scores),
-                *_differences(row),
+                *_from_paper(table, row),
+                *_from_bce(table, row),
+                *_paper_from_bce(table, row),
             ]
         )
     return text.getvalue()
@@ -129,21 +130,57 @@ def _spread(score: Summary, dash: str) -> str:
     return f"{score.mean:.2f} ± {dash if score.std is None else f'{score.std:.2f}'}"
 
 
-def _paper_cells(row: Row, form: str, dash: str) -> list[str]:
+_Pair = tuple[float | None, float | None]
+_COMPARED = (("", "paper"), ("", "bce"), ("paper_", "bce"))
+
+
+def _comparison_header(table: Table) -> list[str]:
+    """What stands beside our figures: the paper's, where they may be compared; else only differences from BCE."""
+    if table.stamps:
+        return ["Top-1 - BCE", "Top-5 - BCE", "paper Top-1 - BCE", "paper Top-5 - BCE"]
+    return ["paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
+
+
+def _comparison_cells(table: Table, row: Row, dash: str) -> list[str]:
+    if table.stamps:
+        return _signed([*_from_bce(table, row), *_paper_from_bce(table, row)], dash)
     paper = row.published
     if paper is None:
-        return [dash, dash]
-    return [form.format(paper.top1_mean, paper.top1_std), form.format(paper.top5_mean, paper.top5_std)]
+        return [dash] * 4
+    scores = [(paper.top1_mean, paper.top1_std), (paper.top5_mean, paper.top5_std)]
+    return [*(f"{mean:.2f} ± {std:.2f}" for mean, std in scores), *_signed(_from_paper(table, row), dash)]
 
 
-def _differences(row: Row) -> tuple[float | None, float | None]:
-    if row.published is None or row.top1.mean is None or row.top5.mean is None:
+def _signed(values: Iterable[float | None], dash: str) -> list[str]:
+    return [dash if value is None else f"{value:+.2f}" for value in values]
+
+
+def _from_paper(table: Table, row: Row) -> _Pair:
+    """Our means minus the paper's, at the full protocol alone."""
+    if table.stamps or row.published is None or row.top1.mean is None or row.top5.mean is None:
         return None, None
     return row.top1.mean - row.published.top1_mean, row.top5.mean - row.published.top5_mean
 
 
-def _difference_cells(row: Row, dash: str) -> list[str]:
-    return [dash if value is None else f"{value:+.2f}" for value in _differences(row)]
+def _from_bce(table: Table, row: Row) -> _Pair:
+    bce = _bce(table)
+    if bce is None or row is bce or row.top1.mean is None or row.top5.mean is None:
+        return None, None
+    if bce.top1.mean is None or bce.top5.mean is None:
+        return None, None
+    return row.top1.mean - bce.top1.mean, row.top5.mean - bce.top5.mean
+
+
+def _paper_from_bce(table: Table, row: Row) -> _Pair:
+    bce = _bce(table)
+    if bce is None or row is bce or row.published is None or bce.published is None:
+        return None, None
+    ours, base = row.published, bce.published
+    return ours.top1_mean - base.top1_mean, ours.top5_mean - base.top5_mean
+
+
+def _bce(table: Table) -> Row | None:
+    return next((row for row in table.rows if row.loss == "bce"), None)
 
 
 def _bold(text: str, opening: str, closing: str, best: bool) -> str:
