@@ -9,7 +9,8 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 status figure1 report bench test test-slow lint format clean
+.PHONY: help setup quickstart data table1 merge status figure1 report bench test test-slow test-slurm test-ray \
+	test-browser lint format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -33,6 +34,9 @@ table1: $(INSTALLED) ## Table 1 (PROFILE=full or small): train what is missing, 
 	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT)
 
+merge: $(INSTALLED) ## bring run folders from other machines together: FROM=results-folder
+	$(RUN) scripts/merge_results.py $(FROM)
+
 status: $(INSTALLED) ## which runs of EXPERIMENT are done, running, failed, waiting
 	$(RUN) scripts/status.py --experiment $(EXPERIMENT)
 
@@ -42,11 +46,26 @@ figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
 
+bench: $(INSTALLED) ## measure the textbook loop against ours, rung by rung, on this machine
+	$(RUN) scripts/bench.py $(ARGS)
+
 test: $(INSTALLED) ## the tests (under 10 minutes on two cores)
 	$(RUN) -m pytest -q $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that take longer
 	$(RUN) -m pytest -q -m slow $(ARGS)
+
+test-slurm: $(INSTALLED) ## a sweep on a real Slurm, installed and started here (Debian, root)
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[slurm]'
+	$(RUN) -m pytest -q -m slurm $(ARGS)
+
+test-ray: $(INSTALLED) ## a sweep on a real Ray of two nodes, started here
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[ray]'
+	$(RUN) -m pytest -q -m ray $(ARGS)
+
+test-browser: $(INSTALLED) ## the report in a real Chromium (Debian, root; screenshots in artifacts/)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true
+	$(RUN) -m pytest -q -m browser $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(VENV)/bin/ruff check .
