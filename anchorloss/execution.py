@@ -69,7 +69,7 @@ class _Sweep:
         self._execution = execution
         self._device = device
         self._workplaces = _Workplaces(execution, device)
-        self._tracking = Tracking(execution.logger, str(execution.results_dir))
+        self._tracking = Tracking(execution.logger)
         self._width = execution.concurrent or (CONCURRENT_ON_GPU if device.type == "cuda" else 1)
         self._waiting: list[RunSettings] = []
         self._claims: dict[str, Claim] = {}

@@ -1,121 +1,101 @@
-"""W&B or nothing, behind one small interface. What is tracked never changes a result.
-
-A run is one W&B run: its group is the experiment and the loss, its job type the seed, so that W&B averages the
-curves of a loss over its seeds. wandb is imported only where it is used.
-"""
+"""W&B or nothing, behind one small interface. What is tracked never changes a result and never fails a run."""
 
 from __future__ import annotations
 
 import importlib.util
-import netrc
 import os
-import sys
 from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from anchorloss.errors import UserError
+from anchorloss.records import Record
 from anchorloss.settings import LoggerSettings, RunSettings
+
+# Here, or where WANDB_DIR says, W&B makes its folder `wandb`: results/ is for records alone.
+FOLDER = "outputs"
 
 
 class Tracker(Protocol):
-    """What training tells about one run."""
+    """What training tells about one run, from entering to leaving; left by an exception, the run was interrupted."""
+
+    def __enter__(self) -> Tracker:
+        """Training begins or goes on."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """The steps are over; `finish` follows unless an exception ended them."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One epoch's row of `history.csv`."""
 
-    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
-        """The run has ended, with these figures."""
+    def finish(self, record: Record, folder: Path) -> None:
+        """The run has its record; its other files are in `folder`."""
 
 
 class NoTracker:
     """Tracks nothing."""
 
+    def __enter__(self) -> NoTracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def log(self, row: Mapping[str, Any]) -> None:
         pass
 
-    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
+    def finish(self, record: Record, folder: Path) -> None:
         pass
-
-
-class WandbTracker:
-    """One W&B run; a resumed run goes on under the same id."""
-
-    def __init__(self, settings: RunSettings, project: str, mode: str, folder: str) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            project=project,
-            mode=mode,  # type: ignore[arg-type]
-            dir=folder,
-            id=f"{settings.experiment}-{settings.run}",
-            name=settings.run,
-            group=f"{settings.experiment}/{settings.loss.name}",
-            job_type=f"seed{settings.seed}",
-            tags=[settings.experiment, settings.loss.name, settings.model.name, settings.data.name],
-            config={"experiment": settings.experiment, "hash": settings.hash, **settings.identity()},
-            resume="allow" if mode == "online" else None,
-            reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        self._run.define_metric("epoch")
-        self._run.define_metric("*", step_metric="epoch")
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        self._run.log({key: value for key, value in row.items() if value is not None})
-
-    def finish(self, summary: Mapping[str, Any], failed: bool) -> None:
-        self._run.summary.update(dict(summary))
-        self._run.finish(exit_code=1 if failed else 0)
 
 
 class Tracking:
-    """Decides once, with one line where it says something, how every run of this process is tracked."""
+    """Decides once, with one line where it says something, how every run of this process is tracked.
 
-    def __init__(self, logger: LoggerSettings, folder: str) -> None:
-        self._logger = logger
-        self._folder = folder
-        self._mode = self._choose_mode()
+    auto: online with a key, else nothing; wandb: online with a key, else offline; none: nothing, without wandb. Never
+    asks, and never waits longer than a few seconds for a server; one that does not answer means offline.
+
+    Raises: UserError if wandb is asked for and not installed.
+    """
+
+    def __init__(self, logger: LoggerSettings) -> None:
+        self._session = None
+        if not _wanted(logger.name):
+            return
+        from anchorloss import wandb_run
+
+        mode = wandb_run.choose_mode(without_key=None if logger.name == "auto" else "offline")
+        if mode is not None:
+            folder = Path(os.environ.get("WANDB_DIR") or FOLDER).absolute()
+            self._session = wandb_run.Session(logger.project, folder, mode)
 
     def start(self, settings: RunSettings) -> Tracker:
-        """A tracker of one run; nothing is tracked where W&B cannot be started, and a line says why."""
-        if self._mode is None:
+        """A tracker of one run."""
+        if self._session is None:
             return NoTracker()
-        try:
-            return WandbTracker(settings, self._logger.project, self._mode, self._folder)
-        except Exception as error:  # a dashboard's trouble must never cost a run
-            print(
-                f"W&B does not start ({type(error).__name__}); {settings.run} is not tracked", file=sys.stderr
-            )
-            return NoTracker()
+        from anchorloss.wandb_run import WandbTracker
 
-    def _choose_mode(self) -> str | None:
-        name = self._logger.name
-        if name == "none":
-            return None
-        installed = importlib.util.find_spec("wandb") is not None
-        if name == "wandb" and not installed:
-            raise UserError("logger=wandb: wandb is not installed; pip install wandb, or use logger=none")
-        asked_for = os.environ.get("WANDB_MODE", "")
-        if asked_for in ("disabled", "offline"):
-            return None if asked_for == "disabled" or name == "auto" else "offline"
-        if installed and _has_key():
-            return "online"
-        if name == "auto":
-            return None
-        print(
-            "W&B: no key found (`wandb login`); runs are kept offline, `make wandb-sync` sends them",
-            file=sys.stderr,
-        )
-        return "offline"
+        return WandbTracker(settings, self._session)
 
 
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = (
-        os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0].split(":")[0]
-    )
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
+def _wanted(logger: str) -> bool:
+    """Whether W&B is to be asked at all; importing it takes half a second."""
+    if logger == "none":
         return False
+    installed = importlib.util.find_spec("wandb") is not None
+    if logger == "wandb" and not installed:
+        raise UserError("logger=wandb: wandb is not installed; pip install wandb, or use logger=none")
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode == "disabled" or (logger == "auto" and mode in ("offline", "dryrun")):
+        return False
+    return installed and (logger == "wandb" or _may_have_key())
+
+
+def _may_have_key() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    named = os.environ.get("NETRC")
+    places = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    return any(place.is_file() for place in places)

@@ -74,7 +74,7 @@ def train(
     steps, epochs = trainer.steps, settings.optim.epochs
     last: Evaluation | None = None
     totals: EpochTotals | None = None
-    with _Watch(settings, folder, story, trainer) as watch:
+    with _Watch(settings, folder, story, trainer) as watch, tracker:
         saved = time.monotonic()
         try:
             while story.epoch < epochs:
@@ -100,16 +100,13 @@ def train(
                 tracker.log(story.history[-1])
         except GeneratorExit:
             save(folder, settings, claim, trainer, story, watch.seconds)
-            tracker.finish({"status": "interrupted"}, failed=False)
             raise
         seconds = watch.seconds
     claim.require()
     record = _conclude(settings, folder, workplace, story, totals, last, seconds)
-    tracker.finish(
-        {"status": record.status, "top1": record.top1, "top5": record.top5}, failed=record.status == "failed"
-    )
     checkpoint.remove(folder)
     (folder / records.PROGRESS).unlink(missing_ok=True)
+    tracker.finish(record, folder)
     return record
 
 
