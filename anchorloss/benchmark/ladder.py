@@ -1,0 +1,191 @@
+"""The rungs between the textbook loop and ours, and a loop that stands on any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from anchorloss import augmentation
+from anchorloss.benchmark.textbook import TextbookImages, TextbookLoop, textbook_loss
+from anchorloss.engine import Trainer, TrainingImages
+from anchorloss.loss import anchor_loss
+from anchorloss.memory import keep_freed_memory
+from anchorloss.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
+from anchorloss.side_by_side import SideBySide
+
+MEAN, STD = (0.5070752, 0.4865489, 0.4409178), (0.2673343, 0.2564385, 0.2761505)
+# Pixels do not change the time; this many of them fill no cache that 50,000 would not.
+IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train; every field after `batch_size` is a rung, off in the textbook loop.
+
+    `runs` and `threads` are those of `trainer`: how many runs at once, and torch threads for each (0: torch's default).
+    """
+
+    name: str
+    model: str
+    batch_size: int = 128
+    device: str = "cpu"
+    in_memory: bool = False
+    channels_last: bool = False
+    bf16: bool = False
+    fused: bool = False
+    own_loss: bool = False
+    trainer: bool = False
+    keep_memory: bool = False
+    runs: int = 1
+    threads: int = 0
+    compile: bool = False
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "fp32"
+
+
+def rungs(model: str, device: str, bf16: bool, runs: int, compile: bool) -> list[Variant]:
+    """The ladder from the textbook loop to ours, each rung with all those below it.
+
+    `bf16` is for machines that compute it natively; `runs` is how many the last rung trains at once.
+    """
+    ladder = [Variant("textbook", model, device=device)]
+
+    def add(name: str, **more: bool | int) -> None:
+        ladder.append(replace(ladder[-1], name=name, **more))  # type: ignore[arg-type]
+
+    add("+ batches made in memory", in_memory=True)
+    add("+ channels_last", channels_last=True)
+    if bf16:
+        add("+ bf16", bf16=True)
+    add("+ fused SGD", fused=True)
+    add("+ our loss", own_loss=True)
+    add("+ our step (one CUDA graph)" if device != "cpu" else "+ our step", trainer=True)
+    if device == "cpu":
+        add("+ freed memory kept", keep_memory=True)
+        add(f"+ {runs} runs at once, 1 thread each", runs=runs, threads=1)
+    else:
+        add(f"+ {runs} runs at once", runs=runs)
+    if compile:
+        add("+ torch.compile", compile=True)
+    return ladder
+
+
+class PartialLoop(TextbookLoop):
+    """The textbook loop with some rungs climbed, before the step is ours."""
+
+    def __init__(self, variant: Variant, device: torch.device) -> None:
+        images, labels = random_images()
+        super().__init__(variant.model, TextbookImages(images, labels, MEAN, STD), variant.batch_size, device)
+        self.variant = variant
+        self._data = TrainingImages(
+            augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100
+        )
+        self._layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+        self.network.to(memory_format=self._layout)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=variant.fused
+        )
+        self._batches = self._made_in_memory()
+
+    def steps(self, count: int) -> None:
+        variant = self.variant
+        for _ in range(count):
+            images, target = next(self._batches)
+            self.optimizer.zero_grad()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=variant.bf16):
+                logits = self.network(images)
+            logits = logits.float()
+            if variant.own_loss:
+                loss = anchor_loss(logits, target, anchor="none")
+            else:
+                loss = textbook_loss(logits, target)
+            loss.backward()
+            self.optimizer.step()
+            self.total_loss += loss.item() * len(target)
+            self.correct += (logits.argmax(1) == target).sum().item()
+
+    def _made_in_memory(self) -> Iterator[tuple[Tensor, Tensor]]:
+        data, size, epoch = self._data, self.variant.batch_size, 0
+        while True:
+            plan = augmentation.plan_epoch(0, epoch, len(data.labels)).to(self.device)
+            for first in range(0, len(data.labels) - size + 1, size):
+                place = slice(first, first + size)
+                index = plan.order[place]
+                pixels = augmentation.augment(
+                    data.padded, index, plan.rows[place], plan.columns[place], plan.flip[place]
+                )
+                dtype = torch.bfloat16 if self.variant.bf16 else torch.float32
+                yield (
+                    augmentation.normalize(pixels, MEAN, STD, dtype, self._layout),
+                    data.labels[index],
+                )
+            epoch += 1
+
+
+class OurLoop:
+    """The runs of `variant`, by the engine that trains every run of this project."""
+
+    def __init__(self, variant: Variant, device: torch.device) -> None:
+        if variant.keep_memory:
+            keep_freed_memory()
+        self._threads = variant.threads or torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        torch.use_deterministic_algorithms(device.type == "cpu")
+        images, labels = random_images()
+        data = TrainingImages(augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100)
+        settings = [run_settings(variant, seed) for seed in range(variant.runs)]
+        self._trainers = [Trainer(run, data, device, compile=variant.compile) for run in settings]
+        for trainer in self._trainers:
+            trainer.start_epoch(0)
+        self._side_by_side = SideBySide(device, self._threads)
+
+    def steps(self, count: int) -> None:
+        """Carry out `count` steps of every run."""
+        for _ in range(count):
+            self._side_by_side.each(_step, self._trainers)
+        for trainer in self._trainers:
+            trainer.wait()
+
+
+def build_loop(variant: Variant) -> TextbookLoop | OurLoop:
+    """The loop of a variant, ready for its first step."""
+    device = torch.device(variant.device)
+    torch.manual_seed(0)
+    if variant.trainer:
+        return OurLoop(variant, device)
+    if variant.in_memory:
+        return PartialLoop(variant, device)
+    images, labels = random_images()
+    return TextbookLoop(variant.model, TextbookImages(images, labels, MEAN, STD), variant.batch_size, device)
+
+
+def run_settings(variant: Variant, seed: int) -> RunSettings:
+    """Binary cross entropy at the paper's protocol."""
+    return RunSettings(
+        experiment="bench",
+        loss=LossSettings("bce", "anchorloss.loss.anchor_loss", {"anchor": "none"}),
+        model=ModelSettings(variant.model, "A", prior_bias=True),
+        data=DataSettings("synthetic"),
+        optim=OptimSettings(batch_size=variant.batch_size),
+        precision=variant.precision,
+        seed=seed,
+    )
+
+
+def random_images() -> tuple[Tensor, Tensor]:
+    """uint8 (IMAGES, 3, 32, 32) of noise and labels int64 (IMAGES,) below 100."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 100, (IMAGES,), generator=generator)
+
+
+def _step(trainer: Trainer) -> None:
+    if trainer.step_in_epoch == trainer.steps - 1:
+        # The last batch of an epoch is not full; the others are what is measured.
+        trainer.start_epoch(trainer.epoch + 1)
+    trainer.train_step()

@@ -1,0 +1,196 @@
+"""What is measured: the ladder, several runs at once, growing work; each variant in turns with the others."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import torch
+
+from anchorloss import provenance
+from anchorloss.benchmark import ceilings
+from anchorloss.benchmark.counting import count_work
+from anchorloss.benchmark.ladder import Variant, rungs
+from anchorloss.benchmark.rows import Row, spread
+from anchorloss.benchmark.textbook import AHEAD
+from anchorloss.benchmark.worker import Worker
+from anchorloss.device import computes_bf16, describe
+from anchorloss.side_by_side import cores
+
+# The textbook loop's workers fill their queue while other variants have their turn; its first steps are not counted.
+WARM = AHEAD + 1
+LEAST_STEPS, MOST_STEPS = 2, 50
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: `rounds` turns of about `seconds` each; after `minutes` no further round is begun."""
+
+    rounds: int
+    seconds: float
+    minutes: float = math.inf
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A variant's `rates` in images a second, one a round; `memory` in MiB."""
+
+    variant: Variant
+    rates: list[float]
+    first_step_seconds: float
+    memory: float
+
+
+def in_turns(
+    variants: Sequence[Variant], effort: Effort, say: Callable[[str], None] = print
+) -> list[Measured]:
+    """Measure the variants in turns, every second round in the opposite order, all processes alive throughout."""
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        workers = []
+        for variant in variants:
+            say(f"  starting {variant.model}, batch {variant.batch_size}: {variant.name}")
+            workers.append(stack.enter_context(Worker(variant)))
+        steps = [
+            min(MOST_STEPS, max(LEAST_STEPS, round(effort.seconds / worker.seconds(1, 1))))
+            for worker in workers
+        ]
+        rates: list[list[float]] = [[] for _ in workers]
+        for turn in range(effort.rounds):
+            if turn > 0 and time.monotonic() - begun > 60 * effort.minutes:
+                say("  no time for more rounds")
+                break
+            order = list(range(len(workers)))
+            for place in order if turn % 2 == 0 else reversed(order):
+                variant = variants[place]
+                seconds = workers[place].seconds(1 if variant.in_memory else WARM, steps[place])
+                rates[place].append(steps[place] * variant.batch_size * variant.runs / seconds)
+            say(f"  round {turn + 1} of {effort.rounds}")
+        return [
+            Measured(worker.variant, rate, worker.first_step_seconds, worker.memory())
+            for worker, rate in zip(workers, rates, strict=True)
+        ]
+
+
+def measure_ladder(
+    model: str, device: torch.device, runs: int, effort: Effort, *, compile: bool
+) -> list[Row]:
+    """Every rung from the textbook loop to `runs` runs at once, with its ratio to the textbook loop round by round."""
+    found = in_turns(rungs(model, str(device), computes_bf16(device), runs, compile), effort)
+    rows = []
+    for each in found:
+        ratios = [ours / textbook for ours, textbook in zip(each.rates, found[0].rates, strict=True)]
+        rows += _rows("ladder", each)
+        rows.append(_row("ladder", each.variant, "ratio to the textbook loop", "", ratios))
+        work = count_work(model, bf16=each.variant.bf16)
+        rate = statistics.median(each.rates)
+        rows.append(_row("ladder", each.variant, "operations", "GFLOP/s", [rate * work.operations / 1e9]))
+        rows.append(_row("ladder", each.variant, "bytes", "GB/s", [rate * work.bytes / 1e9]))
+    return rows
+
+
+def measure_concurrent(model: str, device: torch.device, counts: Sequence[int], effort: Effort) -> list[Row]:
+    """Our loop with more and more runs at once; on a CPU with one thread each, and one run with all threads."""
+    best = _ours(model, device)
+    variants = [replace(best, name="one run, all threads")] if device.type == "cpu" else []
+    threads = 1 if device.type == "cpu" else 0
+    variants += [replace(best, name=f"{count} at once", runs=count, threads=threads) for count in counts]
+    return [row for each in in_turns(variants, effort) for row in _rows("concurrent", each)]
+
+
+def measure_growth(
+    models: Sequence[str], batch_sizes: Sequence[int], device: torch.device, effort: Effort
+) -> list[Row]:
+    """One run by our loop, deeper and with larger batches."""
+    variants = [
+        replace(_ours(model, device), name="ours", batch_size=size)
+        for model in models
+        for size in batch_sizes
+    ]
+    return [row for each in in_turns(variants, effort) for row in _rows("growth", each)]
+
+
+def measure_ceilings(device: torch.device, effort: Effort) -> list[Row]:
+    """What the device does at best, in turns."""
+    found = [each for each in ceilings.ceilings(device) if computes_bf16(device) or "bf16" not in each.name]
+    samples: dict[str, list[float]] = {each.name: [] for each in found}
+    for _ in range(effort.rounds):
+        for each in found:
+            samples[each.name].append(ceilings.measure(each, device, effort.seconds / 4))
+    return [
+        Row("ceiling", "rate", variant=each.name, unit=each.unit, **spread(samples[each.name]))  # type: ignore[arg-type]
+        for each in found
+    ]
+
+
+def work_rows(models: Sequence[str]) -> list[Row]:
+    """Operations and bytes of an image's training step, counted."""
+    rows = []
+    for model in models:
+        for precision in ("fp32", "bf16"):
+            work = count_work(model, bf16=precision == "bf16")
+            for quantity, unit, value in (
+                ("operations", "MFLOP an image", work.operations / 1e6),
+                ("bytes", "MB an image", work.bytes / 1e6),
+            ):
+                rows.append(
+                    Row("work", quantity, model=model, precision=precision, unit=unit, **spread([value]))  # type: ignore[arg-type]
+                )
+    return rows
+
+
+def provenance_rows(device: torch.device) -> list[Row]:
+    """Where, when and with what."""
+    commit, dirty = provenance.commit()
+    said = {
+        "device": describe(device),
+        "cores": str(cores()),
+        "host": provenance.host(),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": f"{commit}{' with changes' if dirty else ''}",
+        **provenance.versions(),
+    }
+    return [Row("provenance", key, variant=value) for key, value in said.items()]
+
+
+def load_row(when: str) -> Row:
+    """The machine's load average of the last minute: what else ran there."""
+    load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+    return Row("provenance", f"load average {when}", variant=load)
+
+
+def _ours(model: str, device: torch.device) -> Variant:
+    ladder = rungs(model, str(device), computes_bf16(device), 1, False)
+    return replace(ladder[-1], threads=0)
+
+
+def _rows(section: str, each: Measured) -> list[Row]:
+    variant = each.variant
+    images = variant.batch_size * variant.runs
+    return [
+        _row(section, variant, "images", "images/s", each.rates),
+        _row(section, variant, "step", "ms", [1000 * images / rate for rate in each.rates]),
+        _row(section, variant, "first step", "s", [each.first_step_seconds]),
+        _row(section, variant, "memory", "MiB", [each.memory]),
+    ]
+
+
+def _row(section: str, variant: Variant, quantity: str, unit: str, samples: Sequence[float]) -> Row:
+    return Row(
+        section,
+        quantity,
+        variant=variant.name,
+        model=variant.model,
+        precision=variant.precision,
+        batch_size=variant.batch_size,
+        runs=variant.runs,
+        threads=variant.threads,
+        unit=unit,
+        **spread(samples),  # type: ignore[arg-type]
+    )

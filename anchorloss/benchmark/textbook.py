@@ -1,0 +1,95 @@
+"""The loop a textbook would write: PIL images one by one, a DataLoader, float32, NCHW, eager, SGD.
+
+The transforms are torchvision's `RandomCrop(32, padding=4)`, `RandomHorizontalFlip`, `ToTensor` and `Normalize`, done
+with the calls that torchvision makes; torchvision itself cannot be imported beside a torch without CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+import models
+
+WORKERS = 2
+# Batches that the workers have ready when nobody asks for one.
+AHEAD = 2 * WORKERS
+
+
+class TextbookImages(TorchDataset):
+    """`images` uint8 (N, 3, 32, 32); an item is a float32 image and its label."""
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        self._images = images.permute(0, 2, 3, 1).contiguous().numpy()
+        self._labels = labels.tolist()
+        self._mean = mean
+        self._std = std
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = ImageOps.expand(Image.fromarray(self._images[index]), border=4, fill=0)
+        top, left = (int(torch.randint(0, 9, (1,))) for _ in range(2))
+        image = image.crop((left, top, left + 32, top + 32))
+        if torch.rand(1) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).contiguous()
+        pixels = pixels.to(torch.float32).div(255)
+        mean = torch.as_tensor(self._mean).view(-1, 1, 1)
+        std = torch.as_tensor(self._std).view(-1, 1, 1)
+        return pixels.sub_(mean).div_(std), self._labels[index]
+
+
+class TextbookLoop:
+    """Trains `model` with binary cross entropy; `steps` may be called again and goes on where it was."""
+
+    def __init__(self, model: str, data: TextbookImages, batch_size: int, device: torch.device) -> None:
+        self.device = device
+        self.loader = DataLoader(
+            data,
+            batch_size,
+            shuffle=True,
+            num_workers=WORKERS,
+            drop_last=True,
+            pin_memory=device.type == "cuda",
+        )
+        self.network = models.build(model, 100, prior_bias=True).to(device)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=False
+        )
+        self.total_loss = 0.0
+        self.correct = 0.0
+        self._batches = self._endless()
+
+    def steps(self, count: int) -> None:
+        """Carry out `count` steps."""
+        for _ in range(count):
+            images, target = next(self._batches)
+            images, target = images.to(self.device), target.to(self.device)
+            self.optimizer.zero_grad()
+            logits = self.network(images)
+            loss = textbook_loss(logits, target)
+            loss.backward()
+            self.optimizer.step()
+            self.total_loss += loss.item() * len(target)
+            self.correct += (logits.argmax(1) == target).sum().item()
+
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield from self.loader
+
+
+def textbook_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy step by step, summed over classes, averaged over the batch."""
+    labels = torch.nn.functional.one_hot(target, logits.shape[1]).to(logits.dtype)
+    q = torch.sigmoid(logits).clamp(1e-7, 1 - 1e-7)
+    return -(labels * torch.log(q) + (1 - labels) * torch.log(1 - q)).sum(1).mean()

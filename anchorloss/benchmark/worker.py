@@ -1,0 +1,98 @@
+"""One loop in a process of its own, carried on some steps at a time when told to.
+
+So that loops which differ in threads, allocator and compiled code can be measured in turns, each as if it were alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from anchorloss.benchmark.ladder import Variant, build_loop
+from anchorloss.errors import RunError
+
+
+class Worker:
+    """A variant's process; use it in a `with` statement."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        context = multiprocessing.get_context("spawn")
+        self._connection, its_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(its_end, variant))
+        self._process.start()
+        its_end.close()
+        # From the data in memory to the end of the first step.
+        self.first_step_seconds: float = self._receive()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def seconds(self, warm: int, steps: int) -> float:
+        """Wall seconds of `steps` steps, after `warm` steps that are not counted. Raises: RunError if it died."""
+        self._connection.send((warm, steps))
+        return self._receive()
+
+    def memory(self) -> float:
+        """The largest memory so far in MiB: resident on a CPU, reserved by torch on a GPU."""
+        self._connection.send("memory")
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise RunError(
+                f"{self.variant.name} of {self.variant.model}: its process died; see above"
+            ) from None
+
+
+def _serve(connection: Connection, variant: Variant) -> None:
+    start = time.perf_counter()
+    loop = build_loop(variant)
+    loop.steps(1)
+    _wait(variant)
+    connection.send(time.perf_counter() - start)
+    while True:
+        try:
+            asked = connection.recv()
+        except EOFError:
+            return
+        if asked == "memory":
+            on_gpu = variant.device != "cpu"
+            connection.send(torch.cuda.max_memory_reserved() / 2**20 if on_gpu else _peak_resident())
+            continue
+        warm, steps = asked
+        loop.steps(warm)
+        _wait(variant)
+        start = time.perf_counter()
+        loop.steps(steps)
+        _wait(variant)
+        connection.send(time.perf_counter() - start)
+
+
+def _wait(variant: Variant) -> None:
+    if variant.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def _peak_resident() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return float("nan")

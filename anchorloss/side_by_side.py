@@ -1,0 +1,43 @@
+"""Several runs on one device, each advanced by one step at a time.
+
+On a CPU each run computes with few threads and the runs share the cores, because one step of a small network does not
+keep two cores busy; a run's numbers depend on its own thread count and not on its neighbours. On a GPU the steps are
+only enqueued, each run's on its own stream, so one Python thread serves them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class SideBySide:
+    """Calls a function on each of several runs, on a CPU with `threads` torch threads each.
+
+    A class, because torch's number of threads belongs to the Python thread that computes: they are made once.
+    """
+
+    def __init__(self, device: torch.device, threads: int) -> None:
+        width = cores() // threads if device.type == "cpu" else 1
+        self._pool = (
+            ThreadPoolExecutor(width, initializer=torch.set_num_threads, initargs=(threads,))
+            if width > 1
+            else None
+        )
+
+    def each(self, function: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:
+        """The function's results in the items' order, once all are there."""
+        together = self._pool.map if self._pool is not None else map
+        return list(together(function, items))

@@ -1,0 +1,108 @@
+"""Measure the training loop against the textbook's, and against what this device can do.
+
+Writes results/bench/DEVICE.csv and .md; a device that has them gets new ones with the date, nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from anchorloss.errors import RunError, UserError, one_line_errors
+
+MODELS = ("resnet20", "resnet110")
+COUNTS = (1, 2, 4, 8, 16)
+GROWTH = (("resnet20", "resnet56", "resnet110"), (128, 512))
+SECTIONS = ("ladder", "concurrent", "growth")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="default: all")
+    parser.add_argument(
+        "--models", nargs="+", default=MODELS, help="of the ladder (default: resnet20 resnet110)"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="one more rung: torch.compile (minutes of compiling)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each loop (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of one turn, about (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=8.0, help="begin no round later (default: %(default)s)"
+    )
+    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument(
+        "--show", type=Path, metavar="CSV", help="measure nothing; print the tables of this file"
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE", help="also put the tables between the page's markers"
+    )
+    arguments = parser.parse_args()
+    with one_line_errors():
+        from anchorloss.benchmark.rows import read_csv
+        from anchorloss.benchmark.tables import insert, to_markdown
+        from anchorloss.files import write_atomically
+
+        path = arguments.show or _measure(arguments)
+        rows = read_csv(path)
+        print(to_markdown(rows))
+        if arguments.into is not None:
+            page = arguments.into.read_text()
+            write_atomically(arguments.into, insert(page, rows).encode())
+        if arguments.show is None:
+            print(f"written: {path} and {path.with_suffix('.md').name}")
+
+
+def _measure(arguments: argparse.Namespace) -> Path:
+    """Measure, and write both files. Raises: UserError for a wrong argument, RunError if a file cannot be written."""
+    if arguments.rounds < 1 or not arguments.seconds > 0 or not arguments.minutes > 0:
+        raise UserError("--rounds, --seconds and --minutes: must be above 0")
+    from anchorloss.benchmark import measure
+    from anchorloss.benchmark.rows import to_csv
+    from anchorloss.benchmark.tables import to_markdown
+    from anchorloss.device import describe, resolve_device
+    from anchorloss.files import write_once
+
+    device = resolve_device(arguments.device)
+    parts = len(arguments.models) * ("ladder" in arguments.only) + len(arguments.only)
+    effort = measure.Effort(arguments.rounds, arguments.seconds, arguments.minutes / parts)
+    fewer = measure.Effort(min(3, arguments.rounds), arguments.seconds, arguments.minutes / parts)
+    rows = [*measure.provenance_rows(device), measure.load_row("before")]
+    print("ceilings", flush=True)
+    rows += measure.measure_ceilings(device, effort)
+    runs = 2 if device.type == "cpu" else 8
+    if "ladder" in arguments.only:
+        for model in arguments.models:
+            print(f"ladder, {model}", flush=True)
+            rows += measure.measure_ladder(model, device, runs, effort, compile=arguments.compile)
+        rows += measure.work_rows(arguments.models)
+    if "concurrent" in arguments.only:
+        print("several runs at once", flush=True)
+        model = "resnet20" if device.type == "cpu" else "resnet110"
+        rows += measure.measure_concurrent(model, device, COUNTS, fewer)
+    if "growth" in arguments.only:
+        print("growing work", flush=True)
+        rows += measure.measure_growth(*GROWTH, device, fewer)
+    rows.append(measure.load_row("after"))
+    folder = arguments.results_dir / "bench"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}; name another --results-dir") from error
+    name = re.sub(r"[^a-z0-9]+", "-", describe(device).lower()).strip("-")
+    if (folder / f"{name}.csv").exists():
+        name += f"-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    write_once(folder / f"{name}.csv", to_csv(rows).encode())
+    write_once(folder / f"{name}.md", to_markdown(rows).encode())
+    return folder / f"{name}.csv"
+
+
+if __name__ == "__main__":
+    main()
