@@ -31,7 +31,10 @@ def command_line(arguments: list[str]) -> list[str]:
     """The arguments as Hydra takes them: `-m` in front, wherever it stood, and flags of ours as overrides."""
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     others = [argument for argument in arguments if argument not in multirun]
-    return [*multirun[:1], *("retry_failed=true" if argument == "--retry-failed" else argument for argument in others)]
+    return [
+        *multirun[:1],
+        *("retry_failed=true" if argument == "--retry-failed" else argument for argument in others),
+    ]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from anchorloss import records
 from anchorloss.errors import RunError, UserError
-from anchorloss.settings import RunSettings, parse
+from anchorloss.parsing import parse
+from anchorloss.settings import RunSettings
 
 
 @dataclass(frozen=True)

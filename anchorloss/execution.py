@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -22,6 +18,7 @@ from anchorloss.device import describe, resolve_device
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.files import remove_temporary_files, write_once
 from anchorloss.settings import Execution, RunSettings
+from anchorloss.signals import Signals
 from anchorloss.tracking import Tracking
 from anchorloss.training import Workplace, train
 
@@ -99,7 +96,7 @@ class _Sweep:
     def carry_out(self) -> None:
         """Train until every planned run has its record."""
         told = False
-        with _Signals() as signals:
+        with Signals() as signals:
             try:
                 while self._waiting or self._live:
                     self._start_some()
@@ -161,7 +158,7 @@ class _Sweep:
         self._live.remove(run)
         run.claim.release()
 
-    def _stop(self, signals: _Signals) -> None:
+    def _stop(self, signals: Signals) -> None:
         for run in list(self._live):
             run.steps.close()
             self._live.remove(run)
@@ -274,41 +271,3 @@ def _say_ended(record: records.Record) -> None:
         tqdm.write(f"{record.run}: failed at {place}: {record.failure.reason}", file=sys.stderr)
     else:
         tqdm.write(f"{record.run}: Top-1 {record.top1:.2f} %, Top-5 {record.top5:.2f} %")
-
-
-class _Signals:
-    """Turns SIGINT, SIGTERM and a batch system's SIGUSR2 into a wish to stop, seen between two steps.
-
-    A handler that was there before (submitit's, which requeues the job) is called once the checkpoints are saved.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._earlier: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-
-    def __enter__(self) -> _Signals:
-        for name in ("SIGINT", "SIGTERM", "SIGUSR2"):
-            number = getattr(signal, name, None)
-            if number is not None and (name != "SIGUSR2" or callable(signal.getsignal(number))):
-                self._earlier[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._earlier.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-    def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while self.received is None and time.monotonic() < end:
-            time.sleep(0.05)
-
-    def pass_on(self) -> None:
-        """Let the earlier handler of the signal act; without one, exit with 128 + its number."""
-        assert self.received is not None
-        earlier = self._earlier[self.received]
-        if callable(earlier) and earlier is not signal.default_int_handler:
-            earlier(self.received, None)
-        raise SystemExit(128 + self.received)
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.received = number

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from anchorloss.settings import Config, Execution, RunSettings, parse
+from anchorloss.parsing import parse
+from anchorloss.settings import Config, Execution, RunSettings
 
 
 def register_schema() -> None:

@@ -11,13 +11,11 @@ import io
 import math
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from anchorloss import checkpoint, provenance, records
 from anchorloss.claims import Claim
@@ -26,10 +24,9 @@ from anchorloss.device import describe
 from anchorloss.engine import EpochTotals, Trainer, TrainingImages
 from anchorloss.evaluation import Evaluation, EvaluationImages, evaluate
 from anchorloss.files import sha256, write_atomically
+from anchorloss.progress import Story, Watch, now
 from anchorloss.settings import RunSettings
 from anchorloss.tracking import Tracker
-
-PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,17 +46,6 @@ class Workplace:
         return Workplace(dataset, device, training, evaluation, compile, checkpoint_seconds)
 
 
-@dataclass
-class Story:
-    """What has happened to a run so far; goes into its checkpoints."""
-
-    epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    resumed: int = 0
-    started: str = field(default_factory=lambda: _now())
-
-
 def train(
     settings: RunSettings, folder: Path, claim: Claim, workplace: Workplace, tracker: Tracker
 ) -> Generator[None, None, records.Record]:
@@ -74,7 +60,7 @@ def train(
     steps, epochs = trainer.steps, settings.optim.epochs
     last: Evaluation | None = None
     totals: EpochTotals | None = None
-    with _Watch(settings, folder, story, trainer) as watch, tracker:
+    with Watch(settings, folder, story, trainer) as watch, tracker:
         saved = time.monotonic()
         try:
             while story.epoch < epochs:
@@ -218,7 +204,7 @@ def _conclude(
             host=provenance.host(),
             precision=settings.precision,
             started=story.started,
-            finished=_now(),
+            finished=now(),
             duration_seconds=round(seconds, 3),
             resumed=story.resumed,
         ),
@@ -253,75 +239,3 @@ def _write_history(folder: Path, story: Story) -> bytes:
     content = text.getvalue().encode()
     write_atomically(folder / records.HISTORY, content)
     return content
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class _Watch:
-    """The run's progress bar, its clock, and its `progress.json`."""
-
-    def __init__(self, settings: RunSettings, folder: Path, story: Story, trainer: Trainer) -> None:
-        self._folder = folder
-        self._story = story
-        self._trainer = trainer
-        self._epochs = settings.optim.epochs
-        self._steps = self._epochs * trainer.steps
-        done = story.epoch * trainer.steps + trainer.step_in_epoch
-        self._first = done
-        self._bar = tqdm(
-            total=self._steps,
-            initial=done,
-            desc=f"{settings.loss.name} {settings.model.name} seed {settings.seed}",
-            unit=" images",
-            unit_scale=settings.optim.batch_size,
-            dynamic_ncols=True,
-            mininterval=0.5,
-        )
-        self._begun = time.monotonic()
-        self._written = -math.inf
-
-    def __enter__(self) -> _Watch:
-        self._show()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    @property
-    def seconds(self) -> float:
-        """Training time of the run, over all its stretches."""
-        return self._story.seconds + time.monotonic() - self._begun
-
-    def step(self) -> None:
-        self._bar.update()
-        if time.monotonic() - self._written >= PROGRESS_SECONDS:
-            self._show()
-
-    def epoch(self) -> None:
-        self._show()
-
-    def _show(self) -> None:
-        row = self._story.history[-1] if self._story.history else {}
-        evaluated = [past["top1"] for past in self._story.history if past["top1"] is not None]
-        shown = {"epoch": f"{min(self._story.epoch + 1, self._epochs)}/{self._epochs}"}
-        if row:
-            shown["loss"] = f"{row['train_loss']:.3f}"
-        if evaluated:
-            shown["top1"] = f"{evaluated[-1]:.2f}"
-        self._bar.set_postfix(shown, refresh=False)
-        done = self._bar.n - self._first
-        left = (self._steps - self._bar.n) * (time.monotonic() - self._begun) / done if done else None
-        self._written = time.monotonic()
-        records.write_progress(
-            self._folder,
-            records.Progress(
-                epoch=self._story.epoch,
-                epochs=self._epochs,
-                train_loss=row.get("train_loss"),
-                top1=evaluated[-1] if evaluated else None,
-                seconds_left=left,
-                updated=_now(),
-            ),
-        )

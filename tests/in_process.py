@@ -10,8 +10,9 @@ from hydra import compose, initialize_config_dir
 
 from anchorloss import dataset, sweep
 from anchorloss.claims import Claim
+from anchorloss.parsing import parse
 from anchorloss.records import Record
-from anchorloss.settings import RunSettings, parse
+from anchorloss.settings import RunSettings
 from anchorloss.tracking import NoTracker
 from anchorloss.training import Workplace, train
 from tests.conftest import ROOT, SMALL
