@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import re
@@ -15,11 +16,13 @@ import pytest
 
 from anchorloss.errors import UserError
 from anchorloss.records import read_runs
+from anchorloss.report.colours import styles
 from anchorloss.report.evidence import Evidence, read_evidence
+from anchorloss.report.figures_training import factors
 from anchorloss.report.markup import DASH
 from anchorloss.report.page import build_page, write_report
 from anchorloss.statistics import summarise
-from tests.fake_runs import make_runs
+from tests.fake_runs import FACTORS, make_runs
 from tests.run_folders import with_provenance
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +42,7 @@ class Page(HTMLParser):
         self.headings: list[tuple[str, str]] = []
         self.tables: dict[str, list[list[str]]] = {}
         self.pictures: list[str] = []
+        self.named: list[str] = []
         self._rows: list[list[str]] = []
         self.feed(text)
         assert self.open == []
@@ -70,6 +74,7 @@ class Page(HTMLParser):
         if tag == "svg":
             assert given["aria-label"]
             self.pictures.append("")
+            self.named.append(given["aria-label"])
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
@@ -101,6 +106,11 @@ def report_command(results: Path, experiment: str, **environment: str) -> subpro
         check=False,
         env={**os.environ, **environment},
     )
+
+
+def unstamped(page: Page, stamp: str) -> list[str]:
+    """The pictures without a stamp: only Figure 1, which shows no result, may be among them."""
+    return [name for name, picture in zip(page.named, page.pictures, strict=True) if stamp not in picture]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +161,7 @@ def test_the_page_needs_no_torch_and_no_data_set(results, tmp_path):
         "import sys; from pathlib import Path\n"
         "class Without:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name.split('.')[0] in ('torch', 'torchvision'): raise ImportError(name)\n"
+        "        if name.split('.')[0] in ('torch', 'torchvision'): raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Without())\n"
         "from anchorloss.report.page import write_report; write_report(Path(sys.argv[1]), 'quick')"
     )
@@ -160,6 +170,9 @@ def test_the_page_needs_no_torch_and_no_data_set(results, tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    page = (tmp_path / "quick" / "report.html").read_text(encoding="utf-8")
+    assert "Left out: Figure 1" in page
+    assert "(i) Modulate" not in page
 
 
 def test_the_page_is_whole_and_asks_nothing_of_anyone(page, text):
@@ -210,14 +223,14 @@ def test_the_papers_figures_are_judged_under_assumed_runs(page):
 def test_synthetic_results_say_so_in_the_headline_and_in_every_picture(page):
     assert "SYNTHETIC" in page.headings[0][1]
     assert len(page.pictures) > 10
-    assert all("SYNTHETIC" in picture for picture in page.pictures)
+    assert [name[:8] for name in unstamped(page, "SYNTHETIC")] == ["(i) Modu", "(ii) Mod"]
 
 
 def test_a_reduced_protocol_says_so_in_the_headline_and_in_every_picture(tmp_path):
     make_runs(tmp_path, "small", seeds=range(2), images=300, epochs=4, data="cifar100")
     small = Page(build_page(read_evidence(tmp_path, "small")))
     assert "NOT THE FULL PROTOCOL (resnet20, 4 epochs)" in small.headings[0][1]
-    assert all("NOT THE FULL PROTOCOL" in picture for picture in small.pictures)
+    assert [name[:8] for name in unstamped(small, "NOT THE FULL PROTOCOL")] == ["(i) Modu", "(ii) Mod"]
     assert "Top-1, paper, not comparable" in small.tables["Table 1"][0]
     assert "Top-1 minus paper" not in small.tables["Table 1"][0]
 
@@ -315,3 +328,20 @@ def test_an_experiment_without_runs_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: experiment=nothing: there are no runs")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_side_that_a_loss_leaves_alone_is_not_drawn(evidence):
+    """Training writes a factor of exactly 1 where a loss does not modulate."""
+    looks = styles(evidence.losses)
+    drawn = factors(evidence, looks, "background", "f")
+    assert drawn is not None
+    assert "(i) " not in drawn
+    histories = {
+        loss: {seed: h.assign(**dict.fromkeys(FACTORS, 1.0)) for seed, h in by_seed.items()}
+        for loss, by_seed in evidence.histories.items()
+    }
+    still = dataclasses.replace(
+        evidence, histories={**evidence.histories, "anchor_target": histories["anchor_target"]}
+    )
+    assert factors(still, looks, "background", "f") == drawn
+    assert factors(dataclasses.replace(evidence, histories=histories), looks, "background", "f") is None

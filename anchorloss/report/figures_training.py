@@ -53,6 +53,7 @@ def learning_curve(
             ends.append((float(curve["mean"].iloc[-1]), evidence.label(loss), style.colour))
         label_ends(axes, ends)
         axes.margins(x=0)
+        axes.locator_params(axis="x", integer=True)
         axes.set_title(title)
         axes.set_xlabel("epoch")
     final = "; ".join(f"{text} {value:.2f}" for value, text, _ in ends)
@@ -87,6 +88,7 @@ def difference_curve(evidence: Evidence, styles: Mapping[str, Style], name: str)
             ends.append((float(curve["mean"].iloc[-1]), evidence.label(loss), style.colour))
         label_ends(axes, ends)
         axes.margins(x=0)
+        axes.locator_params(axis="x", integer=True)
         axes.set_title(f"Top-1 minus {evidence.label(REFERENCE)}, same seed")
         axes.set_xlabel("epoch")
         axes.set_ylabel("points")
@@ -103,13 +105,7 @@ def factors(evidence: Evidence, styles: Mapping[str, Style], side: str, name: st
     Mean over seeds; None if no loss modulates that side. A factor of 1 leaves binary cross entropy as it
     is.
     """
-    first = f"{side}_factor_{QUANTILES[side][0]}"
-    losses = [
-        loss
-        for loss in evidence.losses
-        if any(first in history for history in evidence.histories[loss].values())
-    ]
-    losses = [loss for loss in losses if not over_seeds(evidence.histories[loss], first).empty]
+    losses = [loss for loss in evidence.losses if _modulates(evidence.histories[loss], side)]
     if not losses:
         return None
     with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
@@ -126,6 +122,7 @@ def factors(evidence: Evidence, styles: Mapping[str, Style], side: str, name: st
                 )
         label_ends(axes, ends)
         axes.margins(x=0)
+        axes.locator_params(axis="x", integer=True)
         _room_for_one(axes)
         axes.set_title(f"Factor on the {side} term")
         axes.set_xlabel("epoch; grey: BCE, factor 1")
@@ -133,6 +130,12 @@ def factors(evidence: Evidence, styles: Mapping[str, Style], side: str, name: st
     return inline(
         figure, name, f"Quantiles of the modulating factor of the {side} term. At the end: {final}."
     )
+
+
+def _modulates(histories: Mapping[int, pd.DataFrame], side: str) -> bool:
+    """Whether any quantile ever leaves 1: histories have both sides' columns, also where a loss leaves one alone."""
+    curves = [over_seeds(histories, f"{side}_factor_{quantile}")["mean"] for quantile in QUANTILES[side]]
+    return any(bool((curve != 1).any()) for curve in curves)
 
 
 def _short(evidence: Evidence, loss: str) -> str:

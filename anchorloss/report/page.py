@@ -9,6 +9,7 @@ from anchorloss.files import write_atomically
 from anchorloss.report import sections_answers, sections_runs, sections_scores
 from anchorloss.report.colours import styles
 from anchorloss.report.evidence import Evidence, read_evidence
+from anchorloss.report.figure1 import figure1
 from anchorloss.report.markup import escape
 from anchorloss.report.style import stylesheet
 
@@ -72,6 +73,12 @@ _SECTIONS = (
         "Score of the predicted class (sigmoid; softmax for softmax cross entropy) against the share that is "
         "right, in 15 bins over all seeds; bars: how many images have that score. Expected calibration error: "
         "mean ± std over seeds.",
+    ),
+    (
+        "figure1",
+        "The loss itself",
+        figure1,
+        "Figure 1 of the supplement, drawn by the loss code. Shaded: where anchor loss exceeds BCE.",
     ),
     (
         "runs",

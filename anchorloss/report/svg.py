@@ -90,7 +90,8 @@ def inline(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
-    svg = re.sub(r"(font: [^;\"]*?\d(?:\.\d+)?px) [^;\"]*", r"\1 inherit", svg)
+    # Mathematics comes with the shorthand, which cannot leave the family to the page.
+    svg = re.sub(r"font: (italic )?([\d.]+px)[^;\"]*", _font, svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     for variable, (stand_in, _, _) in VARIABLES.items():
@@ -103,3 +104,7 @@ def inline(figure: Figure, name: str, description: str) -> str:
         f'<svg viewBox="{box[1]}" role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">'
         + re.sub(r"\n\s*", "\n", svg[len(opening) :]).strip()
     )
+
+
+def _font(shorthand: re.Match[str]) -> str:
+    return f"font-size: {shorthand[2]}" + ("; font-style: italic" if shorthand[1] else "")

@@ -1,0 +1,36 @@
+"""Figure 1 of the supplement in the page, drawn from the loss code where torch is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from anchorloss.report.colours import VARIABLES, Style
+from anchorloss.report.evidence import Evidence
+from anchorloss.report.markup import figures
+from anchorloss.report.svg import inline, panel
+
+# By gamma; 0 is BCE. The hues of no loss: a gamma is none.
+_COLOURS = {
+    0.0: VARIABLES["loss-bce"][0],
+    0.5: VARIABLES["loss-other-1"][0],
+    1.0: VARIABLES["loss-other-2"][0],
+    2.0: VARIABLES["loss-other-3"][0],
+}
+
+
+def figure1(evidence: Evidence, styles: Mapping[str, Style]) -> str:
+    """Both panels; one line where torch is missing. No stamp: they show the loss, not results."""
+    try:
+        from anchorloss.figure1 import PANELS, draw_panel
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "torch":
+            raise
+        return '<p class="note">Left out: Figure 1 is drawn from the loss code, which needs torch.</p>'
+    pictures = []
+    for half in PANELS:
+        with panel(5.0, 3.6) as (figure, axes):
+            draw_panel(axes, half, _COLOURS)
+            name = f"figure1-{half.anchor}"
+            said = f"{half.title}: BCE and anchor loss against the score of the {half.class_name} class."
+            pictures.append((inline(figure, name, said), ""))
+    return figures(pictures)
