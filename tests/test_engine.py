@@ -70,4 +70,4 @@ def test_an_epoch_equals_the_textbook_loop():
     assert trainer.totals().train_loss == pytest.approx(total / 300, rel=1e-4)
     ours = dict(trainer.network.named_parameters())
     for name, parameter in network.named_parameters():
-        torch.testing.assert_close(ours[name], parameter, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours[name], parameter, rtol=1e-3, atol=1e-4)
