@@ -9,7 +9,7 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 merge status figure1 report bench test test-slow test-slurm test-ray \
+.PHONY: help setup quickstart data table1 merge status readme figure1 report bench test test-slow test-slurm test-ray \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -39,6 +39,9 @@ merge: $(INSTALLED) ## bring run folders from other machines together: FROM=resu
 
 status: $(INSTALLED) ## which runs of EXPERIMENT are done, running, failed, waiting
 	$(RUN) scripts/status.py --experiment $(EXPERIMENT)
+
+readme: $(INSTALLED) ## fill the tables of README.md from results/
+	$(RUN) scripts/render_readme.py
 
 figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 	$(RUN) scripts/figure1.py

@@ -45,7 +45,8 @@ def to_markdown(table: Table) -> str:
         ]
         for row in table.rows
     ]
-    widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
+    # Three at least: a rule of fewer is not a table to every reader of Markdown.
+    widths = [max(3, *(len(line[column]) for line in [header, *cells])) for column in range(len(header))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [f"# {table.title}", "", table.protocol, ""]
     for line in (header, rule, *cells):

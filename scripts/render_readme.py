@@ -1,0 +1,57 @@
+"""Fill the marked blocks of README.md from files under results/; `--check` only says whether that would change it.
+
+A block stands between `<!-- begin: results/FILE -->` and `<!-- end -->` and shows that file without its title; where
+the file is not there, the block says that nothing has been run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from anchorloss.errors import UserError, one_line_errors
+from anchorloss.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"<!-- begin: (?P<path>[^ ]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def render(text: str) -> str:
+    """The text with every block made anew."""
+
+    def fill(block: re.Match[str]) -> str:
+        return f"<!-- begin: {block['path']} -->\n{_content(ROOT / block['path'])}\n<!-- end -->"
+
+    return BLOCK.sub(fill, text)
+
+
+def _content(path: Path) -> str:
+    if not path.exists():
+        return f"Not run: there is no `{path.relative_to(ROOT)}`."
+    title, _, body = path.read_text().partition("\n")
+    return f"**{title.removeprefix('# ')}**\n{body.rstrip()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="exit with status 2 if README.md would change")
+    arguments = parser.parse_args()
+    path = ROOT / "README.md"
+    text = path.read_text()
+    rendered = render(text)
+    if rendered == text:
+        print(f"{path.name} says what the results say")
+    elif arguments.check:
+        raise UserError(f"{path.name}: is behind the results; run python scripts/render_readme.py")
+    else:
+        write_atomically(path, rendered.encode())
+        print(f"{path.name} is made anew", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
