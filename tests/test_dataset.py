@@ -134,14 +134,13 @@ def test_the_synthetic_set_is_labelled_and_measured():
     assert data.checksum.startswith("sha256:")
 
 
-@pytest.mark.parametrize("trouble", ["missing", "damaged", "labels out of range"])
-def test_the_door_refuses_a_bad_archive_and_writes_nothing(trouble, tmp_path, train):
-    """Through `train.py` as a user runs it; damage that only md5 sums of our own allow is seen as damage."""
+@pytest.mark.parametrize("trouble", ["a file that is not the official one", "a truncated archive"])
+def test_the_door_refuses_a_damaged_set_and_writes_nothing(trouble, tmp_path, train):
     root = tmp_path / "my data"
-    if trouble == "damaged":
-        small_cifar.write(root)
-    elif trouble == "labels out of range":
-        small_cifar.write(root, train=small_cifar.batch(100, 0) | {"fine_labels": [100] * 100})
+    small_cifar.write(root)
+    if trouble == "a truncated archive":
+        root = small_cifar.pack(root, root / "packed.tar.gz")
+        root.write_bytes(root.read_bytes()[:100_000])
     small = [value for value in SMALL if not value.startswith("data")]
     done = train(*small, "data=cifar100", f"data.root='{root}'")
     assert done.returncode == 2

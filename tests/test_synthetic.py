@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -28,7 +29,11 @@ def test_the_images_are_always_the_same(made):
 def test_another_process_with_another_hash_seed_makes_the_same():
     code = "from anchorloss.synthetic import make; print(make(300, 100).checksum)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
     )
     assert done.stdout.strip() == make(300, 100).checksum
 
