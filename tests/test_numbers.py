@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A number with a decimal point, outside of code: 73.88, +0.37, 12.5. Versions (2.13.0) are not numbers.
-NUMBER = re.compile(r"(?<![\w./-])[+−-]?\d+\.\d+(?![\w./]*\d)")
+NUMBER = re.compile(r"(?<![\w./-])[+\u2212-]?\d+\.\d+(?![\w./]*\d)")
 CODE = re.compile(r"```.*?```|`[^`\n]*`|<!--.*?-->|\]\([^)]*\)", re.DOTALL)
 # Settings, definitions and mathematics: facts that no run measures, with where they come from.
 FACTS = {
@@ -48,7 +48,7 @@ def numbers_of_results() -> set[str]:
 def test_every_result_has_a_source(page: Path):
     known = numbers_of_results() | FACTS.keys()
     prose = CODE.sub(" ", page.read_text())
-    unknown = [text for text in NUMBER.findall(prose) if text.lstrip("+−-") not in known]
+    unknown = [text for text in NUMBER.findall(prose) if text.lstrip("+\u2212-") not in known]
     assert not unknown, f"{page.name}: no file under results/ has {', '.join(unknown)}"
 
 
