@@ -85,6 +85,10 @@ class ClusterLauncher(Launcher):
         """Raises: RunError if runs are left without a record; SystemExit with status 1 if runs failed."""
         configs = [self._loader.load_sweep_config(self._config, list(job)) for job in job_overrides]
         jobs = [_job(config) for config in configs]
+        if any(config.precision == "auto" for config in configs):
+            print(
+                f"precision={jobs[0].config.precision} in every job, as this machine would choose for itself"
+            )
         left = [job for job in jobs if not job.is_done]
         print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are done, {len(left)} to do", flush=True)
         troubles = self.carry_out(left) if left else []

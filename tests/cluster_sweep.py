@@ -99,7 +99,7 @@ def resumed(run: Path) -> int:
     return json.loads((run / "record.json").read_text())["provenance"]["resumed"]
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 60) -> Any:
+def wait_until(what: Callable[[], Any], seconds: float = 180) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = what()

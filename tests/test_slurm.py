@@ -40,6 +40,7 @@ def sweep(environment, tmp_path):
     yield sweep
     sweep.close()
     slurm(environment, "scancel", f"--user={getpass.getuser()}")
+    wait_until(lambda: not slurm(environment, "squeue", "--noheader"))
 
 
 def slurm(environment, *command):
