@@ -1,0 +1,226 @@
+"""Time the loss, forward and backward, against binary cross entropy and against the formula written step by step.
+
+python scripts/bench_loss.py                   # prints a table
+python scripts/bench_loss.py --compile         # the same under torch.compile
+python scripts/bench_loss.py --output loss.csv
+
+Everything takes turns, so that whatever else runs on the machine disturbs all alike. Ratios are medians over the rounds:
+`x_bce` is a loss's time over that of binary cross entropy, `step_by_step_x` the step-by-step formula's time over that of
+the loss. `x_logits_memory` is the most that one forward and backward holds at a time beyond its arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anchorloss.errors import UserError, one_line_errors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SIZES = ((128, 100), (4096, 1000))
+VARIANTS = ("target", "background", "both")
+BCE = "binary cross entropy"
+COLUMNS = (
+    "samples",
+    "classes",
+    "loss",
+    "us",
+    "us_low",
+    "us_high",
+    "x_bce",
+    "step_by_step_x",
+    "x_logits_memory",
+)
+
+
+def step_by_step(logits: Tensor, target: Tensor, anchor: str, gamma: float = 0.5) -> Tensor:
+    """Eq. 1 to 4 as they are printed, one operation after the other."""
+    import torch
+
+    p = torch.nn.functional.one_hot(target, logits.shape[1]).to(logits.dtype)
+    q = torch.sigmoid(logits).clamp(1e-7, 1 - 1e-7)
+    of_target, of_background = torch.log(q), torch.log(1 - q)
+    if anchor in ("target", "both"):
+        q_pos = (q * (1 - p)).max(1, keepdim=True).values.detach()
+        of_target = (1 - q + q_pos) ** gamma * of_target
+    if anchor in ("background", "both"):
+        q_neg = (q * p).sum(1, keepdim=True).detach()
+        of_background = (1 + q - q_neg) ** gamma * of_background
+    return -(p * of_target + (1 - p) * of_background).sum(1).mean()
+
+
+def losses(target: Tensor, classes: int, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What is compared, by name, each from logits (N, C) to the mean over the samples."""
+    from torch.nn import functional as F
+
+    from anchorloss.loss import anchor_loss
+
+    one_hot = F.one_hot(target, classes).to(dtype)
+
+    def summed(logits: Tensor, one_hot: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, one_hot, reduction="sum") / len(logits)
+
+    compared: dict[str, Callable[[Tensor], Tensor]] = {
+        BCE: lambda logits: summed(logits, one_hot),
+        f"{BCE}, one-hot included": lambda logits: summed(logits, F.one_hot(target, classes).to(dtype)),
+    }
+    for anchor in VARIANTS:
+        compared[f"anchor loss, {anchor}"] = lambda logits, anchor=anchor: anchor_loss(  # type: ignore[misc]
+            logits, target, anchor=anchor
+        )
+        compared[f"step by step, {anchor}"] = lambda logits, anchor=anchor: step_by_step(  # type: ignore[misc]
+            logits, target, anchor
+        )
+    return compared
+
+
+def measure(
+    samples: int, classes: int, device: torch.device, seconds: float, compile: bool
+) -> list[dict[str, object]]:
+    """A row a loss; `seconds` is for all of them together, after compiling."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, classes, generator=generator).to(device).requires_grad_()
+    target = torch.randint(classes, (samples,), generator=generator).to(device)
+    compared = losses(target, classes, logits.dtype)
+    if compile:
+        compared = {
+            name: torch.compile(loss, fullgraph=True, dynamic=False) for name, loss in compared.items()
+        }
+
+    def turn(loss: Callable[[Tensor], Tensor], times: int) -> float:
+        _wait(device)
+        begun = time.perf_counter()
+        for _ in range(times):
+            logits.grad = None
+            loss(logits).backward()
+        _wait(device)
+        return (time.perf_counter() - begun) / times
+
+    for loss in compared.values():
+        turn(loss, 3)
+    times = max(1, round(0.01 / turn(compared[BCE], 3)))
+    taken: dict[str, list[float]] = {name: [] for name in compared}
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or len(taken[BCE]) < 3:
+        for name, loss in compared.items():
+            taken[name].append(turn(loss, times))
+
+    def held(loss: Callable[[Tensor], Tensor]) -> float:
+        return peak_memory(lambda: torch.autograd.grad(loss(logits), logits)) / logits.nbytes
+
+    logits.grad = None
+    return [
+        {
+            "samples": samples,
+            "classes": classes,
+            "loss": name,
+            "us": 1e6 * statistics.median(own),
+            "us_low": 1e6 * min(own),
+            "us_high": 1e6 * max(own),
+            "x_bce": _ratio(own, taken[BCE]),
+            "step_by_step_x": _ratio(taken[name.replace("anchor loss", "step by step")], own),
+            "x_logits_memory": held(compared[name]),
+        }
+        for name, own in taken.items()
+    ]
+
+
+def _ratio(these: list[float], those: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+
+
+def _wait(device: torch.device) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """The most bytes that `work` holds at a time, on whatever device; what it finds is not counted."""
+    from torch.profiler import profile
+
+    with profile(profile_memory=True) as profiler:
+        work()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    moved = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    held = highest = 0
+    for _, size in moved:
+        held += size
+        highest = max(highest, held)
+    return highest
+
+
+def to_markdown(rows: list[dict[str, object]]) -> str:
+    """One line a loss."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    for row in rows:
+        cells = (
+            f"{value:.0f}"
+            if key.startswith("us")
+            else f"{value:.2f}"
+            if isinstance(value, float)
+            else str(value)
+            for key, value in row.items()
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each size (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="everything under torch.compile")
+    parser.add_argument("--output", type=Path, help="also write the rows to this CSV file")
+    arguments = parser.parse_args()
+    with one_line_errors():
+        if arguments.threads < 1 or not arguments.seconds > 0:
+            raise UserError("--threads, --seconds: must be above 0")
+        os.environ.setdefault(
+            "KINETO_LOG_LEVEL", "99"
+        )  # the profiler's own lines, one for every memory measured
+        import torch
+
+        from anchorloss.device import describe, resolve_device
+        from anchorloss.files import write_atomically
+
+        torch.set_num_threads(arguments.threads)
+        device = resolve_device(arguments.device)
+        print(
+            f"{describe(device)}, torch {torch.__version__}, {'compiled' if arguments.compile else 'eager'}"
+        )
+        rows = []
+        for samples, classes in SIZES:
+            rows += measure(samples, classes, device, arguments.seconds, arguments.compile)
+        print(to_markdown(rows))
+        if arguments.output is not None:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_atomically(arguments.output, text.getvalue().encode())
+
+
+if __name__ == "__main__":
+    main()

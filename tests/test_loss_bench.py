@@ -1,0 +1,64 @@
+"""The loss's benchmark: what it compares are the same numbers, and what it calls memory is memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from anchorloss.loss import anchor_loss
+from tests.conftest import ROOT
+
+SCRIPT = ROOT / "scripts" / "bench_loss.py"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    specification = importlib.util.spec_from_file_location("bench_loss", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("anchor", ["target", "background", "both"])
+def test_step_by_step_is_the_loss(bench, anchor):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(16, 9, generator=generator, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(9, (16,), generator=generator)
+    both = [bench.step_by_step(logits, target, anchor), anchor_loss(logits, target, anchor=anchor)]
+    torch.testing.assert_close(both[0], both[1], rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in both]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-14)
+
+
+def test_everything_compared_is_one_of_the_losses(bench):
+    rows = bench.measure(32, 7, torch.device("cpu"), 0.01, False)
+    assert len(rows) == len({row["loss"] for row in rows}) == 8
+    for row in rows:
+        assert tuple(row) == bench.COLUMNS
+        assert 0 < row["us_low"] <= row["us"] <= row["us_high"]
+        assert row["x_logits_memory"] >= 1
+    one = {row["loss"]: row for row in rows}
+    assert one["binary cross entropy"]["x_bce"] == 1
+    assert one["step by step, both"]["step_by_step_x"] == 1
+
+
+def test_peak_memory_is_what_is_held_at_a_time(bench):
+    def work():
+        first = torch.ones(1000)
+        del first
+        second = torch.ones(3000)
+        return second + 1
+
+    assert 4 * 6000 <= bench.peak_memory(work) < 4 * 6100
+
+
+def test_a_mistake_is_one_line():
+    finished = subprocess.run(
+        [sys.executable, SCRIPT, "--seconds", "0"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.count("\n") == 1
