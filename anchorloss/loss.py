@@ -7,14 +7,20 @@ z = -logit at the target and z = logit at a background class. Then
 
 where `margin` is q_pos at the target (Eq. 2: the largest background score) and 1 - q_neg at a background class (Eq. 3:
 one minus the target's score), because 1 - q + q_pos = sigmoid(-logit) + q_pos and 1 + q - q_neg = sigmoid(logit) +
-sigmoid(-target logit). Nothing cancels in these, so the bases are right for saturated logits too. The derivative is
+sigmoid(-target logit). Nothing cancels in these, so the bases are right for saturated logits too. The derivative by z is
 
-    base ** gamma * (gamma * sigmoid(z) / base * (1 - sigmoid(z)) * softplus(z) + sigmoid(z))
+    base ** gamma * (gamma * softplus(z) / base * sigmoid(z) * (1 - sigmoid(z)) + sigmoid(z))
 
-in which sigmoid(z) / base is between 0 and 1: written so, it is finite where base ** (gamma - 1) is not.
+and is finite too: where base is small, softplus(z) is no larger.
+
+`_losses` is the loss in differentiable operations. `_LossAndGradient` computes the same and its gradient in one go, with
+fewer passes over the logits, and is what training uses; second derivatives, torch.func and anchors that are not detached
+come from `_losses`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,14 +65,13 @@ def anchor_loss(
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
     rows, labels = _as_rows(logits, target)
-    if exponents == (0.0, 0.0):
-        one_hot = torch.zeros_like(rows).scatter(1, labels[:, None], 1.0)
-        losses = F.binary_cross_entropy_with_logits(rows, one_hot, reduction="none").sum(1)
+    # A transform of torch.func refuses a Function that has no `setup_context`; one that has it costs as much time a call
+    # as the loss of 128 samples.
+    if detach and exponents != (0.0, 0.0) and not torch._C._are_functorch_transforms_active():
+        losses = _LossAndGradient.apply(rows, labels, *exponents, slack, reduction)
     else:
-        losses = _AnchorLossFunction.apply(rows, labels, *exponents, slack, detach)
-    if reduction == "none":
-        return losses.view(target.shape)
-    return losses.mean() if reduction == "mean" else losses.sum()
+        losses = _reduced(_losses(rows, labels, *exponents, slack, detach), reduction)
+    return losses.view(target.shape) if reduction == "none" else losses
 
 
 class AnchorLoss(nn.Module):
@@ -132,10 +137,11 @@ def modulation(
     """
     gamma_t, gamma_b = _exponents(gamma, anchor, slack, gamma_target, gamma_background)
     rows, labels = _as_rows(logits.detach(), target)
-    z, own, margin = _signed(rows, labels, slack)
-    base = torch.sigmoid(z) + margin
-    of_target = base.gather(1, own).squeeze(1) ** gamma_t
-    of_background = (base**gamma_b).scatter(1, own, 1.0)
+    own = labels[:, None]
+    own_score = torch.sigmoid(-rows.gather(1, own))
+    of_target = (own_score + _margin_of_target(rows, own, slack)) ** gamma_t
+    of_background = (torch.sigmoid(rows) + _with_slack(own_score, slack)) ** gamma_b
+    of_background = of_background.scatter(1, own, 1.0)
     if logits.ndim < 2:
         return of_target.view(target.shape), of_background.view(logits.shape)
     moved = of_background.view(*target.shape, logits.shape[1]).movedim(-1, 1)
@@ -174,93 +180,132 @@ def _as_rows(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     classes = logits.shape[1 if logits.ndim > 1 else 0]
     if classes < 2:
         raise ValueError(f"logits must have at least two classes, not {classes}")
-    rows = logits.movedim(1, -1).reshape(-1, classes) if logits.ndim > 1 else logits[None]
-    if rows.dtype in (torch.float16, torch.bfloat16):
-        rows = rows.float()
-    return rows, target.reshape(-1)
+    if logits.ndim != 2:
+        logits = logits.movedim(1, -1).reshape(-1, classes) if logits.ndim > 1 else logits[None]
+        target = target.reshape(-1)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return logits, target
 
 
-def _signed(rows: Tensor, labels: Tensor, slack: float) -> tuple[Tensor, Tensor, Tensor]:
-    """z (samples, C), the target's column (samples, 1), and the margin (samples, C) of the module's docstring."""
-    own = labels[:, None]
-    own_logit = rows.gather(1, own)
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _margin_of_target(rows: Tensor, own: Tensor, slack: float) -> Tensor:
+    """q_pos (samples, 1) for rows (samples, C) and labels `own` (samples, 1)."""
     strongest = rows.scatter(1, own, float("-inf")).amax(1, keepdim=True)
-    margin_of_target = (torch.sigmoid(strongest) + slack).clamp(max=1)
-    margin_of_background = (torch.sigmoid(-own_logit) + slack).clamp(max=1)
-    margin = margin_of_background.expand_as(rows).scatter(1, own, margin_of_target)
-    return rows.scatter(1, own, -own_logit), own, margin
+    return _with_slack(torch.sigmoid(strongest), slack)
 
 
-class _AnchorLossFunction(torch.autograd.Function):
-    """The losses of the samples; keeps the logits alone, and computes the gradient from them in closed form."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        rows: Tensor, labels: Tensor, gamma_target: float, gamma_background: float, slack: float, detach: bool
-    ) -> Tensor:
-        z, own, margin = _signed(rows, labels, slack)
-        factor = _factor(torch.sigmoid(z) + margin, own, gamma_target, gamma_background)
-        return (factor * _softplus(z)).sum(1)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        rows, labels, ctx.gamma_target, ctx.gamma_background, ctx.slack, ctx.detach = inputs
-        ctx.save_for_backward(rows, labels)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        rows, labels = ctx.saved_tensors
-        gradient_of_rows = _gradient(
-            rows, labels, ctx.gamma_target, ctx.gamma_background, ctx.slack, ctx.detach
-        )
-        return gradient_of_rows * gradient[:, None], None, None, None, None, None
+def _with_slack(margin: Tensor, slack: float) -> Tensor:
+    """At most 1, as in the authors' code, and never 0: the base needs a finite power gamma - 1."""
+    tiny = torch.finfo(margin.dtype).tiny
+    return (margin + slack).clamp(tiny, 1.0) if slack else margin.clamp_min(tiny)
 
 
 def _softplus(z: Tensor) -> Tensor:
-    """log(1 + exp(z)), which torch's own `softplus` rounds to z or overflows, by its threshold."""
-    return -F.logsigmoid(-z)
+    """log(1 + exp(z)); beyond 80, where exp would overflow, it is z in every type. torch's own default is 20."""
+    return F.softplus(z, threshold=80.0)
 
 
-def _factor(base: Tensor, own: Tensor, gamma_target: float, gamma_background: float) -> Tensor:
-    """base ** gamma, with the exponent of the target in its column."""
-    if gamma_target == gamma_background:
-        return base**gamma_target
-    return (base**gamma_background).scatter(1, own, base.gather(1, own) ** gamma_target)
-
-
-def _gradient(
+def _losses(
     rows: Tensor, labels: Tensor, gamma_target: float, gamma_background: float, slack: float, detach: bool
 ) -> Tensor:
-    z, own, margin = _signed(rows.detach() if detach else rows, labels, slack)
-    if detach:
-        own_logit = rows.gather(1, own)
-        z = rows.scatter(1, own, -own_logit)
-    score = torch.sigmoid(z)
+    """The losses of the samples (samples,) from rows (samples, C)."""
+    own = labels[:, None]
+    if not (gamma_target or gamma_background):
+        one_hot = torch.zeros_like(rows).scatter(1, own, 1.0)
+        return F.binary_cross_entropy_with_logits(rows, one_hot, reduction="none").sum(1)
+    own_z = -rows.gather(1, own)
+    own_score = torch.sigmoid(own_z)
+    of_class, of_target = _softplus(rows), _softplus(own_z)
+    if gamma_background:
+        margin = _with_slack(own_score.detach() if detach else own_score, slack)
+        of_class = (torch.sigmoid(rows) + margin) ** gamma_background * of_class
+    if gamma_target:
+        margin = _margin_of_target(rows.detach() if detach else rows, own, slack)
+        of_target = (own_score + margin) ** gamma_target * of_target
+    return of_class.scatter(1, own, of_target).sum(1)
+
+
+class _LossAndGradient(torch.autograd.Function):
+    """The reduced `_losses` with detached anchors; their gradient is computed along with them and kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        labels: Tensor,
+        gamma_target: float,
+        gamma_background: float,
+        slack: float,
+        reduction: str,
+    ) -> Tensor:
+        ctx.arguments = gamma_target, gamma_background, slack
+        ctx.reduction = reduction
+        losses, of_rows = _in_blocks(rows, labels[:, None], *ctx.arguments)
+        ctx.save_for_backward(rows, labels, of_rows)
+        return _reduced(losses, reduction)
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor | None, ...]:
+        rows, labels, of_rows = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a second derivative is wanted
+            gamma_target, gamma_background, slack = ctx.arguments
+            losses = _losses(rows, labels, gamma_target, gamma_background, slack, detach=True)
+            losses = _reduced(losses, ctx.reduction)
+            (of_rows,) = torch.autograd.grad(losses, rows, of_loss, create_graph=True)
+        elif ctx.reduction == "mean":
+            of_rows = of_rows * (of_loss / len(rows))
+        else:
+            of_rows = of_rows * (of_loss[:, None] if ctx.reduction == "none" else of_loss)
+        return of_rows, None, None, None, None, None
+
+
+def _in_blocks(
+    rows: Tensor, own: Tensor, gamma_target: float, gamma_background: float, slack: float
+) -> tuple[Tensor, Tensor]:
+    """`_losses_and_gradient`, of as many samples at a time as leave the temporaries in a cache.
+
+    A compiler makes one pass of it by itself.
+    """
+    at_once = max(1, (2**16 if rows.device.type == "cpu" else 2**20) // rows.shape[1])
+    if len(rows) <= at_once or torch.compiler.is_compiling():
+        return _losses_and_gradient(rows, own, gamma_target, gamma_background, slack)
+    losses, of_rows = rows.new_empty(len(rows)), torch.empty_like(rows)
+    for start in range(0, len(rows), at_once):
+        block = slice(start, start + at_once)
+        losses[block], of_rows[block] = _losses_and_gradient(
+            rows[block], own[block], gamma_target, gamma_background, slack
+        )
+    return losses, of_rows
+
+
+def _losses_and_gradient(
+    rows: Tensor, own: Tensor, gamma_target: float, gamma_background: float, slack: float
+) -> tuple[Tensor, Tensor]:
+    """The losses (samples,) and their gradient (samples, C)."""
+    own_z = -rows.gather(1, own)
+    own_score = torch.sigmoid(own_z)
+    score = torch.sigmoid(rows).scatter_(1, own, 0.0)  # so that the largest is a background's
+    margin_of_background = _with_slack(own_score, slack) if gamma_background else None
+    margin_of_target = _with_slack(score.amax(1, keepdim=True), slack) if gamma_target else None
+    of_class, gradient = _of_class(rows, score, margin_of_background, gamma_background)
+    of_target, own_slope = _of_class(own_z, own_score, margin_of_target, gamma_target)
+    gradient.scatter_(1, own, own_slope.neg_())
+    return of_class.scatter_(1, own, of_target).sum(1), gradient
+
+
+def _of_class(z: Tensor, score: Tensor, margin: Tensor | None, gamma: float) -> tuple[Tensor, Tensor]:
+    """The loss of every class and its derivative by z = logit(score); `margin` is None for gamma 0."""
+    if margin is None:
+        return _softplus(z), score
     base = score + margin
-    tiny = torch.finfo(base.dtype).tiny
-    factor = _factor(base, own, gamma_target, gamma_background)
-    weight = torch.full_like(base, gamma_background).scatter(1, own, gamma_target)
-    steepness = factor * weight * _softplus(z) / base.clamp_min(tiny)
-    of_z = steepness * score * torch.sigmoid(-z) + factor * score
-    of_rows = of_z.scatter(1, own, -of_z.gather(1, own))
-    if detach:
-        return of_rows
-    return of_rows + _gradient_through_anchors(rows, own, steepness, slack)
-
-
-def _gradient_through_anchors(rows: Tensor, own: Tensor, steepness: Tensor, slack: float) -> Tensor:
-    """What `detach=False` adds; `steepness` (samples, C) is the derivative by the margin. Ties share equally."""
-    own_logit = rows.gather(1, own)
-    others = rows.scatter(1, own, float("-inf"))
-    strongest = others.amax(1, keepdim=True)
-    at_strongest = (others == strongest).to(rows.dtype)
-    open_above = (torch.sigmoid(strongest) + slack < 1).to(rows.dtype)
-    open_below = (torch.sigmoid(-own_logit) + slack < 1).to(rows.dtype)
-    of_strongest = (
-        steepness.gather(1, own) * torch.sigmoid(strongest) * torch.sigmoid(-strongest) * open_above
-    )
-    of_background = steepness.scatter(1, own, 0.0).sum(1, keepdim=True)
-    of_own = -of_background * torch.sigmoid(own_logit) * torch.sigmoid(-own_logit) * open_below
-    return (of_strongest * at_strongest / at_strongest.sum(1, keepdim=True)).scatter_add(1, own, of_own)
+    factor = base**gamma
+    loss = _softplus(z).mul_(factor)
+    steepness = torch.div(loss, base, out=base).mul_(gamma)
+    slope = torch.ops.aten.sigmoid_backward(steepness, score)  # steepness * score * (1 - score)
+    return loss, slope.addcmul_(factor, score)

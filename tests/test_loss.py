@@ -213,6 +213,36 @@ def test_logits_without_samples_and_logits_that_do_not_lie_in_order():
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("anchor", ["target", "background", "both"])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_many_samples_are_as_few(anchor, reduction):
+    """Large batches are computed in blocks; the last of these is not full."""
+    logits, target = sample(700, 1000)
+    weight = torch.arange(1, 701).double() if reduction == "none" else torch.tensor(3.0, dtype=torch.float64)
+    leaf = logits.clone().requires_grad_()
+    loss = anchor_loss(leaf, target, anchor=anchor, reduction=reduction)
+    (loss * weight).sum().backward()
+    parts = [
+        loss_and_gradient(part, labels, anchor=anchor, reduction="none")
+        for part, labels in zip(logits.split(7), target.split(7), strict=True)
+    ]
+    losses, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
+    expected = losses if reduction == "none" else getattr(losses, reduction)()
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-13, atol=0)
+    scale = weight[:, None] if reduction == "none" else weight / (700 if reduction == "mean" else 1)
+    torch.testing.assert_close(leaf.grad, gradient * scale, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+@pytest.mark.parametrize("detach", [True, False])
+def test_not_a_number_is_not_hidden(anchor, detach):
+    logits, target = sample()
+    logits[1, 2] = torch.nan
+    losses, gradient = loss_and_gradient(logits, target, anchor=anchor, detach=detach, reduction="none")
+    assert losses.isnan().tolist() == [False, True, False, False]
+    assert gradient.isnan().any(1).tolist() == [False, True, False, False]
+
+
 def test_inputs_are_left_as_they_were_and_backward_can_be_repeated():
     logits, target = sample()
     for anchor in ANCHORS:
