@@ -64,6 +64,8 @@ class Tracking:
         self._session = None
         if not _wanted(logger.name):
             return
+        # wandb-core would print that it could not report its own errors; read when wandb is first imported.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         from anchorloss import wandb_run
 
         mode = wandb_run.choose_mode(without_key=None if logger.name == "auto" else "offline")

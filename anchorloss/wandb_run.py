@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import ssl
 import sys
@@ -15,7 +17,6 @@ from typing import Any
 import wandb
 from tqdm import tqdm
 
-from anchorloss.dataset import LABELS
 from anchorloss.records import PREDICTIONS, Record, read_predictions
 from anchorloss.settings import RunSettings
 
@@ -34,7 +35,7 @@ def choose_mode(without_key: str | None) -> str | None:
         return "offline"
     try:
         url = wandb.setup(silent).settings.base_url
-        found = wandb.login(prompt=False)
+        found = wandb.login(prompt=False, verify=False)
     except Exception as error:
         say(f"W&B: the key cannot be used ({reason(error)}); {SYNC}")
         return "offline"
@@ -91,6 +92,7 @@ class Session:
         self.folder = folder
         self.mode: str | None = mode
         self._opened = 0
+        self._live = 0
         self._told = False
         # Tables are kept here until they are sent: beside the runs they belong to, not in the home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
@@ -105,18 +107,37 @@ class Session:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 run = wandb.init(**self._arguments(settings))
             except Exception as error:
-                if self.mode == "online":
-                    self.mode = "offline"
-                    self.trouble(f"online runs do not start ({reason(error)}); {SYNC}")
-                else:
-                    self.mode = None
-                    self.trouble(f"does not start ({reason(error)}); nothing is tracked")
+                if not self._give_way(error):
+                    return None
                 continue
             if self.mode == "online" and not self._opened:
                 say(f"W&B: {run.project_url}")
+            if not self._opened:
+                # Before wandb's own, which prints a traceback where its service is gone.
+                atexit.register(_tear_down)
             self._opened += 1
+            self._live += 1
             return run
         return None
+
+    def closed(self) -> None:
+        """A run that was opened has been finished or given up."""
+        self._live -= 1
+
+    def _give_way(self, error: Exception) -> bool:
+        """Go from online to offline, or from offline to nothing; whether another try makes sense."""
+        if self.mode == "offline":
+            self.mode = None
+            self.trouble(f"does not start ({reason(error)}); nothing is tracked")
+            return False
+        self.mode = "offline"
+        self.trouble(f"online runs do not start ({reason(error)}); {SYNC}")
+        if self._live:
+            return False
+        # wandb's service keeps the run that failed and would take a second one of its id for the same.
+        _tear_down()
+        wandb.setup(wandb.Settings(silent=True))
+        return True
 
     def trouble(self, what: str) -> None:
         """Tell of the first trouble; more of it would only bury the results."""
@@ -125,6 +146,8 @@ class Session:
         self._told = True
 
     def _arguments(self, settings: RunSettings) -> dict[str, Any]:
+        from anchorloss.dataset import LABELS  # imports torch, which a decision does not need
+
         identity = settings.identity()
         label = LABELS[settings.data.name]
         tags = [settings.experiment, settings.loss.name, settings.model.name, label]
@@ -156,6 +179,11 @@ class Session:
                 finish_timeout_raises=True,
             ),
         }
+
+
+def _tear_down() -> None:
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 class WandbTracker:
@@ -193,7 +221,7 @@ class WandbTracker:
 
     def _end(self, exit_code: int) -> None:
         self._attempt(lambda: self._run.finish(exit_code=exit_code))
-        self._run = None
+        self._release()
 
     def _attempt(self, action: Callable[[], Any]) -> None:
         if self._run is None:
@@ -201,8 +229,13 @@ class WandbTracker:
         try:
             action()
         except Exception as error:
-            self._run = None
+            self._release()
             self._session.trouble(f"{self._settings.run} is no longer tracked ({reason(error)})")
+
+    def _release(self) -> None:
+        if self._run is not None:
+            self._session.closed()
+        self._run = None
 
 
 def summary(record: Record) -> dict[str, Any]:

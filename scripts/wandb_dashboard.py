@@ -1,0 +1,75 @@
+"""Save a view of an experiment in W&B: runs by loss, curves averaged over seeds, result, tables. Needs a W&B login."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from anchorloss.errors import RunError, UserError, one_line_errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", default="table1", help="which runs (default: %(default)s)")
+    parser.add_argument("--project", default="anchor-loss", help="the W&B project (default: %(default)s)")
+    parser.add_argument("--entity", help="the W&B team or user (default: your own)")
+    parser.add_argument(
+        "--group-by",
+        nargs="+",
+        default=["loss.name"],
+        metavar="KEY",
+        help="config keys, as in --group-by loss.gamma loss.slack (default: loss.name)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the view's JSON; needs no login")
+    arguments = parser.parse_args()
+    with one_line_errors():
+        save(arguments)
+
+
+def save(arguments: argparse.Namespace) -> None:
+    """Print the view, or save it and print its address.
+
+    Raises: UserError without wandb-workspaces or a login; RunError if W&B does not take the view.
+    """
+    # W&B would otherwise report its own trouble over many lines.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    try:
+        import wandb
+
+        from anchorloss import wandb_view
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; pip install -e '.[dashboards]'") from None
+    entity = arguments.entity or ("entity" if arguments.dry_run else default_entity())
+    view = wandb_view.build(entity, arguments.project, arguments.experiment, arguments.group_by)
+    if arguments.dry_run:
+        print(json.dumps(wandb_view.as_json(view), indent=2))
+        return
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+        view.save()
+    except Exception as error:
+        raise RunError(f"W&B did not take the view: {error}") from None
+    print(view.url)
+
+
+def default_entity() -> str:
+    """Whose projects are meant when nobody is named. Raises: UserError without a login, RunError without W&B."""
+    import wandb
+
+    remedy = "`wandb login`, or --dry-run to see the view's JSON"
+    wandb.setup(wandb.Settings(silent=True))
+    try:
+        found = wandb.login(prompt=False, verify=False)
+    except Exception as error:
+        raise UserError(f"W&B: the key cannot be used ({error}); {remedy}") from None
+    if not found:
+        raise UserError(f"W&B: no key found; {remedy}")
+    try:
+        return str(wandb.Api(timeout=10).default_entity)
+    except Exception as error:
+        raise RunError(f"W&B: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
