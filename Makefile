@@ -9,7 +9,7 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 merge status readme figure1 report bench test test-slow test-slurm test-ray \
+.PHONY: help setup quickstart data table1 merge status readme figure1 report wandb-sync bench test test-slow test-slurm test-ray \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -49,6 +49,10 @@ figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
 
+wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/)
+	mkdir -p outputs/wandb
+	$(VENV)/bin/wandb sync --yes outputs/wandb
+
 bench: $(INSTALLED) ## measure the textbook loop against ours, rung by rung, on this machine
 	$(RUN) scripts/bench.py $(ARGS)
 
@@ -79,5 +83,5 @@ format: $(INSTALLED) ## let ruff format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean: ## remove what can be made again (never results/ or data/)
+clean: ## remove outputs/ (W&B's unsent runs too) and caches; never results/ or data/
 	rm -rf outputs artifacts build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
