@@ -14,8 +14,8 @@ sigmoid(-target logit). Nothing cancels in these, so the bases are right for sat
 and is finite too: where base is small, softplus(z) is no larger.
 
 `_losses` is the loss in differentiable operations. `_LossAndGradient` computes the same and its gradient in one go, with
-fewer passes over the logits, and is what training uses; second derivatives, torch.func and anchors that are not detached
-come from `_losses`.
+fewer passes over the logits, and is what training uses, compiled or not; beside the logits it keeps their gradient, and
+needs a few blocks of `_in_blocks`. Second derivatives, torch.func and anchors that are not detached come from `_losses`.
 """
 
 from __future__ import annotations
@@ -290,13 +290,14 @@ def _losses_and_gradient(
     """The losses (samples,) and their gradient (samples, C)."""
     own_z = -rows.gather(1, own)
     own_score = torch.sigmoid(own_z)
-    score = torch.sigmoid(rows).scatter_(1, own, 0.0)  # so that the largest is a background's
+    others = rows.scatter(1, own, float("-inf"))  # the loss of a class at -inf is 0, and so is its slope
     margin_of_background = _with_slack(own_score, slack) if gamma_background else None
-    margin_of_target = _with_slack(score.amax(1, keepdim=True), slack) if gamma_target else None
-    of_class, gradient = _of_class(rows, score, margin_of_background, gamma_background)
+    margin_of_target = None
+    if gamma_target:
+        margin_of_target = _with_slack(torch.sigmoid(others.amax(1, keepdim=True)), slack)
+    of_background, gradient = _of_class(others, torch.sigmoid(others), margin_of_background, gamma_background)
     of_target, own_slope = _of_class(own_z, own_score, margin_of_target, gamma_target)
-    gradient.scatter_(1, own, own_slope.neg_())
-    return of_class.scatter_(1, own, of_target).sum(1), gradient
+    return of_background.sum(1).add_(of_target.squeeze(1)), gradient.scatter_(1, own, own_slope.neg_())
 
 
 def _of_class(z: Tensor, score: Tensor, margin: Tensor | None, gamma: float) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,12 @@
 """Time the loss, forward and backward, against binary cross entropy and against the formula written step by step.
 
-python scripts/bench_loss.py                   # prints a table
-python scripts/bench_loss.py --compile         # the same under torch.compile
-python scripts/bench_loss.py --output loss.csv
+python scripts/bench_loss.py                   # eager and compiled; writes results/bench/loss-<device>.csv and .md
+python scripts/bench_loss.py --modes eager --output /tmp/bench
 
 Everything takes turns, so that whatever else runs on the machine disturbs all alike. Ratios are medians over the rounds:
-`x_bce` is a loss's time over that of binary cross entropy, `step_by_step_x` the step-by-step formula's time over that of
-the loss. `x_logits_memory` is the most that one forward and backward holds at a time beyond its arguments.
+`x_bce` is a loss's time over that of binary cross entropy (of a one-hot target made beforehand, summed, over N) in the
+same mode, `step_by_step_x` the step-by-step formula's time over that of the loss. `x_logits_memory` is the most that one
+forward and backward holds at a time beyond logits and target, in units of the logits, the final gradient included.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+MODES = ("eager", "compiled")
 SIZES = ((128, 100), (4096, 1000))
-VARIANTS = ("target", "background", "both")
+VARIANTS = ("none", "target", "background", "both")
 BCE = "binary cross entropy"
 COLUMNS = (
+    "mode",
     "samples",
     "classes",
     "loss",
@@ -87,7 +89,7 @@ def losses(target: Tensor, classes: int, dtype: torch.dtype) -> dict[str, Callab
 
 
 def measure(
-    samples: int, classes: int, device: torch.device, seconds: float, compile: bool
+    samples: int, classes: int, device: torch.device, seconds: float, mode: str
 ) -> list[dict[str, object]]:
     """A row a loss; `seconds` is for all of them together, after compiling."""
     import torch
@@ -96,7 +98,7 @@ def measure(
     logits = torch.randn(samples, classes, generator=generator).to(device).requires_grad_()
     target = torch.randint(classes, (samples,), generator=generator).to(device)
     compared = losses(target, classes, logits.dtype)
-    if compile:
+    if mode == "compiled":
         compared = {
             name: torch.compile(loss, fullgraph=True, dynamic=False) for name, loss in compared.items()
         }
@@ -125,6 +127,7 @@ def measure(
     logits.grad = None
     return [
         {
+            "mode": mode,
             "samples": samples,
             "classes": classes,
             "loss": name,
@@ -191,8 +194,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each size (default: %(default)s)")
-    parser.add_argument("--compile", action="store_true", help="everything under torch.compile")
-    parser.add_argument("--output", type=Path, help="also write the rows to this CSV file")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/bench"), help="the folder (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     with one_line_errors():
         if arguments.threads < 1 or not arguments.seconds > 0:
@@ -202,24 +207,32 @@ def main() -> None:
         )  # the profiler's own lines, one for every memory measured
         import torch
 
+        from anchorloss import provenance
         from anchorloss.device import describe, resolve_device
         from anchorloss.files import write_atomically
 
         torch.set_num_threads(arguments.threads)
         device = resolve_device(arguments.device)
-        print(
-            f"{describe(device)}, torch {torch.__version__}, {'compiled' if arguments.compile else 'eager'}"
-        )
         rows = []
-        for samples, classes in SIZES:
-            rows += measure(samples, classes, device, arguments.seconds, arguments.compile)
-        print(to_markdown(rows))
-        if arguments.output is not None:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            write_atomically(arguments.output, text.getvalue().encode())
+        for mode in arguments.modes:
+            for samples, classes in SIZES:
+                rows += measure(samples, classes, device, arguments.seconds, mode)
+        machine = describe(device)
+        commit, dirty = provenance.commit()
+        title = (
+            f"The loss on {machine}, torch {torch.__version__}, commit {commit[:10]}{' and changes' if dirty else ''}; "
+            "made by scripts/bench_loss.py, which says what the columns are."
+        )
+        page = f"{title}\n\n{to_markdown(rows)}\n"
+        print(page, end="")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        name = "".join(letter if letter.isalnum() else "-" for letter in machine).strip("-")
+        write_atomically(arguments.output / f"loss-{name}.csv", text.getvalue().encode())
+        write_atomically(arguments.output / f"loss-{name}.md", page.encode())
 
 
 if __name__ == "__main__":
