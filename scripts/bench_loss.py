@@ -210,7 +210,9 @@ def main() -> None:
         from anchorloss import provenance
         from anchorloss.device import describe, resolve_device
         from anchorloss.files import write_atomically
+        from anchorloss.memory import keep_freed_memory
 
+        keep_freed_memory()  # else allocation dominates the large size
         torch.set_num_threads(arguments.threads)
         device = resolve_device(arguments.device)
         rows = []
