@@ -212,7 +212,7 @@ def main() -> None:
         from anchorloss.files import write_atomically
         from anchorloss.memory import keep_freed_memory
 
-        keep_freed_memory()  # else allocation dominates the large size
+        keep_freed_memory()  # time the losses, not the kernel clearing pages
         torch.set_num_threads(arguments.threads)
         device = resolve_device(arguments.device)
         rows = []
