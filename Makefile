@@ -9,7 +9,7 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 merge status readme figure1 report wandb-sync bench test test-slow test-slurm test-ray \
+.PHONY: help setup quickstart data table1 merge status readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -48,6 +48,12 @@ figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 
 report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
+
+picture: $(INSTALLED) ## the picture of the report in README.md, by Chromium
+	$(RUN) scripts/report.py --experiment quickstart
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1180 \
+		--user-data-dir=$$(mktemp -d) --screenshot=results/quickstart/report.png \
+		file://$(CURDIR)/results/quickstart/report.html
 
 wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/)
 	mkdir -p outputs/wandb
