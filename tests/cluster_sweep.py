@@ -14,8 +14,8 @@ from typing import Any
 from tests.conftest import ROOT, SMALL, command
 
 LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
-# About a quarter of a minute a run: long enough to be struck in the middle.
-SWEEP = ("-m", f"loss={','.join(LOSSES)}", *SMALL, "optim.epochs=20", "checkpoint_seconds=0.5")
+# Five seconds a run and more: long enough to be struck in the middle.
+SWEEP = ("-m", f"loss={','.join(LOSSES)}", *SMALL, "optim.epochs=40", "checkpoint_seconds=0.5")
 
 
 class ClusterSweep:
@@ -48,8 +48,8 @@ class ClusterSweep:
         return sorted((self.folder / "results" / "runs" / "scratch").glob("*"))
 
     def under_way(self) -> list[Path]:
-        """The runs that have trained an epoch and have no record yet."""
-        return [run for run in self.runs() if (run / "history.csv").exists() and not is_done(run)]
+        """The runs that have a checkpoint to go on from, and no record yet."""
+        return [run for run in self.runs() if (run / "checkpoint.pt").exists() and not is_done(run)]
 
     def assert_complete(self) -> None:
         """Four runs with one record each, and a whole table."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,7 +24,9 @@ class TwoNodes:
     """Two `ray start` on this machine, with one processor each, at two addresses of the loopback network."""
 
     def __init__(self, folder: Path) -> None:
-        self.environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        # A token of its own: one that an earlier Ray left in the home folder would be asked of one node alone.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.environment = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0"}
         self._folder = folder
         self._nodes: list[subprocess.Popen[bytes]] = []
         with socket.socket() as free:
