@@ -70,7 +70,7 @@ def learning_rate(optim: OptimSettings, epoch: int, step: int, steps: int) -> fl
 class Trainer:
     """The moving parts of one run: network, optimizer, and its place in the current epoch.
 
-    `compile` compiles the network; the step's mathematics is the same either way.
+    `compile` compiles the network for full batches; the step's mathematics is the same either way.
     """
 
     def __init__(
@@ -81,7 +81,9 @@ class Trainer:
         self.device = device
         self.steps = math.ceil(len(images.labels) / settings.optim.batch_size)
         self.network = self._build_network()
-        self._forward: Callable[[Tensor], Tensor] = torch.compile(self.network) if compile else self.network
+        self._forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self.network, dynamic=False) if compile else self.network
+        )
         self._loss = loss_functions.resolve(settings.loss)
         self.optimizer = self._build_optimizer()
         self.step_in_epoch = 0
@@ -147,9 +149,11 @@ class Trainer:
             pixels, images.mean, images.std, dtype=self.input_dtype, memory_format=torch.channels_last
         )
 
+        # An epoch's last batch is not worth a compilation of its own.
+        forward = self._forward if size == self.settings.optim.batch_size else self.network
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            logits = self._forward(inputs)
+            logits = forward(inputs)
         logits = logits.float()
         loss = nn.functional.cross_entropy(logits, target) if softmax else self._loss(logits, target)
         loss.backward()
