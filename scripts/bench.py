@@ -28,7 +28,7 @@ def main() -> None:
         "--models", nargs="+", default=MODELS, help="of the ladder (default: resnet20 resnet110)"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="one more rung: torch.compile (minutes of compiling)"
+        "--no-compile", action="store_true", help="leave out torch.compile (minutes of compiling)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each loop (default: %(default)s)")
     parser.add_argument(
@@ -81,7 +81,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
     if "ladder" in arguments.only:
         for model in arguments.models:
             print(f"ladder, {model}", flush=True)
-            rows += measure.measure_ladder(model, device, runs, effort, compile=arguments.compile)
+            rows += measure.measure_ladder(model, device, runs, effort, compile=not arguments.no_compile)
         rows += measure.work_rows(arguments.models)
     if "concurrent" in arguments.only:
         print("several runs at once", flush=True)

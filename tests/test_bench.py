@@ -197,9 +197,32 @@ def test_mistakes_are_one_line(arguments, said):
 
 @pytest.mark.slow
 def test_a_measurement_is_written_and_never_overwritten(tmp_path):
-    arguments = ("--only", "ladder", "--models", "resnet8", "--rounds", "1", "--seconds", "0.05")
+    arguments = (
+        "--only",
+        "ladder",
+        "--models",
+        "resnet8",
+        "--no-compile",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.05",
+    )
     for files in (2, 4):
         done = bench(*arguments, "--results-dir", str(tmp_path))
         assert done.returncode == 0, done.stderr
         assert len(list((tmp_path / "bench").iterdir())) == files
     assert "| resnet8 | textbook |" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_compiled_run_among_others_computes_what_it_computes_alone():
+    """Compiled for full batches only, so that it does not matter which sizes came before."""
+    torch.set_num_threads(1)
+    compiled = replace(SMALL, bf16=True, compile=True)
+    together = OurLoop(replace(compiled, runs=3), torch.device("cpu"))
+    together.steps(3)
+    alone = OurLoop(compiled, torch.device("cpu"))
+    alone.steps(3)
+    ours, expected = (loop._trainers[0].state()["network"] for loop in (together, alone))
+    assert all(ours[name].equal(value) for name, value in expected.items())

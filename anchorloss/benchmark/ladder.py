@@ -12,7 +12,6 @@ from anchorloss import augmentation
 from anchorloss.benchmark.textbook import TextbookImages, TextbookLoop, textbook_loss
 from anchorloss.engine import Trainer, TrainingImages
 from anchorloss.loss import anchor_loss
-from anchorloss.memory import keep_freed_memory
 from anchorloss.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
 from anchorloss.side_by_side import SideBySide
 
@@ -38,7 +37,6 @@ class Variant:
     fused: bool = False
     own_loss: bool = False
     trainer: bool = False
-    keep_memory: bool = False
     runs: int = 1
     threads: int = 0
     compile: bool = False
@@ -66,7 +64,6 @@ def rungs(model: str, device: str, bf16: bool, runs: int, compile: bool) -> list
     add("+ our loss", own_loss=True)
     add("+ our step (one CUDA graph)" if device != "cpu" else "+ our step", trainer=True)
     if device == "cpu":
-        add("+ freed memory kept", keep_memory=True)
         add(f"+ {runs} runs at once, 1 thread each", runs=runs, threads=1)
     else:
         add(f"+ {runs} runs at once", runs=runs)
@@ -131,11 +128,10 @@ class OurLoop:
     """The runs of `variant`, by the engine that trains every run of this project."""
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
-        if variant.keep_memory:
-            keep_freed_memory()
         self._threads = variant.threads or torch.get_num_threads()
         torch.set_num_threads(self._threads)
         torch.use_deterministic_algorithms(device.type == "cpu")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         images, labels = random_images()
         data = TrainingImages(augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100)
         settings = [run_settings(variant, seed) for seed in range(variant.runs)]
