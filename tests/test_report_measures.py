@@ -94,7 +94,7 @@ def test_class_names_fall_back_to_numbers():
 
 def test_class_names_are_those_of_the_official_archive():
     root = os.environ.get("CIFAR_ROOT")
-    meta = Path(root or "") / "meta"
+    meta = Path(root or "") / "cifar-100-python" / "meta"
     if root is None or not meta.is_file():
         pytest.skip("CIFAR_ROOT names no unpacked cifar-100-python")
     with meta.open("rb") as file:
