@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from anchorloss.cluster import ClusterLauncher, Job
 from anchorloss.errors import RunError, UserError
+from anchorloss.signals import Signals
 from anchorloss.slurm_job import SlurmJob
 
 if TYPE_CHECKING:
@@ -35,18 +36,22 @@ class SlurmLauncher(ClusterLauncher):
         self._parameters = {name: value for name, value in parameters.items() if value is not None}
 
     def carry_out(self, jobs: list[Job]) -> list[str]:
-        try:
-            return self._wait(self._submit(jobs))
-        except KeyboardInterrupt:
+        # A KeyboardInterrupt would be lost where it meets a finalizer of submitit's.
+        with Signals() as signals:
+            troubles = self._wait(self._submit(jobs, signals), signals)
+        if signals.received is not None:
             print("interrupted; the jobs go on in Slurm, and the same command waits for them again")
-            raise SystemExit(130) from None
+            raise SystemExit(128 + signals.received)
+        return troubles
 
-    def _submit(self, jobs: list[Job]) -> list[submitit.SlurmJob[str | None]]:
+    def _submit(self, jobs: list[Job], signals: Signals) -> list[submitit.SlurmJob[str | None]]:
         """One Slurm job for each job that is not in the queue already."""
         executor = self._executor()
         queued = {name: number for number, (name, _) in _queue().items()}
         submitted = []
         for job in jobs:
+            if signals.received is not None:
+                break
             known = queued.get(job.name)
             if known is not None:
                 submitted.append(executor.job_class(executor.folder, known))
@@ -71,13 +76,13 @@ class SlurmLauncher(ClusterLauncher):
             raise UserError(f"hydra.launcher: {error}") from None
         return executor
 
-    def _wait(self, open_jobs: list[submitit.SlurmJob[str | None]]) -> list[str]:
-        """Until each job has left a result, or the queue without one; a line for each that had trouble."""
+    def _wait(self, open_jobs: list[submitit.SlurmJob[str | None]], signals: Signals) -> list[str]:
+        """Until a signal, or each job has left a result or the queue; a line for each that had trouble."""
         troubles: list[str] = []
         states: dict[str, str] = {}
         left_at: dict[str, float] = {}
-        while open_jobs:
-            time.sleep(self._poll_seconds)
+        while open_jobs and signals.received is None:
+            signals.sleep(self._poll_seconds)
             try:
                 queue = _queue()
             except RunError as error:
