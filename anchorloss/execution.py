@@ -23,7 +23,7 @@ from anchorloss.tracking import Tracking
 from anchorloss.training import Workplace, train
 
 POLL_SECONDS = 0.5
-# What `concurrent=0` means on a GPU. Not measured: no GPU was at hand; see docs/performance.md.
+# What `concurrent=0` means on a GPU. Not measured: no GPU was at hand.
 CONCURRENT_ON_GPU = 8
 
 

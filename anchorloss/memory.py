@@ -1,7 +1,7 @@
 """Keeps the memory that tensors free for the tensors that come next.
 
 glibc may hand a large freed block back to the kernel, and the next tensor of that size is then cleared page by page. For
-measurements of single operators; a training step gains nothing by it (docs/performance.md). No number changes by it.
+measurements of single operators; a training step gains nothing by it. No number changes by it.
 """
 
 from __future__ import annotations
