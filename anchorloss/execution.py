@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from anchorloss import dataset, provenance, records
+from anchorloss import provenance, records
 from anchorloss.claims import Claim
 from anchorloss.device import describe, resolve_device
 from anchorloss.errors import ClaimLostError, UserError
@@ -20,7 +20,8 @@ from anchorloss.files import remove_temporary_files, write_once
 from anchorloss.settings import Execution, RunSettings
 from anchorloss.signals import Signals
 from anchorloss.tracking import Tracking
-from anchorloss.training import Workplace, train
+from anchorloss.training import train
+from anchorloss.workplaces import Workplaces
 
 POLL_SECONDS = 0.5
 # What `concurrent=0` means on a GPU. Not measured: no GPU was at hand.
@@ -45,7 +46,7 @@ def execute(plan: list[RunSettings], execution: Execution) -> None:
     """
     provenance.commit()  # kept from here on: the code that runs is the code of now
     device = resolve_device(execution.device)
-    _prepare_torch(execution, device)
+    prepare_torch(execution, device)
     sweep = _Sweep(execution, device)
     sweep.plan(plan)
     sweep.carry_out()
@@ -65,7 +66,7 @@ class _Sweep:
     def __init__(self, execution: Execution, device: torch.device) -> None:
         self._execution = execution
         self._device = device
-        self._workplaces = _Workplaces(execution, device)
+        self._workplaces = Workplaces(execution, device)
         self._tracking = Tracking(execution.logger)
         self._width = execution.concurrent or (CONCURRENT_ON_GPU if device.type == "cuda" else 1)
         self._waiting: list[RunSettings] = []
@@ -134,7 +135,8 @@ class _Sweep:
 
     def _start(self, settings: RunSettings, claim: Claim) -> _Live:
         folder = self.folder(settings)
-        remove_temporary_files(folder)
+        # Another process may only now be planning the sweep, and writing the folder's config.
+        remove_temporary_files(folder, records.CONFIG)
         if self._to_retry.pop(settings.run, None) is not None:
             _set_failed_aside(folder)
         tracker = self._tracking.start(settings)
@@ -170,38 +172,6 @@ class _Sweep:
         signals.pass_on()
 
 
-class _Workplaces:
-    """The data sets on the device, each loaded once; the runs of a plan may differ in theirs."""
-
-    def __init__(self, execution: Execution, device: torch.device) -> None:
-        self._execution = execution
-        self._device = device
-        self._loaded: dict[str, Workplace] = {}
-
-    def load(self, settings: RunSettings) -> Workplace:
-        """The data set on the device. Raises: UserError if it is missing or damaged."""
-        data = settings.data
-        key = repr(data)
-        if key not in self._loaded:
-            sizes = {"training_images": data.training_images, "test_images": data.test_images}
-            loaded = dataset.load(
-                data.name,
-                data.root,
-                download=data.download,
-                validation=data.validation,
-                validation_seed=data.validation_seed,
-                evaluate_on=data.evaluate_on,
-                **(sizes if data.name == "synthetic" else {}),
-            )
-            self._loaded[key] = Workplace.of(
-                loaded,
-                self._device,
-                compile=self._execution.compile,
-                checkpoint_seconds=self._execution.checkpoint_seconds,
-            )
-        return self._loaded[key]
-
-
 def _plan_folder(settings: RunSettings, folder: Path) -> None:
     """Make the run's folder with its config, which says the same whoever writes it."""
     config = settings.identity()
@@ -221,7 +191,8 @@ def _plan_folder(settings: RunSettings, folder: Path) -> None:
         raise UserError(f"results_dir={folder}: cannot be made ({error.strerror}); name another") from None
 
 
-def _prepare_torch(execution: Execution, device: torch.device) -> None:
+def prepare_torch(execution: Execution, device: torch.device) -> None:
+    """Set threads and determinism for the whole process, before anything is computed."""
     if execution.threads:
         torch.set_num_threads(execution.threads)
     if device.type == "cpu" or execution.deterministic:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ _REMEDIES = {
     errno.ENOENT: "create the folder first",
 }
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+# How long after its last change a half-written file is surely nobody's any more.
+_STALE_SECONDS = 3600.0
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -56,10 +59,16 @@ def sha256(content: Path | bytes) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Remove what a process killed while writing left in `folder`. Only for the folder's one owner."""
+def remove_temporary_files(folder: Path, shared: str) -> None:
+    """Remove what a process killed while writing left in `folder`. Only for the folder's one owner.
+
+    `shared` is the one file that others may be writing at this moment; what they left of it goes once it is old.
+    """
     for leftover in folder.glob(".*.writing"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            is_shared = leftover.name.startswith(f".{shared}.")
+            if not is_shared or time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                leftover.unlink()
 
 
 @contextlib.contextmanager

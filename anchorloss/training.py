@@ -22,6 +22,7 @@ from anchorloss.claims import Claim
 from anchorloss.dataset import Dataset
 from anchorloss.device import describe
 from anchorloss.engine import EpochTotals, Trainer, TrainingImages
+from anchorloss.errors import ClaimLostError
 from anchorloss.evaluation import Evaluation, EvaluationImages, evaluate
 from anchorloss.files import sha256, write_atomically
 from anchorloss.progress import Story, Watch, now
@@ -209,7 +210,10 @@ def _conclude(
             resumed=story.resumed,
         ),
     )
-    records.write_record(folder, record)
+    try:
+        records.write_record(folder, record)
+    except FileExistsError:
+        raise ClaimLostError(f"{folder.name}: another process has ended this run meanwhile") from None
     return record
 
 

@@ -168,9 +168,29 @@ def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path)
     killed = subprocess.run([sys.executable, "-c", code, str(path)])
     assert killed.returncode == -9
     assert len(names(tmp_path)) == 3
-    remove_temporary_files(tmp_path)
+    remove_temporary_files(tmp_path, shared="config.yaml")
     assert names(tmp_path) == [".keep", "checkpoint.pt"]
     assert path.read_bytes() == b"old"
+
+
+def test_what_another_process_is_just_writing_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that plans a sweep late writes a run's config while the run's owner clears up."""
+    link = os.link
+
+    def clear_up_first(*arguments) -> None:
+        remove_temporary_files(tmp_path, shared="config.yaml")
+        link(*arguments)
+
+    monkeypatch.setattr(os, "link", clear_up_first)
+    write_once(tmp_path / "config.yaml", b"late")
+    assert names(tmp_path) == ["config.yaml"]
+    old = tmp_path / ".config.yaml.0123456789ab.writing"
+    old.touch()
+    os.utime(old, (0, 0))
+    remove_temporary_files(tmp_path, shared="config.yaml")
+    assert names(tmp_path) == ["config.yaml"]
 
 
 def test_sha256_of_a_file_and_of_bytes(tmp_path: Path) -> None:
