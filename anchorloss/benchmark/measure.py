@@ -51,7 +51,6 @@ def in_turns(
     variants: Sequence[Variant], effort: Effort, say: Callable[[str], None] = print
 ) -> list[Measured]:
     """Measure the variants in turns, every second round in the opposite order, all processes alive throughout."""
-    begun = time.monotonic()
     with ExitStack() as stack:
         workers = []
         for variant in variants:
@@ -62,6 +61,7 @@ def in_turns(
             for worker in workers
         ]
         rates: list[list[float]] = [[] for _ in workers]
+        begun = time.monotonic()
         for turn in range(effort.rounds):
             if turn > 0 and time.monotonic() - begun > 60 * effort.minutes:
                 say("  no time for more rounds")
