@@ -13,6 +13,7 @@ and a resumed run needs no generator's state.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ import models
 from anchorloss import augmentation, loss_functions
 from anchorloss.dataset import Dataset
 from anchorloss.settings import OptimSettings, RunSettings
+
+_BUILDING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,8 @@ class Trainer:
         return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
 
     def _build_network(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
+        # torch's generator belongs to the process, and runs side by side may be built at the same moment.
+        with _BUILDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             model = self.settings.model
             network = models.build(model.name, self.images.classes, model.shortcut, model.prior_bias)

@@ -103,7 +103,8 @@ class Config:
     device: str = "auto"
     # Where runs and tables go.
     results_dir: str = "results"
-    # Runs trained side by side in this process; 0: one on a CPU, several on a GPU.
+    # Runs trained side by side in this process; 0: several on a GPU; on a CPU as many as the cores have room for with
+    # `threads` each, one if that is not set.
     concurrent: int = 0
     # Deterministic algorithms: always on a CPU; on a GPU at some cost in speed.
     deterministic: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -38,6 +38,9 @@ class SideBySide:
         )
 
     def each(self, function: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:
-        """The function's results in the items' order, once all are there."""
-        together = self._pool.map if self._pool is not None else map
-        return list(together(function, items))
+        """The function's results in the items' order, once all calls have ended. Raises: what the first call raised."""
+        if self._pool is None:
+            return [function(item) for item in items]
+        futures = [self._pool.submit(function, item) for item in items]
+        wait(futures)
+        return [future.result() for future in futures]

@@ -67,6 +67,8 @@ def _work(configs: list[DictConfig], place: int, gpus: int) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
         for config in configs:
             config.threads = config.threads or 1
+            # The processes share the cores out, not the runs within one.
+            config.concurrent = config.concurrent or 1
     from anchorloss.sweep import train_all
 
     with one_line_errors():
