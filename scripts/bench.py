@@ -15,7 +15,7 @@ from anchorloss.errors import RunError, UserError, one_line_errors
 MODELS = ("resnet20", "resnet110")
 COUNTS = (1, 2, 4, 8, 16)
 GROWTH = (("resnet20", "resnet56", "resnet110"), (128, 512))
-SECTIONS = ("ladder", "concurrent", "growth")
+SECTIONS = ("ladder", "operators", "concurrent", "growth")
 
 
 def main() -> None:
@@ -83,6 +83,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
             print(f"ladder, {model}", flush=True)
             rows += measure.measure_ladder(model, device, runs, effort, compile=not arguments.no_compile)
         rows += measure.work_rows(arguments.models)
+    if "operators" in arguments.only and device.type == "cpu":
+        print("operators", flush=True)
+        rows += measure.measure_operators(arguments.models, fewer)
     if "concurrent" in arguments.only:
         print("several runs at once", flush=True)
         model = "resnet20" if device.type == "cpu" else "resnet110"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,18 @@ import torch
 
 from anchorloss import augmentation
 from anchorloss.benchmark.counting import Traffic, count_work
-from anchorloss.benchmark.ladder import MEAN, STD, OurLoop, Variant, build_loop, random_images, rungs
+from anchorloss.benchmark.ladder import (
+    MEAN,
+    STD,
+    OurLoop,
+    Variant,
+    build_loop,
+    build_trainers,
+    random_images,
+    rungs,
+)
 from anchorloss.benchmark.measure import Effort, in_turns, measure_ceilings
+from anchorloss.benchmark.operators import measure_operators
 from anchorloss.benchmark.rows import Row, read_csv, to_csv
 from anchorloss.benchmark.tables import insert
 from anchorloss.benchmark.textbook import TextbookImages, textbook_loss
@@ -226,3 +237,19 @@ def test_a_compiled_run_among_others_computes_what_it_computes_alone():
     alone.steps(3)
     ours, expected = (loop._trainers[0].state()["network"] for loop in (together, alone))
     assert all(ours[name].equal(value) for name, value in expected.items())
+
+
+def test_the_operators_of_a_step_add_up_to_its_time():
+    rows = measure_operators(replace(SMALL, model="resnet20", batch_size=64), rounds=3)
+    kinds = {row.variant: row.median for row in rows}
+    assert all(spent > 0 for spent in kinds.values())
+    (trainer,) = build_trainers(replace(SMALL, model="resnet20", batch_size=64), torch.device("cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    steps = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        trainer.train_step()
+        steps.append(1000 * (time.perf_counter() - begun))
+    torch.set_num_threads(threads)
+    assert min(steps) / 2 < sum(kinds.values()) < 3 * max(steps)

@@ -130,14 +130,7 @@ class OurLoop:
     def __init__(self, variant: Variant, device: torch.device) -> None:
         self._threads = variant.threads or torch.get_num_threads()
         torch.set_num_threads(self._threads)
-        torch.use_deterministic_algorithms(device.type == "cpu")
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        images, labels = random_images()
-        data = TrainingImages(augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100)
-        settings = [run_settings(variant, seed) for seed in range(variant.runs)]
-        self._trainers = [Trainer(run, data, device, compile=variant.compile) for run in settings]
-        for trainer in self._trainers:
-            trainer.start_epoch(0)
+        self._trainers = build_trainers(variant, device)
         self._side_by_side = SideBySide(device, self._threads)
 
     def steps(self, count: int) -> None:
@@ -146,6 +139,19 @@ class OurLoop:
             self._side_by_side.each(_step, self._trainers)
         for trainer in self._trainers:
             trainer.wait()
+
+
+def build_trainers(variant: Variant, device: torch.device) -> list[Trainer]:
+    """The variant's runs, as a sweep would train them, each before its first step."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    images, labels = random_images()
+    data = TrainingImages(augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100)
+    settings = [run_settings(variant, seed) for seed in range(variant.runs)]
+    trainers = [Trainer(run, data, device, compile=variant.compile) for run in settings]
+    for trainer in trainers:
+        trainer.start_epoch(0)
+    return trainers
 
 
 def build_loop(variant: Variant) -> TextbookLoop | OurLoop:

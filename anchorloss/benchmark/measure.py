@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import torch
 
 from anchorloss import provenance
-from anchorloss.benchmark import ceilings
+from anchorloss.benchmark import ceilings, operators
 from anchorloss.benchmark.counting import count_work
 from anchorloss.benchmark.ladder import Variant, rungs
 from anchorloss.benchmark.rows import Row, spread
@@ -102,6 +102,18 @@ def measure_concurrent(model: str, device: torch.device, counts: Sequence[int], 
     threads = 1 if device.type == "cpu" else 0
     variants += [replace(best, name=f"{count} at once", runs=count, threads=threads) for count in counts]
     return [row for each in in_turns(variants, effort) for row in _rows("concurrent", each)]
+
+
+def measure_operators(models: Sequence[str], effort: Effort) -> list[Row]:
+    """Where our step's time goes on one thread of the CPU."""
+    device = torch.device("cpu")
+    return [
+        row
+        for model in models
+        for row in operators.measure_operators(
+            replace(_ours(model, device), runs=1, threads=1), effort.rounds
+        )
+    ]
 
 
 def measure_growth(

@@ -16,7 +16,8 @@ from anchorloss.errors import UserError
 class Row:
     """One quantity of one thing measured: the median of `samples`, the lowest and the highest of them.
 
-    `section` is provenance, ceiling, work, ladder, concurrent or growth. A provenance row has its text in `variant`.
+    `section` is provenance, ceiling, work, ladder, operators, concurrent or growth. A provenance row has its
+    text in `variant`.
     """
 
     section: str

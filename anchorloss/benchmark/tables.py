@@ -26,6 +26,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return {
         "The ladder": _ladder(rows),
         "How near to the ceilings": _nearness(rows),
+        "Where a step's time goes": _operators(rows),
         "Ceilings": _ceilings(rows),
         "Work": _work(rows),
         "Several runs at once": _concurrent(rows),
@@ -90,6 +91,15 @@ def _nearness(rows: Sequence[Row]) -> str:
         "both",
     ]
     return _table(header, lines)
+
+
+def _operators(rows: Sequence[Row]) -> str:
+    found = [row for row in rows if row.section == "operators"]
+    lines = []
+    for row in found:
+        share = row.median / sum(other.median for other in found if other.model == row.model)
+        lines.append([row.model, row.variant, _cell(row), f"{100 * share:.0f} %"])
+    return _table(["model", "operator, forward and backward", "ms a step", "share"], lines)
 
 
 def _ceilings(rows: Sequence[Row]) -> str:
