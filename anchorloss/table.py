@@ -80,6 +80,25 @@ def build_table(runs: Iterable[Run], experiment: str) -> Table:
     )
 
 
+def planned_table() -> Table:
+    """Table 1 at the full protocol before its first run: the paper's losses and figures, and nothing beside them."""
+    published = read_published()
+    nothing = summarise({})
+    return Table(
+        experiment=str(FULL_PROTOCOL["experiment"]),
+        stamps=(),
+        protocol=f"CIFAR-100, {FULL_PROTOCOL['model']}, {FULL_PROTOCOL['epochs']} epochs.",
+        rows=tuple(
+            Row(loss, _label(loss, published), 0, 0, nothing, nothing, published.get(loss))
+            for loss in PAPER_LOSSES
+        ),
+        notes=(),
+        provenance="Made from no record.",
+        data_label="CIFAR-100",
+        evaluated_on="test",
+    )
+
+
 def require_one_protocol(records: Iterable[Record]) -> None:
     """Raises: UserError naming the settings in which two records differ, unless it is the loss or the seed.
 

@@ -39,8 +39,8 @@ def to_markdown(table: Table) -> str:
         [
             row.label,
             row.counted,
-            _bold(_spread(row.top1, dash), "**", "**", row.best_top1),
-            _bold(_spread(row.top5, dash), "**", "**", row.best_top5),
+            _bold(_spread(row, row.top1, dash), "**", "**", row.best_top1),
+            _bold(_spread(row, row.top5, dash), "**", "**", row.best_top5),
             *_comparison_cells(table, row, dash),
         ]
         for row in table.rows
@@ -76,8 +76,8 @@ def to_latex(table: Table) -> str:
         cells = [
             _latex(row.label),
             row.counted,
-            _bold(_spread(row.top1, dash), "\\textbf{", "}", row.best_top1),
-            _bold(_spread(row.top5, dash), "\\textbf{", "}", row.best_top5),
+            _bold(_spread(row, row.top1, dash), "\\textbf{", "}", row.best_top1),
+            _bold(_spread(row, row.top5, dash), "\\textbf{", "}", row.best_top5),
             *(
                 f"${cell}$" if cell[0] in "+-" and cell != dash else cell
                 for cell in _comparison_cells(table, row, dash)
@@ -125,9 +125,9 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def _spread(score: Summary, dash: str) -> str:
+def _spread(row: Row, score: Summary, dash: str) -> str:
     if score.mean is None:
-        return dash
+        return dash if row.failed else "not run"
     return f"{score.mean:.2f} ± {dash if score.std is None else f'{score.std:.2f}'}"
 
 

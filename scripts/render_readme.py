@@ -1,6 +1,6 @@
 """Fill the marked blocks of README.md from files under results/; `--check` only says whether that would change it.
 
-A block stands between `<!-- begin: results/FILE -->` and `<!-- end -->` and shows that file without its title; where
+A block stands between `<!-- begin: results/FILE -->` and `<!-- end -->` and shows that file, its title in bold; where
 the file is not there, the block says that nothing has been run.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 
 from anchorloss.errors import UserError, one_line_errors
 from anchorloss.files import write_atomically
+from anchorloss.table import planned_table
+from anchorloss.table_text import to_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- begin: (?P<path>[^ ]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -28,9 +30,13 @@ def render(text: str) -> str:
 
 
 def _content(path: Path) -> str:
-    if not path.exists():
+    if path.exists():
+        text = path.read_text()
+    elif path == ROOT / "results" / "table1" / "table1.md":
+        text = to_markdown(planned_table())
+    else:
         return f"Not run: there is no `{path.relative_to(ROOT)}`."
-    title, _, body = path.read_text().partition("\n")
+    title, _, body = text.partition("\n")
     return f"**{title.removeprefix('# ')}**\n{body.rstrip()}"
 
 

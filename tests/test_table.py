@@ -131,7 +131,7 @@ def test_no_run_is_dropped_in_silence(tmp_path: Path) -> None:
     assert cells["BCE"][0] == "3 of 4 (1 failed)"
     assert cells["(ii) background"][0] == "3 of 4"
     assert cells["(iii) both"][0] == "3 of 4"
-    assert cells["(i) target"][:3] == ["0 of 4", "—", "—"]
+    assert cells["(i) target"][:3] == ["0 of 4", "not run", "not run"]
     assert table.notes == (
         f"failed: {failed.name}: non-finite loss in epoch 3, step 17, last finite loss 12.5",
         f"interrupted: {interrupted.name}",
