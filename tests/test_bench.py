@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -25,12 +26,13 @@ from anchorloss.benchmark.ladder import (
 from anchorloss.benchmark.measure import Effort, in_turns, measure_ceilings
 from anchorloss.benchmark.operators import measure_operators
 from anchorloss.benchmark.rows import Row, read_csv, to_csv
-from anchorloss.benchmark.tables import insert
+from anchorloss.benchmark.tables import insert, tables
 from anchorloss.benchmark.textbook import TextbookImages, textbook_loss
 from anchorloss.errors import RunError, UserError
 from anchorloss.memory import keep_freed_memory
 from tests.conftest import ROOT
 
+PAGE = ROOT / "docs" / "performance.md"
 SMALL = Variant("ours", "resnet8", batch_size=16, in_memory=True, trainer=True, threads=1)
 
 
@@ -253,3 +255,11 @@ def test_the_operators_of_a_step_add_up_to_its_time():
         steps.append(1000 * (time.perf_counter() - begun))
     torch.set_num_threads(threads)
     assert min(steps) / 2 < sum(kinds.values()) < 3 * max(steps)
+
+
+def test_the_page_says_what_its_file_says():
+    page = PAGE.read_text()
+    (name,) = set(re.findall(r"results/bench/[\w.-]+\.csv", page))
+    rows = read_csv(ROOT / name)
+    assert insert(page, rows) == page
+    assert set(re.findall(r"<!-- table: ([^>]+) -->", page)) <= set(tables(rows))
