@@ -13,12 +13,16 @@ from anchorloss.table import order, require_one_protocol
 REFERENCE, OTHER = "fp32", "bf16"
 
 
-def compare_precisions(results_dir: Path, experiment: str) -> str:
-    """bf16 against fp32 for each loss of an experiment, as Markdown: Top-1 means, difference, 95 % interval.
+def compare_precisions(results_dir: Path, experiment: str, beside: str | None = None) -> str:
+    """bf16 against fp32 for each loss that has both, as Markdown: Top-1 means, difference, 95 % interval.
+
+    `beside` is a second experiment whose runs count too: a table's own runs need not be trained again to be compared.
 
     Raises: UserError if a precision has no finished run, or if the runs differ in more than loss, seed and precision.
     """
-    records = [run.record for run in read_runs(results_dir, experiment) if run.record is not None]
+    named = [experiment, *([beside] if beside else [])]
+    runs = [run for name in named for run in read_runs(results_dir, name)]
+    records = [run.record for run in runs if run.record is not None]
     finished = [record for record in records if record.status == "finished"]
     of = {name: [record for record in finished if _precision(record) == name] for name in (REFERENCE, OTHER)}
     for name, found in of.items():
@@ -30,8 +34,9 @@ def compare_precisions(results_dir: Path, experiment: str) -> str:
         require_one_protocol(found)
     _require_same_but_precision(of[REFERENCE][0], of[OTHER][0])
     first = of[REFERENCE][0]
+    losses = {record.loss for record in of[REFERENCE]} & {record.loss for record in of[OTHER]}
     lines = [
-        f"# {OTHER} against {REFERENCE}, experiment {experiment}, {first.data.label} data",
+        f"# {OTHER} against {REFERENCE}, experiment {' and '.join(named)}, {first.data.label} data",
         "",
         f"{first.model}, {first.epochs} epochs, {first.data.training_images:,} training images. Top-1 in percent on the "
         f"{first.data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
@@ -39,7 +44,7 @@ def compare_precisions(results_dir: Path, experiment: str) -> str:
         f"| loss | {REFERENCE} | {OTHER} | |",
         "|---|---|---|---|",
     ]
-    for loss in sorted({record.loss for record in finished}, key=order):
+    for loss in sorted(losses, key=order):
         top1 = {
             name: {r.seed: r.top1 for r in found if r.loss == loss and r.top1 is not None}
             for name, found in of.items()
@@ -47,7 +52,7 @@ def compare_precisions(results_dir: Path, experiment: str) -> str:
         (result,) = compare(top1, REFERENCE)
         means = [_mean(summary) for summary in (result.reference_summary, result.summary)]
         lines.append(f"| {loss} | {means[0]} | {means[1]} | {explanation(result, REFERENCE)} |")
-    failed = len(records) - len(finished)
+    failed = sum(record.status == "failed" and record.loss in losses for record in records)
     if failed:
         lines += ["", f"{failed} failed runs are not in the means."]
     return "\n".join(lines) + "\n"

@@ -11,13 +11,14 @@ from anchorloss.errors import one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", default="precision_small", help="which runs (default: %(default)s)")
+    parser.add_argument("--beside", metavar="EXPERIMENT", help="whose runs count too (default: none)")
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
         from anchorloss.files import write_atomically
         from anchorloss.precision import compare_precisions
 
-        text = compare_precisions(arguments.results_dir, arguments.experiment)
+        text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
         folder = arguments.results_dir / arguments.experiment
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "precision.md", text.encode())

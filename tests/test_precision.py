@@ -57,3 +57,17 @@ def test_a_precision_without_runs_is_named(tmp_path):
     finish_run(tmp_path, make_settings("bce", 0, experiment="precision"))
     with pytest.raises(UserError, match="no finished run in bf16"):
         compare_precisions(tmp_path, "precision")
+
+
+def test_the_runs_of_a_table_count_beside_those_made_for_the_comparison(tmp_path):
+    finish_both(tmp_path)
+    alone = compare_precisions(tmp_path, "precision")
+    for seed, top1 in enumerate(BF16):
+        run = make_settings("bce", seed, experiment="table", data="synthetic")
+        finish_run(tmp_path / "two", replace(run, precision="bf16"), top1=top1)
+        other = make_settings("anchor_bg", seed, experiment="table", data="synthetic")
+        finish_run(tmp_path / "two", replace(other, precision="bf16"), top1=1.0)
+        run = make_settings("bce", seed, experiment="precision", data="synthetic")
+        finish_run(tmp_path / "two", replace(run, precision="fp32"), top1=FP32[seed])
+    beside = compare_precisions(tmp_path / "two", "precision", beside="table")
+    assert beside.splitlines()[2:] == alone.splitlines()[2:]
