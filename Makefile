@@ -49,11 +49,11 @@ figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
 
-picture: $(INSTALLED) ## the picture of the report in README.md, by Chromium
-	$(RUN) scripts/report.py --experiment quickstart
+picture: $(INSTALLED) ## the picture of EXPERIMENT's report in README.md, by Chromium
+	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1180 \
-		--user-data-dir=$$(mktemp -d) --screenshot=results/quickstart/report.png \
-		file://$(CURDIR)/results/quickstart/report.html
+		--user-data-dir=$$(mktemp -d) --screenshot=results/$(EXPERIMENT)/report.png \
+		file://$(CURDIR)/results/$(EXPERIMENT)/report.html
 
 wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/)
 	mkdir -p outputs/wandb
