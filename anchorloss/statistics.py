@@ -131,7 +131,15 @@ def difference(
     if not are_paired(values, reference):
         return welch(summarise(values), summarise(reference), level)
     deltas = paired_differences(values, reference)
-    n, estimate, spread = len(deltas), float(deltas.mean()), float(deltas.std(ddof=1))
+    n, spread = len(deltas), float(deltas.std(ddof=1))
+    shared = values.keys() & reference.keys()
+    # Not the mean of the differences: a table subtracts means, and an exact half must round to the same digit there.
+    own, other = (
+        summarise({seed: side[seed] for seed in sorted(shared)}).mean for side in (values, reference)
+    )
+    assert own is not None
+    assert other is not None
+    estimate = own - other
     return _tested("paired", n, n, estimate, spread, spread / math.sqrt(n), n - 1, level)
 
 
