@@ -39,7 +39,7 @@ def main() -> None:
     )
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     parser.add_argument(
-        "--show", type=Path, metavar="CSV", help="measure nothing; print the tables of this file"
+        "--show", type=Path, nargs="+", metavar="CSV", help="measure nothing; print the tables of these files"
     )
     parser.add_argument(
         "--into", type=Path, metavar="PAGE", help="also put the tables between the page's markers"
@@ -50,14 +50,14 @@ def main() -> None:
         from anchorloss.benchmark.tables import insert, to_markdown
         from anchorloss.files import write_atomically
 
-        path = arguments.show or _measure(arguments)
-        rows = read_csv(path)
+        paths = arguments.show or [_measure(arguments)]
+        rows = [row for path in paths for row in read_csv(path)]
         print(to_markdown(rows))
         if arguments.into is not None:
             page = arguments.into.read_text()
             write_atomically(arguments.into, insert(page, rows).encode())
         if arguments.show is None:
-            print(f"written: {path} and {path.with_suffix('.md').name}")
+            print(f"written: {paths[0]} and {paths[0].with_suffix('.md').name}")
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
@@ -75,10 +75,10 @@ def _measure(arguments: argparse.Namespace) -> Path:
     effort = measure.Effort(arguments.rounds, arguments.seconds, arguments.minutes / parts)
     fewer = measure.Effort(min(3, arguments.rounds), arguments.seconds, arguments.minutes / parts)
     rows = [*measure.provenance_rows(device), measure.load_row("before")]
-    print("ceilings", flush=True)
-    rows += measure.measure_ceilings(device, effort)
     runs = 2 if device.type == "cpu" else 8
     if "ladder" in arguments.only:
+        print("ceilings", flush=True)
+        rows += measure.measure_ceilings(device, effort)
         for model in arguments.models:
             print(f"ladder, {model}", flush=True)
             rows += measure.measure_ladder(model, device, runs, effort, compile=not arguments.no_compile)
