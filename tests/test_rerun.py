@@ -15,7 +15,7 @@ from anchorloss.records import read_record, read_runs
 from anchorloss.rerun import rerun
 from tests.conftest import ROOT, SMALL
 
-RECORDED = "select_small"
+RECORDED = "table1_small"
 
 
 def again(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
