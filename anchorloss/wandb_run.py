@@ -261,8 +261,8 @@ def tables(record: Record, folder: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from anchorloss.report.class_names import class_name
-    from anchorloss.report.confusion import class_accuracy, confusions
+    from anchorloss.class_names import class_name
+    from anchorloss.confusion import class_accuracy, confusions
 
     predictions = read_predictions(folder)
     classes = 1 + int(max(predictions.target.max(), predictions.predicted.max()))

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anchorloss.class_names import CIFAR100, class_name
+from anchorloss.confusion import class_accuracy, confused_pairs, target_ranks
 from anchorloss.records import Predictions
 from anchorloss.report.calibration import reliability
-from anchorloss.report.class_names import CIFAR100, class_name
-from anchorloss.report.confusion import class_accuracy, confused_pairs, target_ranks
 from tests.fake_runs import predictions
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anchorloss.class_names import class_name
 from anchorloss.errors import UserError
 from anchorloss.published import Published, read_published
 from anchorloss.records import (
@@ -18,7 +19,6 @@ from anchorloss.records import (
     read_runs,
     verify_files,
 )
-from anchorloss.report.class_names import class_name
 from anchorloss.table import Table, build_table, order
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from anchorloss.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
 from anchorloss.records import Predictions
 from anchorloss.report import figures_answers
 from anchorloss.report.calibration import reliability
 from anchorloss.report.colours import Style
-from anchorloss.report.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
 from anchorloss.report.evidence import REFERENCE, Evidence
 from anchorloss.report.markup import Column, escape, figures, loss_name, number, spread, table
 from anchorloss.statistics import summarise

@@ -1,6 +1,5 @@
-"""What the answers of the last epoch say: accuracy by class, which classes are taken for each other, where
-the
-target ranks. Everything takes arrays of predictions.npz."""
+"""What the answers of the last epoch say: accuracy by class, which classes are taken for each other, and where the target
+ranks. Everything takes arrays of predictions.npz."""
 
 from __future__ import annotations
 
@@ -20,9 +19,7 @@ RANKS = (("1st", 0, 0), ("2nd", 1, 1), ("3rd to 5th", 2, 4), ("6th to 10th", 5, 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes and how often, in images a run, either is taken for the other: loss -> Summary over
-    seeds.
-    """
+    """Two classes and how often, in images a run, either is taken for the other: loss -> Summary over seeds."""
 
     first: int
     second: int
