@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from anchorloss.comparison import compare, explanation
 from anchorloss.errors import UserError
+from anchorloss.pictures import COLOURS, INK, picture
 from anchorloss.records import Record, describe_difference, read_runs
 from anchorloss.statistics import mean_interval, summarise
+from anchorloss.table import made_from
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Top-1 in percent by arm and seed; the first arm is the loss as it stands in the table, `as in the table`."""
+    """Top-1 in percent by arm and seed; the first arm is the loss as it stands in the table."""
 
     loss: str
     experiments: tuple[str, str]
     protocol: str
     stamp: str
     arms: Mapping[str, Mapping[int, float]]
+    provenance: str
 
 
 BASE = "as in the table"
@@ -67,6 +68,7 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
         f"percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
         stamp,
         arms,
+        made_from([*ours, *(record for record in base if record.seed in seeds)]),
     )
 
 
@@ -87,35 +89,27 @@ def to_markdown(ablation: Ablation) -> str:
         mean = "not run" if summary.mean is None else f"{summary.mean:.2f}{spread}"
         against = explanation(found[arm], ablation.loss) if arm in found else ""
         lines.append(f"| {arm} | {summary.n} | {mean} | {against} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", ablation.provenance, ""])
 
 
 def draw(ablation: Ablation) -> bytes:
     """Every seed of every arm, with the mean and its 95 % interval; SVG, the same bytes every time."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    look: Any = {"svg.hashsalt": "anchorloss", "axes.spines.top": False, "axes.spines.right": False}
-    with mpl.rc_context({**mpl.rcParamsDefault, **look}):
-        figure = Figure(figsize=(6.5, 1.4 + 0.5 * len(ablation.arms)), layout="constrained")
-        figure.suptitle(ablation.stamp, x=0.01, ha="left", fontsize=9, fontweight="bold")
-        axes = figure.add_subplot()
+    with picture(6.5, 1.4 + 0.5 * len(ablation.arms), ablation.stamp) as drawn:
+        axes = drawn.axes
         for row, values in enumerate(ablation.arms.values()):
             axes.plot(
-                list(values.values()), [row - 0.12] * len(values), "o", ms=6, alpha=0.8, color="#0072b2"
+                list(values.values()), [row - 0.12] * len(values), "o", ms=6, alpha=0.8, color=COLOURS[0]
             )
             mean, interval = summarise(values).mean, mean_interval(values)
             if interval is not None:
-                axes.plot([interval.low, interval.high], [row + 0.18] * 2, color="#222222", lw=2)
+                axes.plot([interval.low, interval.high], [row + 0.18] * 2, color=INK, lw=2)
             if mean is not None:
-                axes.plot(mean, row + 0.18, "|", color="#222222", ms=10, mew=2)
+                axes.plot(mean, row + 0.18, "|", color=INK, ms=10, mew=2)
         axes.set_yticks(range(len(ablation.arms)), list(ablation.arms))
         axes.set_ylim(len(ablation.arms) - 0.5, -0.5)
         axes.set_xlabel("Top-1 in percent; a dot a seed, the mean with its 95 % interval below")
         axes.set_title(ablation.loss, loc="left")
-        content = io.BytesIO()
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
+    return drawn.svg
 
 
 def _finished(results_dir: Path, experiment: str) -> list[Record]:

@@ -8,7 +8,7 @@ from anchorloss.comparison import compare, explanation
 from anchorloss.errors import UserError
 from anchorloss.records import Record, describe_difference, read_runs
 from anchorloss.statistics import Summary
-from anchorloss.table import order, require_one_protocol
+from anchorloss.table import made_from, order, require_one_protocol
 
 REFERENCE, OTHER = "fp32", "bf16"
 
@@ -55,7 +55,8 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
     failed = sum(record.status == "failed" and record.loss in losses for record in records)
     if failed:
         lines += ["", f"{failed} failed runs are not in the means."]
-    return "\n".join(lines) + "\n"
+    used = [record for found in of.values() for record in found if record.loss in losses]
+    return "\n".join([*lines, "", made_from(used), ""])
 
 
 def _precision(record: Record) -> str:

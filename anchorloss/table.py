@@ -70,11 +70,11 @@ def build_table(runs: Iterable[Run], experiment: str) -> Table:
     first = (finished or records)[0]
     return Table(
         experiment=experiment,
-        stamps=_stamps(first),
+        stamps=stamps(first),
         protocol=_protocol(first),
         rows=_mark_best(_rows(runs)),
         notes=_notes(runs),
-        provenance=_provenance(records),
+        provenance=made_from(records),
         data_label=first.data.label,
         evaluated_on=first.evaluated_on,
     )
@@ -142,15 +142,16 @@ def _refusal(difference: dict[str, tuple[str, str]], first: Record, second: Reco
     )
 
 
-def _stamps(record: Record) -> tuple[str, ...]:
-    stamps = []
+def stamps(record: Record) -> tuple[str, ...]:
+    """What keeps a record's numbers from standing beside the paper's, in words; nothing for the full protocol."""
+    said = []
     if record.data.label != "CIFAR-100":
-        stamps.append("SYNTHETIC data" if record.data.label == "SYNTHETIC" else f"{record.data.label} data")
+        said.append("SYNTHETIC data" if record.data.label == "SYNTHETIC" else f"{record.data.label} data")
     if any(getattr(record, key) != value for key, value in FULL_PROTOCOL.items()):
-        stamps.append(f"NOT THE FULL PROTOCOL ({record.model}, {record.epochs} epochs)")
+        said.append(f"NOT THE FULL PROTOCOL ({record.model}, {record.epochs} epochs)")
     if record.evaluated_on != "test":
-        stamps.append("evaluated on held-out VALIDATION images")
-    return tuple(stamps)
+        said.append("evaluated on held-out VALIDATION images")
+    return tuple(said)
 
 
 def _protocol(record: Record) -> str:
@@ -233,8 +234,9 @@ def failure_text(run: Run) -> str:
     return text if last is None else f"{text}, last finite loss {last:.4g}"
 
 
-def _provenance(records: list[Record]) -> str:
-    commits = sorted(
-        {f"{r.provenance.commit[:10]}{' with local changes' * r.provenance.dirty}" for r in records}
-    )
-    return f"Made from {len(records)} records; commit {', '.join(commits)}."
+def made_from(records: Iterable[Record]) -> str:
+    """How many records, of which commits, on which devices: the line below every table."""
+    made = [record.provenance for record in records]
+    commits = sorted({f"{one.commit[:10]}{' with local changes' * one.dirty}" for one in made})
+    devices = sorted({one.device for one in made})
+    return f"Made from {len(made)} records; commit {', '.join(commits)}; on {', '.join(devices)}."
