@@ -105,6 +105,9 @@ class Trainer:
 
     def start_epoch(self, epoch: int, step: int = 0) -> None:
         """Draw the epoch's order and augmentation; go on at `step` with the totals as they are, or at 0 with none."""
+        if self._stream is not None:
+            # Steps of the last epoch may still be queued, and read the plan that is written here.
+            torch.cuda.current_stream(self.device).wait_stream(self._stream)
         self.epoch = epoch
         self.step_in_epoch = step
         plan = augmentation.plan_epoch(self.settings.seed, epoch, len(self.images.labels))
@@ -182,6 +185,16 @@ class Trainer:
         """Wait until every step enqueued so far is done."""
         if self._stream is not None:
             self._stream.synchronize()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every step enqueued so far is done, without waiting for it."""
+        return self._stream is None or self._stream.query()
+
+    @property
+    def steps_a_turn(self) -> int:
+        """How many steps to take before another run's turn: on a GPU enough to keep it busy while others evaluate."""
+        return 1 if self._stream is None else 32
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on and that (seed, epoch) does not give.
@@ -272,11 +285,18 @@ class Trainer:
         )
         totals["last_finite_loss"].copy_(torch.where(sound, loss, totals["last_finite_loss"]))
 
+    def warm_up(self, size: int, softmax: bool) -> None:
+        """Take the next step three times, which a graph needs before it is captured; weights and totals change."""
+        position = self._position.clone()
+        for _ in range(3):
+            self._position.copy_(position)  # an epoch's last batch has none after it
+            self.step(size, softmax)
+        self._position.copy_(position)
+
     def _capture(self, size: int, softmax: bool) -> torch.cuda.CUDAGraph:
         """Record one step as a CUDA graph, leaving weights, momentum, totals and position as they were."""
         state = self.state()
-        for _ in range(3):
-            self.step(size, softmax)
+        self.warm_up(size, softmax)
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph, stream=self._stream):

@@ -75,8 +75,8 @@ def evaluate(trainer: Trainer, evaluation: EvaluationImages) -> Evaluation:
     scores = logits.softmax(1) if softmax else logits.sigmoid()
     loss = loss_functions.resolve(settings.loss)(logits, target)
     return Evaluation(
-        top1=100 * float((rank == 0).double().mean()),
-        top5=100 * float((rank < 5).double().mean()),
+        top1=_percent(rank == 0),
+        top5=_percent(rank < 5),
         loss=float(loss),
         target=target.cpu().numpy(),
         predicted=logits.argmax(1).cpu().numpy(),
@@ -84,6 +84,10 @@ def evaluate(trainer: Trainer, evaluation: EvaluationImages) -> Evaluation:
         confidence=scores.amax(1).cpu().numpy(),
         factors=_factors(trainer, logits, target),
     )
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * (int(right.sum()) / len(right))
 
 
 @torch.no_grad()
@@ -113,8 +117,8 @@ def _factors(trainer: Trainer, logits: Tensor, target: Tensor) -> dict[str, floa
     arguments = {key: value for key, value in loss.arguments.items() if key in known}
     target_factor, background_factor = modulation(logits, target, **arguments)
     others = torch.ones_like(background_factor, dtype=torch.bool).scatter_(1, target[:, None], False)
-    of_background = background_factor[others].double().cpu().numpy()
-    of_target = target_factor.double().cpu().numpy()
+    of_background = background_factor[others].cpu().double().numpy()
+    of_target = target_factor.cpu().double().numpy()
     return {
         **{f"target_factor_q{q}": float(np.quantile(of_target, q / 100)) for q in (50, 90)},
         **{f"background_factor_q{q}": float(np.quantile(of_background, q / 100)) for q in (50, 90, 99)},

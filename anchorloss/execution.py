@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class _Sweep:
         self._claims: dict[str, Claim] = {}
         self._to_retry: dict[str, records.Record] = {}
         self._live: list[_Live] = []
+        self._next_look = 0.0
 
     def folder(self, settings: RunSettings) -> Path:
         return self._execution.results_dir / "runs" / settings.experiment / settings.run
@@ -122,6 +124,10 @@ class _Sweep:
                     run.claim.release()
 
     def _start_some(self) -> None:
+        """Fill the free places; looking for runs that others have left is not worth doing before every step."""
+        if self._live and time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + POLL_SECONDS
         for settings in list(self._waiting):
             if len(self._live) == self._width:
                 return
@@ -161,6 +167,7 @@ class _Sweep:
             _say_ended(outcome)
         self._live.remove(run)
         run.claim.release()
+        self._next_look = 0.0
 
     def _stop(self, signals: Signals) -> None:
         for run in list(self._live):
@@ -221,6 +228,8 @@ def prepare_torch(execution: Execution, device: torch.device) -> None:
         # Nothing here reads memory before writing it; clearing it costs a twentieth of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not execution.deterministic
+    # fp32 means fp32: by default torch lets NVIDIA's convolutions round it to TF32.
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _announce(plan: list[RunSettings], to_do: int, device: torch.device) -> None:

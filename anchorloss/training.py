@@ -71,6 +71,10 @@ def train(
                     if time.monotonic() - saved >= workplace.checkpoint_seconds:
                         save(folder, settings, claim, trainer, story, watch.seconds)
                         saved = time.monotonic()
+                    if trainer.step_in_epoch % trainer.steps_a_turn == 0:
+                        yield
+                # Reading the totals waits for the device: better when there is nothing left to wait for.
+                while not trainer.is_idle:
                     yield
                 totals = trainer.totals()
                 if totals.failed_step is not None:
@@ -88,6 +92,9 @@ def train(
         except GeneratorExit:
             save(folder, settings, claim, trainer, story, watch.seconds)
             raise
+        finally:
+            # Its memory must not be given to another run while the device still writes to it.
+            trainer.wait()
         seconds = watch.seconds
     claim.require()
     record = _conclude(settings, folder, workplace, story, totals, last, seconds)

@@ -26,13 +26,24 @@ class ProcessesLauncher(ClusterLauncher):
     def carry_out(self, jobs: list[Job]) -> list[str]:
         import torch
 
+        from anchorloss.side_by_side import cores
+
         configs = [job.config for job in jobs]
-        gpus = (
-            torch.cuda.device_count() if any(config.device in ("auto", "cuda") for config in configs) else 0
-        )
-        count = self._count or gpus or os.cpu_count() or 1
+        shared = any(config.device in ("auto", "cuda") for config in configs)
+        gpus = gpu_names(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")) if shared else []
+        # One GPU by its number, as in device=cuda:1, is for one process.
+        named = any(config.device.startswith("cuda:") for config in configs)
+        count = self._count or len(gpus) or (1 if named else cores())
+        runs = len({run.run for job in jobs for run in job.runs})
+        # No process claims more than its share at once, else the first would leave nothing to the last.
+        share = -(-runs // count)
         spawn = multiprocessing.get_context("spawn")
-        processes = [spawn.Process(target=_work, args=(configs, place, gpus)) for place in range(count)]
+        processes = [
+            spawn.Process(
+                target=_work, args=(configs, gpus[place % len(gpus)] if gpus else None, place, share)
+            )
+            for place in range(count)
+        ]
 
         def pass_on(number: int, _frame: FrameType | None) -> None:
             for process in processes:
@@ -58,11 +69,23 @@ class ProcessesLauncher(ClusterLauncher):
         ]
 
 
-def _work(configs: list[DictConfig], place: int, gpus: int) -> None:
+def gpu_names(count: int, visible: str | None) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each of the `count` GPUs that this process sees, where it is `visible` already."""
+    names = (
+        [name.strip() for name in visible.split(",")] if visible else [str(number) for number in range(count)]
+    )
+    return names[:count]
+
+
+def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) -> None:
     """One process: its GPU or its thread, then the sweep as `train.py` trains it."""
     os.environ["TQDM_POSITION"] = str(place)
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        from anchorloss.execution import CONCURRENT_ON_GPU
+
+        for config in configs:
+            config.concurrent = config.concurrent or max(1, min(share, CONCURRENT_ON_GPU))
     else:
         os.environ["OMP_NUM_THREADS"] = "1"
         for config in configs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -71,3 +72,23 @@ def test_an_epoch_equals_the_textbook_loop():
     ours = dict(trainer.network.named_parameters())
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(ours[name], parameter, rtol=1e-3, atol=1e-4)
+
+
+def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():
+    """Before a CUDA graph is captured its step is taken three times, also where the epoch has no image left after it."""
+    (run,) = settings("loss=anchor_bg", "seeds=[7]")
+    place = workplace(run)
+    trainers = [Trainer(run, place.training, place.device) for _ in range(2)]
+    for trainer in trainers:
+        trainer.start_epoch(0)
+        for _ in range(trainer.steps - 1):
+            trainer.train_step()
+    warmed, cold = trainers
+    state = copy.deepcopy(warmed.state())
+    warmed.warm_up(300 % 64, softmax=False)
+    warmed.restore(state, 0)
+    warmed.train_step()
+    cold.train_step()
+    assert warmed.totals() == cold.totals()
+    for ours, theirs in zip(warmed.network.parameters(), cold.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

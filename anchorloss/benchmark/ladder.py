@@ -157,6 +157,11 @@ def build_trainers(variant: Variant, device: torch.device) -> list[Trainer]:
 def build_loop(variant: Variant) -> TextbookLoop | OurLoop:
     """The loop of a variant, ready for its first step."""
     device = torch.device(variant.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # As `execution.prepare_torch` does for a sweep.
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     if variant.trainer:
         return OurLoop(variant, device)

@@ -74,7 +74,7 @@ def _serve(connection: Connection, variant: Variant) -> None:
         except EOFError:
             return
         if asked == "memory":
-            on_gpu = variant.device != "cpu"
+            on_gpu = variant.device.startswith("cuda")
             connection.send(torch.cuda.max_memory_reserved() / 2**20 if on_gpu else _peak_resident())
             continue
         warm, steps = asked
@@ -87,8 +87,10 @@ def _serve(connection: Connection, variant: Variant) -> None:
 
 
 def _wait(variant: Variant) -> None:
-    if variant.device != "cpu":
+    if variant.device.startswith("cuda"):
         torch.cuda.synchronize()
+    elif variant.device == "mps":
+        torch.mps.synchronize()
 
 
 def _peak_resident() -> float:
