@@ -22,7 +22,7 @@ class ModelSettings:
     # Shortcut where the shape changes: A (parameter-free) or B (1x1 convolution).
     shortcut: str = "A"
     # Start the last bias at -log((1 - pi) / pi), pi = 1 / classes, instead of at zero.
-    prior_bias: bool = False
+    prior_bias: bool = True
 
 
 @dataclass

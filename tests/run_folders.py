@@ -48,7 +48,7 @@ def make_settings(
     return RunSettings(
         experiment=experiment,
         loss=LossSettings(loss, "anchorloss.loss.anchor_loss", anchor),
-        model=ModelSettings(name=model),
+        model=ModelSettings(name=model, prior_bias=True),
         data=DataSettings(name=data, **sizes),
         optim=OptimSettings(epochs=epochs, **optim),
         precision="fp32",
