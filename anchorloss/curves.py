@@ -55,7 +55,7 @@ def read_curves(results_dir: Path, experiment: str) -> Curves:
     data = first.data
     return Curves(
         experiment,
-        " - ".join([data.label, *stamps(first)]),
+        " - ".join([data.label, *stamps(records)]),
         f"{data.training_images:,} training images. Accuracies in percent: those of training on augmented images while "
         f"training, the others on the {data.evaluation_images:,} {first.evaluated_on} images after the epoch; the losses "
         "are a sample's mean, on the same images.",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from anchorloss.errors import UserError
+from anchorloss.protocol import FULL, FULL_PROTOCOL, Plan, departures
 from anchorloss.published import Published, read_published
 from anchorloss.records import Record, Run, describe_difference
 from anchorloss.statistics import Summary, summarise
 
 PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
-FULL_PROTOCOL = {"experiment": "table1", "model": "resnet110", "epochs": 200}
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Table:
         return " - ".join([f"Table 1, experiment {self.experiment}", *self.stamps])
 
 
-def build_table(runs: Iterable[Run], experiment: str) -> Table:
-    """The table of these runs; every one of them is counted or listed in it.
+def build_table(runs: Iterable[Run], experiment: str, plan: Plan | None = None) -> Table:
+    """The table of these runs; every one of them is counted or listed in it, and every one of `plan` that is missing.
 
     Raises: UserError if none has a record, or if finished runs differ in more than loss and seed.
     """
@@ -70,10 +70,10 @@ def build_table(runs: Iterable[Run], experiment: str) -> Table:
     first = (finished or records)[0]
     return Table(
         experiment=experiment,
-        stamps=stamps(first),
+        stamps=stamps(finished or records),
         protocol=_protocol(first),
-        rows=_mark_best(_rows(runs)),
-        notes=_notes(runs),
+        rows=_mark_best(_rows(runs, plan)),
+        notes=_notes(runs, plan),
         provenance=made_from(records),
         data_label=first.data.label,
         evaluated_on=first.evaluated_on,
@@ -85,9 +85,9 @@ def planned_table() -> Table:
     published = read_published()
     nothing = summarise({})
     return Table(
-        experiment=str(FULL_PROTOCOL["experiment"]),
+        experiment=FULL,
         stamps=(),
-        protocol=f"CIFAR-100, {FULL_PROTOCOL['model']}, {FULL_PROTOCOL['epochs']} epochs.",
+        protocol=f"CIFAR-100, {FULL_PROTOCOL['model']['name']}, {FULL_PROTOCOL['optim']['epochs']} epochs.",
         rows=tuple(
             Row(loss, _label(loss, published), 0, 0, nothing, nothing, published.get(loss))
             for loss in PAPER_LOSSES
@@ -142,14 +142,19 @@ def _refusal(difference: dict[str, tuple[str, str]], first: Record, second: Reco
     )
 
 
-def stamps(record: Record) -> tuple[str, ...]:
-    """What keeps a record's numbers from standing beside the paper's, in words; nothing for the full protocol."""
-    said = []
-    if record.data.label != "CIFAR-100":
-        said.append("SYNTHETIC data" if record.data.label == "SYNTHETIC" else f"{record.data.label} data")
-    if any(getattr(record, key) != value for key, value in FULL_PROTOCOL.items()):
-        said.append(f"NOT THE FULL PROTOCOL ({record.model}, {record.epochs} epochs)")
-    if record.evaluated_on != "test":
+def stamps(records: Sequence[Record]) -> tuple[str, ...]:
+    """What keeps the numbers of these records from standing beside the paper's, in words; none at the full protocol."""
+    said, first = [], records[0]
+    if first.data.label != "CIFAR-100":
+        said.append("SYNTHETIC data" if first.data.label == "SYNTHETIC" else f"{first.data.label} data")
+    other = sorted({departure for record in records for departure in departures(record)})
+    if other or first.experiment != FULL:
+        of_its_kind = (
+            first.model != FULL_PROTOCOL["model"]["name"] or first.epochs != FULL_PROTOCOL["optim"]["epochs"]
+        )
+        named = f"{first.model}, {first.epochs} epochs" if of_its_kind or not other else ", ".join(other)
+        said.append(f"NOT THE FULL PROTOCOL ({named})")
+    if first.evaluated_on != "test":
         said.append("evaluated on held-out VALIDATION images")
     return tuple(said)
 
@@ -163,11 +168,11 @@ def _protocol(record: Record) -> str:
     )
 
 
-def _rows(runs: list[Run]) -> list[Row]:
+def _rows(runs: list[Run], plan: Plan | None) -> list[Row]:
     published = read_published()
-    seeds = {run.seed for run in runs}
+    losses, seeds = _expected(runs, plan)
     rows = []
-    for loss in sorted({run.loss for run in runs}, key=order):
+    for loss in losses:
         records = [run.record for run in runs if run.loss == loss and run.record is not None]
         finished = [record for record in records if record.status == "finished"]
         rows.append(
@@ -208,17 +213,32 @@ def _mark_best(rows: list[Row]) -> tuple[Row, ...]:
     )
 
 
-def _notes(runs: list[Run]) -> tuple[str, ...]:
-    """One note for every run that is not in the means, and for every seed that a loss lacks."""
+def _expected(runs: list[Run], plan: Plan | None) -> tuple[list[str], list[int]]:
+    """The losses and seeds that the table should have: those of any run, and those of the plan."""
+    losses, seeds = {run.loss for run in runs}, {run.seed for run in runs}
+    if plan is not None:
+        losses, seeds = losses.union(plan.losses), seeds.union(plan.seeds)
+    return sorted(losses, key=order), sorted(seeds)
+
+
+def _notes(runs: list[Run], plan: Plan | None) -> tuple[str, ...]:
+    """One note for every run that is not in the means, and for every one that is not there at all."""
     notes = []
-    seeds = sorted({run.seed for run in runs})
-    for loss in sorted({run.loss for run in runs}, key=order):
+    losses, seeds = _expected(runs, plan)
+    seen = {run.seed for run in runs}
+    for loss in losses:
         own = [run for run in runs if run.loss == loss]
         for run in own:
             if run.state != "finished":
                 notes.append(f"{run.state}: {run.name}{failure_text(run)}")
+        if not own:
+            notes.append(f"missing: {loss}, which the experiment plans")
+            continue
         absent = [seed for seed in seeds if seed not in {run.seed for run in own}]
-        notes += [f"missing: {loss} seed {seed}, which other losses have" for seed in absent]
+        notes += [
+            f"missing: {loss} seed {seed}, which {'other losses have' if seed in seen else 'the experiment plans'}"
+            for seed in absent
+        ]
     return tuple(notes)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anchorloss.errors import RunError
 from anchorloss.files import write_atomically
+from anchorloss.protocol import planned
 from anchorloss.records import read_runs
 from anchorloss.statistics import Summary
 from anchorloss.table import Row, Table, build_table
@@ -20,7 +21,7 @@ def make_table(results_dir: Path, experiment: str) -> Table:
     Raises: UserError if there is no record, or if they cannot stand in one table; RunError if a file cannot be
     written.
     """
-    table = build_table(read_runs(results_dir, experiment), experiment)
+    table = build_table(read_runs(results_dir, experiment), experiment, planned(experiment))
     folder = results_dir / experiment
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
+        from anchorloss.protocol import planned
         from anchorloss.status import describe_runs, experiments_of, read_experiment
         from anchorloss.table import build_table
         from anchorloss.table_text import to_markdown
@@ -23,7 +24,7 @@ def main() -> None:
             runs = read_experiment(arguments.results_dir, name)
             print(describe_runs(runs, name), end="\n\n", flush=True)
             if any(run.record for run in runs):
-                print(to_markdown(build_table(runs, name)))
+                print(to_markdown(build_table(runs, name, planned(name))))
 
 
 if __name__ == "__main__":

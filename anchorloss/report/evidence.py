@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from anchorloss.class_names import class_name
 from anchorloss.errors import UserError
+from anchorloss.protocol import planned
 from anchorloss.published import Published, read_published
 from anchorloss.records import (
     Predictions,
@@ -94,8 +95,8 @@ def read_evidence(results_dir: Path, experiment: str) -> Evidence:
     runs differ in a setting other than loss and seed.
     """
     runs = read_runs(results_dir, experiment)
-    table = build_table(runs, experiment)
-    losses = sorted({run.loss for run in runs}, key=order)
+    table = build_table(runs, experiment, planned(experiment))
+    losses = [row.loss for row in table.rows]
     evidence = Evidence(
         experiment,
         table,

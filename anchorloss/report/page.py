@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anchorloss.errors import RunError
 from anchorloss.files import write_atomically
-from anchorloss.report import sections_answers, sections_runs, sections_scores
+from anchorloss.report import sections_answers, sections_runs, sections_scores, statistics_text
 from anchorloss.report.colours import styles
 from anchorloss.report.evidence import Evidence, read_evidence
 from anchorloss.report.figure1 import figure1
@@ -91,12 +91,13 @@ _SECTIONS = (
 
 
 def write_report(results_dir: Path, experiment: str) -> Path:
-    """Read the records of an experiment and write `<results_dir>/<experiment>/report.html`.
+    """Read the records of an experiment and write `<results_dir>/<experiment>/report.html`, `statistics.md` beside it.
 
     Raises: UserError if there is nothing to report or the runs cannot stand in one table; RunError if the
     page cannot be written.
     """
-    page = build_page(read_evidence(results_dir, experiment))
+    evidence = read_evidence(results_dir, experiment)
+    page = build_page(evidence)
     path = results_dir / experiment / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,7 @@ def write_report(results_dir: Path, experiment: str) -> Path:
             f"{path.parent}: cannot be made: {error.strerror}; name another --results-dir"
         ) from error
     write_atomically(path, page.encode())
+    write_atomically(path.with_name("statistics.md"), statistics_text.to_markdown(evidence).encode())
     return path
 
 
