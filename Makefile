@@ -37,8 +37,8 @@ table1: $(INSTALLED) ## Table 1 (PROFILE=full or small): train what is missing, 
 merge: $(INSTALLED) ## bring run folders from other machines together: FROM=results-folder
 	$(RUN) scripts/merge_results.py $(FROM)
 
-status: $(INSTALLED) ## which runs of EXPERIMENT are done, running, failed, waiting
-	$(RUN) scripts/status.py --experiment $(EXPERIMENT)
+status: $(INSTALLED) ## which runs are done, running, failed, waiting: of EXPERIMENT (or PROFILE), or all
+	$(RUN) scripts/status.py $(if $(filter filefile,$(origin EXPERIMENT)$(origin PROFILE)),,--experiment $(EXPERIMENT))
 
 readme: $(INSTALLED) ## fill the tables of README.md from results/
 	$(RUN) scripts/render_readme.py
