@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from anchorloss.errors import UserError
 
@@ -17,6 +18,8 @@ def config_errors() -> Iterator[None]:
     """Turn what Hydra and OmegaConf raise for a wrong config into `UserError`, and Ctrl-C at start-up into status 130."""
     try:
         yield
+    except YAMLError as error:
+        raise UserError(" ".join(f"a config is not YAML: {error}".split())) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error)) from error
     except KeyboardInterrupt:

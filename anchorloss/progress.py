@@ -32,6 +32,8 @@ class Story:
     seconds: float = 0.0
     resumed: int = 0
     started: str = field(default_factory=now)
+    # What trained each stretch, as `provenance.stretch` says it, where it changed at a resume.
+    stretches: list[str] = field(default_factory=list)
 
 
 class Watch:

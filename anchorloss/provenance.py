@@ -33,6 +33,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 
+def stretch(device: str, compile: bool) -> str:
+    """What may change when a run is resumed elsewhere or later, in one line."""
+    known, dirty = commit()
+    made_with = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return (
+        f"commit {known[:10]}{' with local changes' * dirty}, {device}{', compiled' * compile}, {made_with}"
+    )
+
+
 def host() -> str:
     """The name of this machine."""
     return socket.gethostname()

@@ -73,6 +73,10 @@ class Provenance:
     finished: str
     duration_seconds: float
     resumed: int
+    # Whether the network was compiled, which rounds differently.
+    compile: bool = False
+    # Stretches before a resume that had another commit, device or versions, by number; null if there was none.
+    earlier: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)

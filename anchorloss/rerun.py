@@ -75,6 +75,7 @@ def _plan(folder: Path, record: records.Record, data_root: str, device: str) -> 
         data_root=data_root,
         logger=LoggerSettings("none"),
         threads=int(threads[1]) if threads else 0,
+        compile=record.provenance.compile,
     )
 
 

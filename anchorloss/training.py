@@ -22,7 +22,7 @@ from anchorloss.claims import Claim
 from anchorloss.dataset import Dataset
 from anchorloss.device import describe
 from anchorloss.engine import EpochTotals, Trainer, TrainingImages
-from anchorloss.errors import ClaimLostError
+from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.evaluation import Evaluation, EvaluationImages, evaluate
 from anchorloss.files import sha256, write_atomically
 from anchorloss.progress import Story, Watch, now
@@ -58,6 +58,9 @@ def train(
     """
     trainer = Trainer(settings, workplace.training, workplace.device, compile=workplace.compile)
     story = _resume(folder, settings, trainer)
+    stretch = provenance.stretch(describe(workplace.device), workplace.compile)
+    if story.stretches[-1:] != [stretch]:
+        story.stretches.append(stretch)
     steps, epochs = trainer.steps, settings.optim.epochs
     last: Evaluation | None = None
     totals: EpochTotals | None = None
@@ -119,6 +122,7 @@ def save(
         "seconds": seconds,
         "resumed": story.resumed,
         "started": story.started,
+        "stretches": story.stretches,
     }
     checkpoint.save(folder, settings.hash, state)
 
@@ -128,8 +132,21 @@ def _resume(folder: Path, settings: RunSettings, trainer: Trainer) -> Story:
     if state is None:
         trainer.start_epoch(0)
         return Story()
-    trainer.restore(state["trainer"], state["epoch"])
-    return Story(state["epoch"], state["history"], state["seconds"], state["resumed"] + 1, state["started"])
+    try:
+        trainer.restore(state["trainer"], state["epoch"])
+        return Story(
+            state["epoch"],
+            state["history"],
+            state["seconds"],
+            state["resumed"] + 1,
+            state["started"],
+            state.get("stretches", []),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        problem = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"{folder}: its checkpoint is whole but not of such a run ({problem}); move it away to start this run anew"
+        ) from error
 
 
 def _end_epoch(
@@ -215,6 +232,8 @@ def _conclude(
             finished=now(),
             duration_seconds=round(seconds, 3),
             resumed=story.resumed,
+            compile=workplace.compile,
+            earlier={str(number): text for number, text in enumerate(story.stretches[:-1], 1)} or None,
         ),
     )
     try:

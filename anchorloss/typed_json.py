@@ -1,4 +1,4 @@
-"""Strict reading of JSON into frozen dataclasses: nothing missing, unknown, mistyped, doubled or infinite."""
+"""Strict reading of JSON into frozen dataclasses: nothing missing without a default, unknown, mistyped or infinite."""
 
 from __future__ import annotations
 
@@ -73,13 +73,20 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 
 def _convert_object(kind: Any, value: dict[str, Any], where: str) -> Any:
     fields = _fields(kind)
+    optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
     for key in fields:
-        if key not in value:
+        if key not in value and key not in optional:
             raise ValueError(f"{_join(where, key)} is missing")
     for key in value:
         if key not in fields:
             raise ValueError(f"{_join(where, key)!a:.80} is not a key of this format")
-    return kind(**{key: _convert(content, value[key], _join(where, key)) for key, content in fields.items()})
+    return kind(
+        **{
+            key: _convert(content, value[key], _join(where, key))
+            for key, content in fields.items()
+            if key in value
+        }
+    )
 
 
 def _expect(kind: type, value: Any, where: str) -> Any:

@@ -68,7 +68,8 @@ EXAMPLE = (
   "files": {"history.csv": "sha256:…a", "predictions.npz": "sha256:…b"},
   "provenance": {"commit": "c", "dirty": false, "versions": {"python": "3.11"}, "device": "AMD EPYC",
                  "host": "h", "precision": "bf16", "started": "2026-11-23T05:28:00+00:00",
-                 "finished": "2026-11-23T05:29:00+00:00", "duration_seconds": 12.3, "resumed": 0}
+                 "finished": "2026-11-23T05:29:00+00:00", "duration_seconds": 12.3, "resumed": 0,
+                 "compile": false, "earlier": null}
 }""".replace("…a", "a" * 64)
     .replace("…b", "b" * 64)
     .replace("HASH", identity_hash({"seed": 0, "loss": {"gamma": 0.5}}))

@@ -76,6 +76,16 @@ def test_a_mistake_is_one_line_status_2_and_nothing_written(train, tmp_path, ove
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_config_that_is_not_yaml_is_one_line(train, tmp_path):
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "mine" / "loss" / "broken.yaml").write_text("name: a\n  gamma: [1\n")
+    result = train("--config-dir", str(tmp_path / "mine"), *SMALL, "loss=broken")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "broken.yaml" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_help_answers_at_once_and_imports_nothing_heavy():
     took = []
     for _ in range(3):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from anchorloss import checkpoint
+from anchorloss.errors import UserError
 from anchorloss.records import same_result
 from tests.in_process import files, finish, settings, start, workplace
 
@@ -43,6 +46,36 @@ def test_a_run_stopped_anywhere_and_resumed_gives_the_same_record(alone, tmp_pat
     assert resumed.provenance.resumed == len(stops)
     assert same_result(resumed, record)
     assert files(tmp_path, run) == expected
+
+
+def test_a_record_names_what_trained_the_stretches_before_a_resume(alone, tmp_path):
+    run, place, record, _ = alone
+    assert record.provenance.earlier is None
+    steps = start(run, place, tmp_path)
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    torch.set_num_threads(2)
+    try:
+        elsewhere = finish(start(run, place, tmp_path)).provenance
+    finally:
+        torch.set_num_threads(1)
+    assert "(2 threads)" in elsewhere.device
+    assert elsewhere.earlier is not None
+    assert "(1 thread)" in elsewhere.earlier["1"]
+
+
+def test_a_whole_checkpoint_of_something_else_is_refused_and_kept(alone, tmp_path):
+    """Its checksum is right, and its content no state of this run."""
+    run, place, *_ = alone
+    folder = tmp_path / "runs" / run.experiment / run.run
+    folder.mkdir(parents=True)
+    for content in ({"epoch": 1}, {"trainer": {"network": {}, "momentum": []}, "epoch": 0}):
+        checkpoint.save(folder, run.hash, content)
+        before = (folder / checkpoint.NEWEST).read_bytes()
+        with pytest.raises(UserError, match="move it away"):
+            finish(start(run, place, tmp_path))
+        assert (folder / checkpoint.NEWEST).read_bytes() == before
 
 
 def test_a_run_among_seven_others_gives_the_same_record(alone, tmp_path):
