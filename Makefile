@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PROFILE ?= full
 EXPERIMENT ?= $(if $(filter small,$(PROFILE)),table1_small,table1)
 ARGS ?=
-# Without an NVIDIA GPU, builds of torch and torchvision that go together and need none; with one, the newest.
+# Without an NVIDIA GPU, the versions of torch and torchvision that are tested; with one, the newest.
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 

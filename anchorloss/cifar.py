@@ -7,9 +7,10 @@ import hashlib
 import pickle
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from anchorloss.files import write_atomically
 REMEDY = "name the official folder or archive with data.root=…, or get it with `make data`"
 # The largest official file has 155 MB; an archive that claims more is not unpacked into memory.
 _MOST_BYTES = 1 << 28
+# Defined for torchvision, and gone if nobody kept them.
+_OPERATORS: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -211,10 +214,8 @@ def download(archive: Archive, root: Path) -> Path:
     """
     remedy = f"fetch {archive.url} yourself and name the file: data.root=FILE, or `make data FROM=FILE`"
     try:
-        from torchvision.datasets.utils import download_url
-    except (
-        Exception
-    ) as error:  # a torchvision built for another torch raises RuntimeError, OSError and others
+        download_url = _torchvision_download()
+    except Exception as error:  # a torchvision built for another torch raises many kinds
         raise UserError(
             f"data.root={root}: torchvision, which downloads, fails ({error}); {remedy}"
         ) from None
@@ -224,6 +225,21 @@ def download(archive: Archive, root: Path) -> Path:
         except Exception as error:  # urllib's, the system's and torchvision's own
             raise UserError(f"data.root={root}: the download failed ({error}); {remedy}") from None
         return install(Source(archive, staging), root)
+
+
+def _torchvision_download() -> Callable[..., None]:
+    """torchvision's `download_url`; beside a torch without CUDA torchvision imports only if two operators are there."""
+    try:
+        from torchvision.datasets.utils import download_url
+    except RuntimeError:
+        import torch
+
+        for name in ("nms", "qnms"):
+            _OPERATORS.append(torch.library.Library("torchvision", "FRAGMENT"))
+            _OPERATORS[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        from torchvision.datasets.utils import download_url
+    found: Callable[..., None] = download_url
+    return found
 
 
 def _move(staged: Path, folder: Path) -> None:

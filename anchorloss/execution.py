@@ -90,10 +90,11 @@ class _Sweep:
             elif record is not None:
                 _say_skipped(record)
                 continue
-            # Before anything is written: an archive that is missing or damaged leaves no folder behind.
-            self._workplaces.load(settings)
             self._waiting.append(settings)
         _announce(plan, len(self._waiting), self._device)
+        # Before anything is written: an archive that is missing or damaged leaves no folder behind.
+        for settings in self._waiting:
+            self._workplaces.load(settings)
         for settings in self._waiting:
             _plan_folder(settings, self.folder(settings))
             self._claims[settings.run] = Claim(self.folder(settings))
@@ -242,10 +243,24 @@ def _announce(plan: list[RunSettings], to_do: int, device: torch.device) -> None
         ]
         losses = ", ".join(dict.fromkeys(run.loss.name for run in runs))
         seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
+        swept = "".join(f" x {key} {', '.join(values)}" for key, values in _swept(runs).items())
         print(
-            f"{runs[0].experiment}: {len(runs)} runs = losses {losses} x seeds {seeds}; {model}, {data}, {epochs} epochs"
+            f"{runs[0].experiment}: {len(runs)} runs = losses {losses} x seeds {seeds}{swept}; "
+            f"{model}, {data}, {epochs} epochs"
         )
     print(f"{len(plan) - to_do} of {len(plan)} are done, {to_do} to do, on {describe(device)}", flush=True)
+
+
+def _swept(runs: list[RunSettings]) -> dict[str, list[str]]:
+    """The settings beside loss and seed that differ among the runs of one loss, each with its values."""
+    first: dict[str, RunSettings] = {}
+    values: dict[str, dict[str, None]] = {}
+    for run in runs:
+        base = first.setdefault(run.loss.name, run)
+        for key, pair in records.describe_difference(base.identity(), run.identity()).items():
+            if key != "seed":
+                values.setdefault(key, {}).update(dict.fromkeys(pair))
+    return {key: list(of_key) for key, of_key in values.items()}
 
 
 def _failed(record: records.Record | None) -> bool:

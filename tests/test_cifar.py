@@ -242,16 +242,9 @@ def test_install_into_something_that_is_no_folder(tmp_path):
     assert files_under(tmp_path) == before
 
 
-# A torchvision built for another torch lacks two operators that it registers at import; see shared/stack.md.
 DOWNLOAD = """
-import json, sys, torch
+import json, sys
 from pathlib import Path
-try:
-    import torchvision
-except Exception:
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 from anchorloss import cifar
 from anchorloss.errors import one_line_errors
 with one_line_errors():
