@@ -131,7 +131,7 @@ def check_killed(folder: Path, kills: int, seed: int, epochs: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_killed_ten_times_gives_the_same_records(tmp_path):
-    check_killed(tmp_path, kills=10, seed=0, epochs=30)
+    check_killed(tmp_path, kills=10, seed=0, epochs=40)
 
 
 def test_sigint_saves_says_how_to_go_on_and_exits_130(tmp_path):
@@ -162,4 +162,4 @@ def test_the_processes_launcher_shares_a_sweep_out(undisturbed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_killed_a_hundred_times_gives_the_same_records(tmp_path):
-    check_killed(tmp_path, kills=100, seed=1, epochs=200)
+    check_killed(tmp_path, kills=100, seed=1, epochs=400)
