@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ class Ablation:
     protocol: str
     stamp: str
     arms: Mapping[str, Mapping[int, float]]
+    table_arguments: str
     provenance: str
 
 
@@ -53,7 +53,7 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
                 f"{record.run}: differs from {base[0].run} in {named}; move it to an experiment of its own"
             )
     arms: dict[str, dict[int, float]] = {BASE: {}}
-    for record in [*base, *sorted(ours, key=_arguments)]:
+    for record in [*base, *sorted(ours, key=lambda record: (_arm(base[0], record), record.seed))]:
         if record.top1 is not None:
             arms.setdefault(_arm(base[0], record), {})[record.seed] = record.top1
     # Every arm is seen at the same seeds.
@@ -68,6 +68,7 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
         f"percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
         stamp,
         arms,
+        ", ".join(f"{key} {base[0].identity['loss'].get(key)}" for key in ("gamma", "slack")),
         made_from([*ours, *(record for record in base if record.seed in seeds)]),
     )
 
@@ -78,7 +79,7 @@ def to_markdown(ablation: Ablation) -> str:
     lines = [
         f"# {ablation.loss} with other arguments: experiments {' and '.join(ablation.experiments)}",
         "",
-        ablation.protocol,
+        f"{ablation.protocol} In the table: {ablation.table_arguments}.",
         "",
         "| arm | n | Top-1 | against the first row |",
         "|---|---|---|---|",
@@ -108,7 +109,7 @@ def draw(ablation: Ablation) -> bytes:
         axes.set_yticks(range(len(ablation.arms)), list(ablation.arms))
         axes.set_ylim(len(ablation.arms) - 0.5, -0.5)
         axes.set_xlabel("Top-1 in percent; a dot a seed, the mean with its 95 % interval below")
-        axes.set_title(ablation.loss, loc="left")
+        axes.set_title(f"{ablation.loss} (in the table {ablation.table_arguments})", loc="left", fontsize=10)
     return drawn.svg
 
 
@@ -121,7 +122,3 @@ def _arm(base: Record, record: Record) -> str:
     """What differs from the base in words: `gamma 0.25`, `slack 0.05, gamma 1`."""
     difference = describe_difference(base.identity["loss"], record.identity["loss"])
     return ", ".join(f"{key} {now}" for key, (_, now) in difference.items()) or BASE
-
-
-def _arguments(record: Record) -> tuple[str, int]:
-    return json.dumps(record.identity["loss"], sort_keys=True), record.seed
