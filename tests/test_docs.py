@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from anchorloss import sweep
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,3 +108,31 @@ def test_blocks_that_are_not_run_say_why():
         for block in blocks(page):
             if "not run" in block.note:
                 assert re.fullmatch(r"not run in tests: .{5,}", block.note), f"{page.name}: {block.note}"
+
+
+def trainings_not_run(page: Path) -> list[list[str]]:
+    """The arguments of each `python train.py` of a page that is too long to run here."""
+    texts = [block.text for block in blocks(page) if block.language == "sh" and "not run" in block.note]
+    lines = [line.partition(" #")[0] for text in texts for line in text.replace("\\\n", " ").splitlines()]
+    found = [shlex.split(line.partition("&&")[0]) for line in lines]
+    return [words[2:] for words in found if words[:2] == ["python", "train.py"]]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if trainings_not_run(page)], ids=lambda page: page.name
+)
+def test_a_training_that_is_not_run_is_one_that_would(page):
+    """It composes and is checked as a sweep's plan is, with the first choice of what it sweeps over."""
+    sweep.register_schema()
+    for arguments in trainings_not_run(page):
+        words = [word for word in arguments if not word.startswith(("-", "hydra"))]
+        overrides = OverridesParser.create().parse_overrides(words)
+        chosen = [
+            f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+            if override.is_sweep_override()
+            else override.input_line
+            for override in overrides
+        ]
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            runs, _ = sweep.plan([compose("config", chosen)])
+        assert runs, arguments
