@@ -34,7 +34,7 @@ FULL_PROTOCOL: dict[str, Any] = {
         "schedule": "step",
         "decay_at": [0.8, 0.9],
         "decay_factor": 10.0,
-        "lr_warmup_epochs": 0.0,
+        "lr_warmup_epochs": 1.0,
         "softmax_warmup_epochs": 0,
     },
 }

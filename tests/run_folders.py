@@ -44,6 +44,7 @@ def make_settings(
 ) -> RunSettings:
     """The settings of one run; further keywords go to `optim`."""
     sizes = {"training_images": 2000, "test_images": 1000} if data == "synthetic" else {}
+    optim.setdefault("lr_warmup_epochs", 1.0)  # as experiment=table1 has it
     anchor = {"anchor": ANCHORS[loss], "gamma": gamma, "slack": 0.0} if loss in ANCHORS else {}
     return RunSettings(
         experiment=experiment,
