@@ -38,7 +38,7 @@ def test_an_epoch_equals_the_textbook_loop():
         trainer.train_step()
 
     torch.manual_seed(7)
-    network = models.build("resnet8", 100)
+    network = models.build("resnet8", 100, prior_bias=True)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=1e-4
     )
