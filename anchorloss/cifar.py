@@ -234,9 +234,10 @@ def _torchvision_download() -> Callable[..., None]:
     except RuntimeError:
         import torch
 
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        _OPERATORS.append(library)
         for name in ("nms", "qnms"):
-            _OPERATORS.append(torch.library.Library("torchvision", "FRAGMENT"))
-            _OPERATORS[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         from torchvision.datasets.utils import download_url
     found: Callable[..., None] = download_url
     return found

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorloss.errors import UserError
 from anchorloss.pictures import COLOURS, picture
-from anchorloss.records import HISTORY, Run, read_history, read_runs, verify_files
+from anchorloss.records import HISTORY, Record, Run, read_ended, read_history, verify_files
 from anchorloss.table import failure_text, made_from, order, require_one_protocol, stamps
 
 if TYPE_CHECKING:
@@ -42,15 +41,12 @@ def read_curves(results_dir: Path, experiment: str) -> Curves:
     """Raises: UserError if no run of the experiment has ended, if two differ in more than loss and seed, or if a
     history is damaged or not its record's.
     """
-    ended = [run for run in read_runs(results_dir, experiment) if run.record is not None]
-    ended.sort(key=lambda run: (order(run.loss), run.seed))
-    records = [run.record for run in ended if run.record is not None]
-    if not records:
-        raise UserError(
-            f"experiment={experiment}: no run has ended; run python train.py experiment={experiment}"
-        )
+    ended = sorted(read_ended(results_dir, experiment), key=lambda end: (order(end[0].loss), end[0].seed))
+    records = [record for _, record in ended]
     require_one_protocol(records)
-    histories = {_name(run): history for run in ended if (history := _history(run)) is not None}
+    histories = {
+        _name(run): history for run, record in ended if (history := _history(run, record)) is not None
+    }
     first = records[0]
     data = first.data
     return Curves(
@@ -60,7 +56,7 @@ def read_curves(results_dir: Path, experiment: str) -> Curves:
         f"training, the others on the {data.evaluation_images:,} {first.evaluated_on} images after the epoch; the losses "
         "are a sample's mean, on the same images.",
         histories,
-        tuple(f"failed: {_name(run)}{failure_text(run)}" for run in ended if run.state == "failed"),
+        tuple(f"failed: {_name(run)}{failure_text(run)}" for run, _ in ended if run.state == "failed"),
         made_from(records),
     )
 
@@ -102,12 +98,11 @@ def draw(curves: Curves) -> bytes:
     return drawn.svg
 
 
-def _history(run: Run) -> pd.DataFrame | None:
+def _history(run: Run, record: Record) -> pd.DataFrame | None:
     """A run that failed in its first epoch has none."""
-    assert run.record is not None
-    if HISTORY not in run.record.files:
+    if HISTORY not in record.files:
         return None
-    verify_files(run.folder, run.record)
+    verify_files(run.folder, record)
     return read_history(run.folder)
 
 

@@ -40,6 +40,12 @@ def computes_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16")
 
 
+def choose_convolutions(*, deterministic: bool = False) -> None:
+    """Let cuDNN try which is fastest, unless all must be deterministic; and fp32 means fp32, not NVIDIA's TF32."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def describe(device: torch.device) -> str:
     """The device in words, for a record's provenance."""
     if device.type == "cuda":

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from anchorloss import provenance, records
 from anchorloss.claims import Claim
-from anchorloss.device import describe, resolve_device
+from anchorloss.device import choose_convolutions, describe, resolve_device
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.files import remove_temporary_files, write_once
 from anchorloss.settings import Execution, RunSettings
@@ -228,9 +228,7 @@ def prepare_torch(execution: Execution, device: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory before writing it; clearing it costs a twentieth of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not execution.deterministic
-    # fp32 means fp32: by default torch lets NVIDIA's convolutions round it to TF32.
-    torch.backends.cudnn.allow_tf32 = False
+    choose_convolutions(deterministic=execution.deterministic)
 
 
 def _announce(plan: list[RunSettings], to_do: int, device: torch.device) -> None:
@@ -252,14 +250,11 @@ def _announce(plan: list[RunSettings], to_do: int, device: torch.device) -> None
 
 
 def _swept(runs: list[RunSettings]) -> dict[str, list[str]]:
-    """The settings beside loss and seed that differ among the runs of one loss, each with its values."""
-    first: dict[str, RunSettings] = {}
+    """The settings beside loss and seed in which the runs differ, each with its values."""
     values: dict[str, dict[str, None]] = {}
-    for run in runs:
-        base = first.setdefault(run.loss.name, run)
-        for key, pair in records.describe_difference(base.identity(), run.identity()).items():
-            if key != "seed":
-                values.setdefault(key, {}).update(dict.fromkeys(pair))
+    for *_, difference in records.differences([(run.loss.name, run.identity()) for run in runs]):
+        for key, pair in difference.items():
+            values.setdefault(key, {}).update(dict.fromkeys(pair))
     return {key: list(of_key) for key, of_key in values.items()}
 
 

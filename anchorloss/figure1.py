@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import torch
 from torch import Tensor
 
 from anchorloss.loss import anchor_loss
+from anchorloss.pictures import look, to_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,16 +105,7 @@ def render(file_format: str) -> bytes:
     """The whole figure as `svg` or `png`; the same bytes every time with the same matplotlib."""
     from matplotlib.figure import Figure
 
-    look: Any = {
-        "svg.hashsalt": "anchorloss",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "font.size": 10,
-    }
-    undated = {"Date": None} if file_format == "svg" else {"Software": None}
-    content = io.BytesIO()
-    with mpl.rc_context({**mpl.rcParamsDefault, **look}):
+    with look():
         figure = Figure(figsize=(9.0, 3.7), layout="constrained")
         draw(figure)
-        figure.savefig(content, format=file_format, dpi=160, metadata=undated)
-    return content.getvalue()
+        return to_bytes(figure, file_format)

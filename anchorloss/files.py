@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from anchorloss.errors import RunError
@@ -34,6 +34,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     with _written_beside(path, data) as temporary, _one_line(path, len(data)):
         temporary.replace(path)
         _sync_folder(path.parent)
+
+
+def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Make `folder` if need be and write each file of it, by name, as `write_atomically` does.
+
+    Raises: RunError if the folder cannot be made or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}; name another --results-dir") from error
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
 
 
 def write_once(path: Path, data: bytes) -> None:

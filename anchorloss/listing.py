@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anchorloss.errors import UserError
-from anchorloss.records import Record, describe_difference, read_runs
+from anchorloss.provenance import short_commit
+from anchorloss.records import Record, describe_difference, differences, read_ended
 from anchorloss.table import made_from, order
 
 
@@ -14,12 +14,9 @@ def list_runs(results_dir: Path, experiment: str) -> str:
 
     Raises: UserError if no run of the experiment has ended, or one is damaged.
     """
-    records = [run.record for run in read_runs(results_dir, experiment) if run.record is not None]
-    if not records:
-        raise UserError(
-            f"experiment={experiment}: no run has ended; run python train.py experiment={experiment}"
-        )
-    keys = _differing(records)
+    records = [record for _, record in read_ended(results_dir, experiment)]
+    differing = differences([(record.loss, record.identity) for record in records])
+    keys = sorted({key for *_, difference in differing for key in difference})
     records.sort(key=lambda record: (order(record.loss), record.provenance.started, record.seed))
     data = records[0].data
     sets = ", ".join(sorted({record.evaluated_on for record in records}))
@@ -37,17 +34,6 @@ def list_runs(results_dir: Path, experiment: str) -> str:
     return "\n".join([*lines, "", made_from(records), ""])
 
 
-def _differing(records: list[Record]) -> list[str]:
-    """The settings, loss and seed aside, that are not the same in all runs that have them."""
-    first: dict[str, Record] = {}
-    keys: set[str] = set()
-    for record in records:
-        for other, within_loss in ((records[0], False), (first.setdefault(record.loss, record), True)):
-            difference = describe_difference(other.identity, record.identity)
-            keys |= {key for key in difference if within_loss or not key.startswith("loss.")}
-    return sorted(keys - {"seed"})
-
-
 def _cells(record: Record, keys: list[str]) -> list[str]:
     settings = {key: value for key, (_, value) in describe_difference({}, record.identity).items()}
     made = record.provenance
@@ -59,5 +45,5 @@ def _cells(record: Record, keys: list[str]) -> list[str]:
         str(record.seed),
         *scores,
         *times,
-        made.commit[:10],
+        short_commit(made.commit, made.dirty),
     ]

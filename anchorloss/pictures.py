@@ -1,4 +1,4 @@
-"""A matplotlib figure of its own in a file: stamped with what it shows, the same bytes every time."""
+"""A matplotlib figure of its own in a file: the same look, and the same bytes every time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Colours that stay apart in print and for most colour-blind readers (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -23,18 +24,32 @@ class Picture:
 
 
 @contextmanager
+def look() -> Iterator[None]:
+    """Matplotlib's defaults, whatever the user's own are, without a frame's upper and right side."""
+    import matplotlib as mpl
+
+    own: Any = {"svg.hashsalt": "anchorloss", "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context({**mpl.rcParamsDefault, **own}):
+        yield
+
+
+def to_bytes(figure: Figure, file_format: str = "svg") -> bytes:
+    """The figure as `svg` or `png`, undated; call it inside `look`."""
+    undated = {"Date": None} if file_format == "svg" else {"Software": None}
+    content = io.BytesIO()
+    figure.savefig(content, format=file_format, dpi=160, metadata=undated)
+    return content.getvalue()
+
+
+@contextmanager
 def picture(width: float, height: float, stamp: str) -> Iterator[Picture]:
     """One set of axes, `width` x `height` inches, with `stamp` as its headline."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    look: Any = {"svg.hashsalt": "anchorloss", "axes.spines.top": False, "axes.spines.right": False}
     drawn = Picture()
-    with mpl.rc_context({**mpl.rcParamsDefault, **look}):
+    with look():
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(stamp, x=0.01, ha="left", fontsize=9, fontweight="bold")
         drawn.axes = figure.add_subplot()
         yield drawn
-        content = io.BytesIO()
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    drawn.svg = content.getvalue()
+        drawn.svg = to_bytes(figure)

@@ -35,11 +35,13 @@ def versions() -> dict[str, str]:
 
 def stretch(device: str, compile: bool) -> str:
     """What may change when a run is resumed elsewhere or later, in one line."""
-    known, dirty = commit()
     made_with = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return (
-        f"commit {known[:10]}{' with local changes' * dirty}, {device}{', compiled' * compile}, {made_with}"
-    )
+    return f"commit {short_commit(*commit())}, {device}{', compiled' * compile}, {made_with}"
+
+
+def short_commit(commit: str, dirty: bool) -> str:
+    """A commit as people read it."""
+    return f"{commit[:10]}{' with local changes' * dirty}"
 
 
 def host() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,26 @@ def describe_difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple
         key: (flat_a.get(key, "absent"), flat_b.get(key, "absent")) for key in sorted({*flat_a, *flat_b})
     }
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
+
+
+def differences(
+    runs: Sequence[tuple[str, dict[str, Any]]],
+) -> Iterator[tuple[int, int, dict[str, tuple[str, str]]]]:
+    """Which of these runs, (loss, settings), differ in more than the seed, and in what: two places and the difference.
+
+    Each is held against the first of all and the first of its loss; `loss.*` counts between runs of one loss alone.
+    """
+    of_loss: dict[str, int] = {}
+    for place, (loss, settings) in enumerate(runs):
+        for first in dict.fromkeys((0, of_loss.setdefault(loss, place))):
+            other_loss, others = runs[first]
+            difference = {
+                key: values
+                for key, values in describe_difference(others, settings).items()
+                if key != "seed" and (loss == other_loss or not key.startswith("loss."))
+            }
+            if difference:
+                yield first, place, difference
 
 
 def damaged(path: Path | str, problem: object) -> UserError:

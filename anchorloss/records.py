@@ -27,6 +27,7 @@ from anchorloss.record_format import (
     Record,
     damaged,
     describe_difference,
+    differences,
     same_result,
 )
 
@@ -51,7 +52,9 @@ __all__ = [
     "Run",
     "claim_is_live",
     "describe_difference",
+    "differences",
     "read_config",
+    "read_ended",
     "read_history",
     "read_predictions",
     "read_progress",
@@ -237,6 +240,19 @@ def read_runs(results_dir: Path, experiment: str) -> list[Run]:
         if run.record is not None and run.record.experiment != experiment:
             raise damaged(run.folder / RECORD, f"is a record of the experiment {run.record.experiment}")
     return sorted(runs, key=lambda run: (run.loss, run.seed, run.name))
+
+
+def read_ended(results_dir: Path, experiment: str) -> list[tuple[Run, Record]]:
+    """The runs of an experiment that have ended, finished or failed, as `read_runs` has them.
+
+    Raises: UserError as `read_runs`, and if there is none.
+    """
+    ended = [(run, run.record) for run in read_runs(results_dir, experiment) if run.record is not None]
+    if not ended:
+        raise UserError(
+            f"experiment={experiment}: no run has ended; run python train.py experiment={experiment}"
+        )
+    return ended
 
 
 def read_run(folder: Path) -> Run:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from anchorloss.errors import UserError
 from anchorloss.protocol import FULL, FULL_PROTOCOL, Plan, departures
+from anchorloss.provenance import short_commit
 from anchorloss.published import Published, read_published
-from anchorloss.records import Record, Run, describe_difference
+from anchorloss.records import Record, Run, differences
 from anchorloss.statistics import Summary, summarise
 
 PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
@@ -104,18 +105,9 @@ def require_one_protocol(records: Iterable[Record]) -> None:
 
     Two records of one loss may differ in the seed alone; then they do, because one identity has one folder.
     """
-    reference: Record | None = None
-    of_loss: dict[str, Record] = {}
-    for record in records:
-        reference = reference or record
-        for other, within_loss in ((reference, False), (of_loss.setdefault(record.loss, record), True)):
-            difference = {
-                key: values
-                for key, values in describe_difference(_settings(other), _settings(record)).items()
-                if key != "seed" and (within_loss or key.split(".")[0] != "loss")
-            }
-            if difference:
-                raise UserError(_refusal(difference, other, record))
+    records = list(records)
+    for first, second, difference in differences([(record.loss, _settings(record)) for record in records]):
+        raise UserError(_refusal(difference, records[first], records[second]))
 
 
 def order(loss: str) -> tuple[int, str]:
@@ -149,10 +141,8 @@ def stamps(records: Sequence[Record]) -> tuple[str, ...]:
         said.append("SYNTHETIC data" if first.data.label == "SYNTHETIC" else f"{first.data.label} data")
     other = sorted({departure for record in records for departure in departures(record)})
     if other or first.experiment != FULL:
-        of_its_kind = (
-            first.model != FULL_PROTOCOL["model"]["name"] or first.epochs != FULL_PROTOCOL["optim"]["epochs"]
-        )
-        named = f"{first.model}, {first.epochs} epochs" if of_its_kind or not other else ", ".join(other)
+        coarse = any(departure.startswith(("model.name ", "optim.epochs ")) for departure in other)
+        named = f"{first.model}, {first.epochs} epochs" if coarse or not other else ", ".join(other)
         said.append(f"NOT THE FULL PROTOCOL ({named})")
     if first.evaluated_on != "test":
         said.append("evaluated on held-out VALIDATION images")
@@ -257,6 +247,6 @@ def failure_text(run: Run) -> str:
 def made_from(records: Iterable[Record]) -> str:
     """How many records, of which commits, on which devices: the line below every table."""
     made = [record.provenance for record in records]
-    commits = sorted({f"{one.commit[:10]}{' with local changes' * one.dirty}" for one in made})
+    commits = sorted({short_commit(one.commit, one.dirty) for one in made})
     devices = sorted({one.device for one in made})
     return f"Made from {len(made)} records; commit {', '.join(commits)}; on {', '.join(devices)}."

@@ -7,8 +7,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from anchorloss.errors import RunError
-from anchorloss.files import write_atomically
+from anchorloss.files import write_results
 from anchorloss.protocol import planned
 from anchorloss.records import read_runs
 from anchorloss.statistics import Summary
@@ -22,13 +21,10 @@ def make_table(results_dir: Path, experiment: str) -> Table:
     written.
     """
     table = build_table(read_runs(results_dir, experiment), experiment, planned(experiment))
-    folder = results_dir / experiment
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}; name another --results-dir") from error
-    for suffix, text in (("md", to_markdown(table)), ("tex", to_latex(table)), ("csv", to_csv(table))):
-        write_atomically(folder / f"table1.{suffix}", text.encode())
+    texts = {"md": to_markdown(table), "tex": to_latex(table), "csv": to_csv(table)}
+    write_results(
+        results_dir / experiment, {f"table1.{suffix}": text.encode() for suffix, text in texts.items()}
+    )
     return table
 
 

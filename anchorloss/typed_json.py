@@ -80,13 +80,7 @@ def _convert_object(kind: Any, value: dict[str, Any], where: str) -> Any:
     for key in value:
         if key not in fields:
             raise ValueError(f"{_join(where, key)!a:.80} is not a key of this format")
-    return kind(
-        **{
-            key: _convert(content, value[key], _join(where, key))
-            for key, content in fields.items()
-            if key in value
-        }
-    )
+    return kind(**{key: _convert(fields[key], item, _join(where, key)) for key, item in value.items()})
 
 
 def _expect(kind: type, value: Any, where: str) -> Any:

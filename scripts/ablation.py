@@ -16,14 +16,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line_errors():
         from anchorloss.ablation import draw, read_ablation, to_markdown
-        from anchorloss.files import write_atomically
+        from anchorloss.files import write_results
 
         ablation = read_ablation(arguments.results_dir, arguments.experiment, arguments.beside)
-        folder = arguments.results_dir / arguments.experiment
-        folder.mkdir(parents=True, exist_ok=True)
         text = to_markdown(ablation)
-        write_atomically(folder / "ablation.md", text.encode())
-        write_atomically(folder / "ablation.svg", draw(ablation))
+        contents = {"ablation.md": text.encode(), "ablation.svg": draw(ablation)}
+        write_results(arguments.results_dir / arguments.experiment, contents)
         print(text, end="")
 
 

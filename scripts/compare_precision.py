@@ -15,13 +15,11 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.files import write_atomically
+        from anchorloss.files import write_results
         from anchorloss.precision import compare_precisions
 
         text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
-        folder = arguments.results_dir / arguments.experiment
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "precision.md", text.encode())
+        write_results(arguments.results_dir / arguments.experiment, {"precision.md": text.encode()})
         print(text, end="")
 
 

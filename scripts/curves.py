@@ -15,14 +15,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_line_errors():
         from anchorloss.curves import draw, read_curves, to_markdown
-        from anchorloss.files import write_atomically
+        from anchorloss.files import write_results
 
         curves = read_curves(arguments.results_dir, arguments.experiment)
-        folder = arguments.results_dir / arguments.experiment
-        folder.mkdir(parents=True, exist_ok=True)
         text = to_markdown(curves)
-        write_atomically(folder / "curves.md", text.encode())
-        write_atomically(folder / "curves.svg", draw(curves))
+        contents = {"curves.md": text.encode(), "curves.svg": draw(curves)}
+        write_results(arguments.results_dir / arguments.experiment, contents)
         print(text, end="")
 
 

@@ -14,13 +14,11 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.files import write_atomically
+        from anchorloss.files import write_results
         from anchorloss.listing import list_runs
 
         text = list_runs(arguments.results_dir, arguments.experiment)
-        folder = arguments.results_dir / arguments.experiment
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "runs.md", text.encode())
+        write_results(arguments.results_dir / arguments.experiment, {"runs.md": text.encode()})
         print(text, end="")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from anchorloss import dataset, sweep
 from anchorloss.claims import Claim
@@ -18,12 +19,16 @@ from anchorloss.training import Workplace, train
 from tests.conftest import ROOT, SMALL
 
 
-def settings(*overrides: str) -> list[RunSettings]:
-    """The runs of the small config with these overrides."""
+def composed(*overrides: str) -> DictConfig:
+    """The config as `train.py` composes it from these overrides."""
     sweep.register_schema()
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("config", [*SMALL, *overrides])
-    return parse(config)[0]
+        return compose("config", list(overrides))
+
+
+def settings(*overrides: str) -> list[RunSettings]:
+    """The runs of the small config with these overrides."""
+    return parse(composed(*SMALL, *overrides))[0]
 
 
 def workplace(run: RunSettings) -> Workplace:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from anchorloss import sweep
 from tests.conftest import ROOT
+from tests.in_process import composed
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
@@ -123,7 +123,6 @@ def trainings_not_run(page: Path) -> list[list[str]]:
 )
 def test_a_training_that_is_not_run_is_one_that_would(page):
     """It composes and is checked as a sweep's plan is, with the first choice of what it sweeps over."""
-    sweep.register_schema()
     for arguments in trainings_not_run(page):
         words = [word for word in arguments if not word.startswith(("-", "hydra"))]
         overrides = OverridesParser.create().parse_overrides(words)
@@ -133,6 +132,5 @@ def test_a_training_that_is_not_run_is_one_that_would(page):
             else override.input_line
             for override in overrides
         ]
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            runs, _ = sweep.plan([compose("config", chosen)])
+        runs, _ = sweep.plan([composed(*chosen)])
         assert runs, arguments

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from anchorloss import sweep
 from anchorloss.parsing import parse
 from anchorloss.protocol import FULL, FULL_PROTOCOL, departures, planned
 from anchorloss.records import read_runs
 from anchorloss.report.page import write_report
 from anchorloss.table import build_table, stamps
 from anchorloss.table_text import make_table, to_markdown
-from tests.conftest import ROOT
+from tests.in_process import composed
 from tests.run_folders import finish_run, make_record, make_settings
 
 
 def test_the_full_protocol_is_that_of_its_config():
-    sweep.register_schema()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("config", ["experiment=table1", "seeds=[0]", "loss=anchor_bg"])
-    ((run,), _) = parse(config)
+    ((run,), _) = parse(composed("experiment=table1", "seeds=[0]", "loss=anchor_bg"))
     identity = run.identity()
     del identity["optim"]["evaluate_every"]
     assert {key: identity[key] for key in FULL_PROTOCOL} == FULL_PROTOCOL

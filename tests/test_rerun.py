@@ -78,7 +78,7 @@ def test_the_first_epoch_of_a_recorded_real_run_comes_out_again():
     ]
     processor = describe(resolve_device("cpu")).partition(" (")[0]
     here = [folder for folder, device in found if device.partition(" (")[0] == processor]
-    differences = rerun((here or [found[0][0]])[0], root, first_epoch=True, device="cpu").differences
+    differences = rerun(here[0] if here else found[0][0], root, first_epoch=True, device="cpu").differences
     if here:
         assert differences == {}
     for key in ("train_loss", "train_top1"):

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
 from anchorloss import records, sweep
 from tests.conftest import ROOT, SMALL, command
+from tests.in_process import composed
 
 WANDB = Path(sys.executable).parent / "wandb"
 OVERRIDES = [*SMALL, "logger=wandb", "seeds=[0,1]"]
@@ -383,13 +383,11 @@ def sweep_commands() -> list[list[str]]:
 
 
 def test_wandbs_sweep_gives_one_run_a_command_each_its_own_and_none_on_the_test_set():
-    sweep.register_schema()
     commands = sweep_commands()
     runs = []
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        for overrides in commands:
-            (only,), _ = sweep.plan([compose("config", overrides)])
-            runs.append(only)
+    for overrides in commands:
+        (only,), _ = sweep.plan([composed(*overrides)])
+        runs.append(only)
     assert len({each.run for each in runs}) == len(commands)
     assert {each.data.evaluate_on for each in runs} == {"validation"}
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anchorloss import augmentation
 from anchorloss.benchmark.textbook import TextbookImages, TextbookLoop, textbook_loss
+from anchorloss.device import choose_convolutions
 from anchorloss.engine import Trainer, TrainingImages
 from anchorloss.loss import anchor_loss
 from anchorloss.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
@@ -159,9 +160,7 @@ def build_loop(variant: Variant) -> TextbookLoop | OurLoop:
     device = torch.device(variant.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # As `execution.prepare_torch` does for a sweep.
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
+    choose_convolutions()
     torch.manual_seed(0)
     if variant.trainer:
         return OurLoop(variant, device)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anchorloss.errors import RunError
-from anchorloss.files import write_atomically
+from anchorloss.files import write_results
 from anchorloss.report import sections_answers, sections_runs, sections_scores, statistics_text
 from anchorloss.report.colours import styles
 from anchorloss.report.evidence import Evidence, read_evidence
@@ -97,17 +96,10 @@ def write_report(results_dir: Path, experiment: str) -> Path:
     page cannot be written.
     """
     evidence = read_evidence(results_dir, experiment)
-    page = build_page(evidence)
-    path = results_dir / experiment / "report.html"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{path.parent}: cannot be made: {error.strerror}; name another --results-dir"
-        ) from error
-    write_atomically(path, page.encode())
-    write_atomically(path.with_name("statistics.md"), statistics_text.to_markdown(evidence).encode())
-    return path
+    texts = {"report.html": build_page(evidence), "statistics.md": statistics_text.to_markdown(evidence)}
+    folder = results_dir / experiment
+    write_results(folder, {name: text.encode() for name, text in texts.items()})
+    return folder / "report.html"
 
 
 def build_page(evidence: Evidence) -> str:
