@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -47,14 +48,30 @@ def choose_convolutions(*, deterministic: bool = False) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for a record's provenance."""
+    """The device in words, for a record's provenance.
+
+    Virtual machines call very different processors "AMD EPYC", so an x86 processor without AVX-512, whose kernels and
+    bfloat16 are others, says so: "AMD EPYC (1 thread, AVX2)".
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
     processor = _cpu_field("model name") or platform.processor() or platform.machine()
-    return (
-        f"{processor} ({threads} thread{'s' if threads != 1 else ''})" if device.type == "cpu" else processor
-    )
+    if device.type != "cpu":
+        return processor
+    threads = torch.get_num_threads()
+    capability = torch.backends.cpu.get_cpu_capability()
+    kernels = f", {capability}" if capability in ("AVX2", "DEFAULT") else ""
+    return f"{processor} ({threads} thread{'s' if threads != 1 else ''}{kernels})"
+
+
+def processor_kind(description: str) -> str:
+    """What `describe` said without the number of threads: "AMD EPYC (AVX2)" of "AMD EPYC (1 thread, AVX2)".
+
+    Equal kinds round alike, unless the threads of a run differ.
+    """
+    processor, _, details = description.partition(" (")
+    kernels = re.sub(r"\d+ threads?(, )?", "", details.removesuffix(")"))
+    return f"{processor} ({kernels})" if kernels else processor
 
 
 def _cpu_has(*features: str) -> bool:

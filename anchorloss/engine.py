@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import models
-from anchorloss import augmentation, loss_functions
+from anchorloss import augmentation, emulated_bf16, loss_functions
 from anchorloss.dataset import Dataset
 from anchorloss.settings import OptimSettings, RunSettings
 
@@ -224,10 +225,16 @@ class Trainer:
                 self._totals[name].copy_(value)
         self.start_epoch(epoch, state["step_in_epoch"])
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """bf16 where the run asks for it; the cache of cast weights would not survive a graph's replay."""
         enabled = self.settings.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+        context = ExitStack()
+        context.enter_context(
+            torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+        )
+        if enabled and emulated_bf16.is_needed(self.device):
+            context.enter_context(emulated_bf16.EmulatedBf16())
+        return context
 
     @property
     def current_learning_rate(self) -> float:

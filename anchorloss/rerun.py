@@ -68,7 +68,7 @@ def _plan(folder: Path, record: records.Record, data_root: str, device: str) -> 
         raise UserError(
             f"{folder}: its settings name the run {settings.run} here; check out its commit {record.provenance.commit}"
         )
-    threads = re.search(r"\((\d+) threads?\)", record.provenance.device)
+    threads = re.search(r"\((\d+) threads?\b", record.provenance.device)
     return settings, dataclasses.replace(
         execution,
         device=device,

@@ -1,0 +1,47 @@
+"""bfloat16 convolutions and matrix products on a processor without instructions for them.
+
+There, torch falls back to a reference convolution that is many times slower than float32. A native kernel multiplies
+bfloat16 inputs, adds up in float32, and rounds the sum to bfloat16. The same is done here with float32 kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_OPERATORS = (torch.conv2d, torch.nn.functional.linear)
+
+
+def is_needed(device: torch.device) -> bool:
+    """Whether torch has no bfloat16 kernels for this device and would use its reference implementation."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class EmulatedBf16(TorchFunctionMode):
+    """While active, `conv2d` and `linear` compute on the CPU as autocast to bfloat16 would, on float32 kernels.
+
+    Gradients are rounded to bfloat16 in the same places: where a gradient leaves an operator.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func not in _OPERATORS:
+            return func(*args, **(kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            result = func(
+                *map(_rounded, args), **{key: _rounded(value) for key, value in (kwargs or {}).items()}
+            )
+        return result.to(torch.bfloat16)
+
+
+def _rounded(argument: Any) -> Any:
+    return argument.to(torch.bfloat16).float() if isinstance(argument, Tensor) else argument
