@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, flag_override
 
-from anchorloss.sweep import plan, train_all
+from anchorloss.sweep.plan import plan, train_all
 
 
 class CheckedSweeper(BasicSweeper):

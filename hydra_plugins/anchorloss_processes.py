@@ -12,8 +12,8 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
-from anchorloss.cluster import ClusterLauncher, Job
 from anchorloss.errors import one_line_errors
+from anchorloss.sweep.cluster import ClusterLauncher, Job
 
 
 class ProcessesLauncher(ClusterLauncher):
@@ -26,7 +26,7 @@ class ProcessesLauncher(ClusterLauncher):
     def carry_out(self, jobs: list[Job]) -> list[str]:
         import torch
 
-        from anchorloss.side_by_side import cores
+        from anchorloss.sweep.lockstep import cores
 
         configs = [job.config for job in jobs]
         shared = any(config.device in ("auto", "cuda") for config in configs)
@@ -82,7 +82,7 @@ def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) ->
     os.environ["TQDM_POSITION"] = str(place)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-        from anchorloss.execution import CONCURRENT_ON_GPU
+        from anchorloss.sweep.executor import CONCURRENT_ON_GPU
 
         for config in configs:
             config.concurrent = config.concurrent or max(1, min(share, CONCURRENT_ON_GPU))
@@ -92,7 +92,7 @@ def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) ->
             config.threads = config.threads or 1
             # The processes share the cores out, not the runs within one.
             config.concurrent = config.concurrent or 1
-    from anchorloss.sweep import train_all
+    from anchorloss.sweep.plan import train_all
 
     with one_line_errors():
         train_all(configs)

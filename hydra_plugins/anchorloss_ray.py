@@ -6,8 +6,8 @@ its jobs take relative paths from wherever a node's Ray was started.
 
 from __future__ import annotations
 
-from anchorloss.cluster import ClusterLauncher, Job, train_job
 from anchorloss.errors import UserError
+from anchorloss.sweep.cluster import ClusterLauncher, Job, train_job
 
 
 class RayLauncher(ClusterLauncher):

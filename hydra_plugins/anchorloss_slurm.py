@@ -14,10 +14,10 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from anchorloss.cluster import ClusterLauncher, Job
 from anchorloss.errors import RunError, UserError
-from anchorloss.signals import Signals
-from anchorloss.slurm_job import SlurmJob
+from anchorloss.sweep.cluster import ClusterLauncher, Job
+from anchorloss.sweep.signals import Signals
+from anchorloss.sweep.slurm_job import SlurmJob
 
 if TYPE_CHECKING:
     import submitit

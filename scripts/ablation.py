@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.ablation import draw, read_ablation, to_markdown
-        from anchorloss.files import write_results
+        from anchorloss.analysis.ablation import draw, read_ablation, to_markdown
+        from anchorloss.runs.atomic import write_results
 
         ablation = read_ablation(arguments.results_dir, arguments.experiment, arguments.beside)
         text = to_markdown(ablation)

@@ -48,7 +48,7 @@ def main() -> None:
     with one_line_errors():
         from anchorloss.benchmark.rows import read_csv
         from anchorloss.benchmark.tables import insert, to_markdown
-        from anchorloss.files import write_atomically
+        from anchorloss.runs.atomic import write_atomically
 
         paths = arguments.show or [_measure(arguments)]
         rows = [row for path in paths for row in read_csv(path)]
@@ -68,7 +68,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
     from anchorloss.benchmark.rows import to_csv
     from anchorloss.benchmark.tables import to_markdown
     from anchorloss.device import describe, resolve_device
-    from anchorloss.files import write_once
+    from anchorloss.runs.atomic import write_once
 
     device = resolve_device(arguments.device)
     parts = len(arguments.models) * ("ladder" in arguments.only) + len(arguments.only)

@@ -13,13 +13,20 @@ from pathlib import Path
 
 import torch
 
-from anchorloss import checkpoint, provenance
-from anchorloss.dataset import load
+from anchorloss.config.settings import (
+    Config,
+    DataSettings,
+    LossSettings,
+    ModelSettings,
+    OptimSettings,
+    RunSettings,
+)
+from anchorloss.data.dataset import load
 from anchorloss.device import describe
-from anchorloss.engine import Trainer, TrainingImages
 from anchorloss.errors import one_line_errors
-from anchorloss.files import write_once
-from anchorloss.settings import Config, DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
+from anchorloss.runs import checkpoint, provenance
+from anchorloss.runs.atomic import write_once
+from anchorloss.training.trainer import Trainer, TrainingImages
 
 
 def measure(steps: int, saves: int) -> tuple[float, float]:

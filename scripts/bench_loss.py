@@ -207,10 +207,10 @@ def main() -> None:
         )  # the profiler's own lines, one for every memory measured
         import torch
 
-        from anchorloss import provenance
+        from anchorloss.benchmark.allocator import keep_freed_memory
         from anchorloss.device import describe, resolve_device
-        from anchorloss.files import write_atomically
-        from anchorloss.memory import keep_freed_memory
+        from anchorloss.runs import provenance
+        from anchorloss.runs.atomic import write_atomically
 
         keep_freed_memory()  # time the losses, not the kernel clearing pages
         torch.set_num_threads(arguments.threads)

@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.files import write_results
-        from anchorloss.precision import compare_precisions
+        from anchorloss.analysis.bf16 import compare_precisions
+        from anchorloss.runs.atomic import write_results
 
         text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
         write_results(arguments.results_dir / arguments.experiment, {"precision.md": text.encode()})

@@ -14,8 +14,8 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.curves import draw, read_curves, to_markdown
-        from anchorloss.files import write_results
+        from anchorloss.analysis.curves import draw, read_curves, to_markdown
+        from anchorloss.runs.atomic import write_results
 
         curves = read_curves(arguments.results_dir, arguments.experiment)
         text = to_markdown(curves)

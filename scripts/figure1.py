@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from anchorloss.errors import UserError, one_line_errors
-from anchorloss.files import write_atomically
+from anchorloss.runs.atomic import write_atomically
 
 FORMATS = ("svg", "png")
 
@@ -27,7 +27,7 @@ def main() -> None:
             )
         if not output.name or output.is_dir():
             raise UserError(f"--output {output}: is a folder; give a file's name without .svg or .png")
-        from anchorloss.figure1 import render
+        from anchorloss.analysis.figure1 import render
 
         output.parent.mkdir(parents=True, exist_ok=True)
         for name in FORMATS:

@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _get(name: str, copy: Path | None, to: Path) -> Path:
-    from anchorloss import cifar
+    from anchorloss.data import cifar
 
     archive = {"cifar100": cifar.CIFAR100, "cifar10": cifar.CIFAR10}[name]
     if copy is not None:

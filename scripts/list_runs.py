@@ -14,8 +14,8 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.files import write_results
-        from anchorloss.listing import list_runs
+        from anchorloss.analysis.listing import list_runs
+        from anchorloss.runs.atomic import write_results
 
         text = list_runs(arguments.results_dir, arguments.experiment)
         write_results(arguments.results_dir / arguments.experiment, {"runs.md": text.encode()})

@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.table_text import make_table, to_markdown
+        from anchorloss.analysis.table_text import make_table, to_markdown
 
         print(to_markdown(make_table(arguments.results_dir, arguments.experiment)), end="")
 

@@ -22,7 +22,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.merging import copy_run, plan_merge
+        from anchorloss.runs.merge import copy_run, plan_merge
 
         merge = plan_merge(arguments.sources, arguments.into)
         for run, target in merge.copies:

@@ -11,10 +11,10 @@ import re
 import sys
 from pathlib import Path
 
+from anchorloss.analysis.table import planned_table
+from anchorloss.analysis.table_text import to_markdown
 from anchorloss.errors import UserError, one_line_errors
-from anchorloss.files import write_atomically
-from anchorloss.table import planned_table
-from anchorloss.table_text import to_markdown
+from anchorloss.runs.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- begin: (?P<path>[^ ]+) -->\n.*?<!-- end -->", re.DOTALL)

@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         with one_line_errors():
-            from anchorloss.rerun import rerun
+            from anchorloss.sweep.rerun import rerun
 
             found = rerun(
                 arguments.run,

@@ -14,10 +14,10 @@ def main() -> None:
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     with one_line_errors():
-        from anchorloss.protocol import planned
-        from anchorloss.status import describe_runs, experiments_of, read_experiment
-        from anchorloss.table import build_table
-        from anchorloss.table_text import to_markdown
+        from anchorloss.analysis.protocol import planned
+        from anchorloss.analysis.status import describe_runs, experiments_of, read_experiment
+        from anchorloss.analysis.table import build_table
+        from anchorloss.analysis.table_text import to_markdown
 
         names = [arguments.experiment] if arguments.experiment else experiments_of(arguments.results_dir)
         for name in names:

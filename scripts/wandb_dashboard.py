@@ -37,7 +37,7 @@ def save(arguments: argparse.Namespace) -> None:
     try:
         import wandb
 
-        from anchorloss import wandb_view
+        from anchorloss.tracking import wandb_view
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install -e '.[dashboards]'") from None
     entity = arguments.entity or ("entity" if arguments.dry_run else default_entity())

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from anchorloss.files import sha256
-from anchorloss.records import write_record
+from anchorloss.runs.atomic import sha256
+from anchorloss.runs.store import write_record
 from tests.run_folders import make_record, make_settings, plan_run, with_provenance
 
 LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")

@@ -9,19 +9,20 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from anchorloss import dataset, sweep
-from anchorloss.claims import Claim
-from anchorloss.parsing import parse
-from anchorloss.records import Record
-from anchorloss.settings import RunSettings
-from anchorloss.tracking import NoTracker
-from anchorloss.training import Workplace, train
+from anchorloss.config.parsing import parse
+from anchorloss.config.settings import RunSettings
+from anchorloss.data import dataset
+from anchorloss.runs.claims import Claim
+from anchorloss.runs.store import Record
+from anchorloss.sweep import plan
+from anchorloss.tracking.tracking import NoTracker
+from anchorloss.training.loop import Workplace, train
 from tests.conftest import ROOT, SMALL
 
 
 def composed(*overrides: str) -> DictConfig:
     """The config as `train.py` composes it from these overrides."""
-    sweep.register_schema()
+    plan.register_schema()
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("config", list(overrides))
 

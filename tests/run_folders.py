@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from anchorloss.files import sha256, write_atomically
-from anchorloss.records import (
+from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
+from anchorloss.runs.atomic import sha256, write_atomically
+from anchorloss.runs.store import (
     HISTORY_COLUMNS,
     Best,
     Data,
@@ -24,7 +25,6 @@ from anchorloss.records import (
     write_progress,
     write_record,
 )
-from anchorloss.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
 
 CLASSES = 100
 LABELS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}

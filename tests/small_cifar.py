@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anchorloss.cifar import CIFAR100, Archive
+from anchorloss.data.cifar import CIFAR100, Archive
 
 TRAIN, TEST, CLASSES = 600, 200, 100
 

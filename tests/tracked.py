@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from anchorloss.claims import Claim
-from anchorloss.settings import LoggerSettings
-from anchorloss.tracking import Tracking
-from anchorloss.training import train
+from anchorloss.config.settings import LoggerSettings
+from anchorloss.runs.claims import Claim
+from anchorloss.tracking.tracking import Tracking
+from anchorloss.training.loop import train
 from tests.in_process import finish, settings, workplace
 
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 import torch
 
-from anchorloss import provenance
 from anchorloss.benchmark import ceilings, operators
 from anchorloss.benchmark.counting import count_work
 from anchorloss.benchmark.ladder import Variant, rungs
@@ -21,7 +20,8 @@ from anchorloss.benchmark.rows import Row, spread
 from anchorloss.benchmark.textbook import AHEAD
 from anchorloss.benchmark.worker import Worker
 from anchorloss.device import computes_bf16, describe
-from anchorloss.side_by_side import cores
+from anchorloss.runs import provenance
+from anchorloss.sweep.lockstep import cores
 
 # The textbook loop's workers fill their queue while other variants have their turn; its first steps are not counted.
 WARM = AHEAD + 1

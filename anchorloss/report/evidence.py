@@ -7,11 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorloss.class_names import class_name
+from anchorloss.analysis.protocol import planned
+from anchorloss.analysis.published import Published, read_published
+from anchorloss.analysis.table import Table, build_table, order
+from anchorloss.data.class_names import class_name
 from anchorloss.errors import UserError
-from anchorloss.protocol import planned
-from anchorloss.published import Published, read_published
-from anchorloss.records import (
+from anchorloss.runs.store import (
     Predictions,
     Record,
     Run,
@@ -20,7 +21,6 @@ from anchorloss.records import (
     read_runs,
     verify_files,
 )
-from anchorloss.table import Table, build_table, order
 
 if TYPE_CHECKING:
     import pandas as pd

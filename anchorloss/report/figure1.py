@@ -21,7 +21,7 @@ _COLOURS = {
 def figure1(evidence: Evidence, styles: Mapping[str, Style]) -> str:
     """Both panels; one line where torch is missing. No stamp: they show the loss, not results."""
     try:
-        from anchorloss.figure1 import PANELS, draw_panel
+        from anchorloss.analysis.figure1 import PANELS, draw_panel
     except ImportError as error:
         if (error.name or "").split(".")[0] != "torch":
             raise

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from anchorloss.confusion import Pair
-from anchorloss.report.calibration import BINS, Reliability
+from anchorloss.analysis.calibration import BINS, Reliability
+from anchorloss.analysis.confusion import Pair
 from anchorloss.report.colours import INK, MUTED, PAPER, RULE, Style
 from anchorloss.report.evidence import Evidence
 from anchorloss.report.markup import number

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anchorloss.comparison import Comparison
-from anchorloss.power import paired_detectable, welch_detectable
-from anchorloss.published import Published
+from anchorloss.analysis.comparison import Comparison
+from anchorloss.analysis.power import paired_detectable, welch_detectable
+from anchorloss.analysis.published import Published
+from anchorloss.analysis.stats import mean_interval, summarise
 from anchorloss.report.colours import INK, MUTED, PAPER, Style
 from anchorloss.report.evidence import Evidence
 from anchorloss.report.markup import number
 from anchorloss.report.svg import inline, panel
-from anchorloss.statistics import mean_interval, summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

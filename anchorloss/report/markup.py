@@ -6,9 +6,9 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from anchorloss.comparison import NOT_RESOLVED
+from anchorloss.analysis.comparison import NOT_RESOLVED
+from anchorloss.analysis.stats import Interval, Summary
 from anchorloss.report.colours import Style
-from anchorloss.statistics import Interval, Summary
 
 DASH = "\N{EN DASH}"
 

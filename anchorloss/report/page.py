@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anchorloss.files import write_results
 from anchorloss.report import sections_answers, sections_runs, sections_scores, statistics_text
 from anchorloss.report.colours import styles
 from anchorloss.report.evidence import Evidence, read_evidence
 from anchorloss.report.figure1 import figure1
 from anchorloss.report.markup import escape
 from anchorloss.report.style import stylesheet
+from anchorloss.runs.atomic import write_results
 
 # Nothing may be fetched, not even by mistake: the browser refuses every request.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

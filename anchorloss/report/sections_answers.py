@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from anchorloss.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
-from anchorloss.records import Predictions
+from anchorloss.analysis.calibration import reliability
+from anchorloss.analysis.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
+from anchorloss.analysis.stats import summarise
 from anchorloss.report import figures_answers
-from anchorloss.report.calibration import reliability
 from anchorloss.report.colours import Style
 from anchorloss.report.evidence import REFERENCE, Evidence
 from anchorloss.report.markup import Column, escape, figures, loss_name, number, spread, table
-from anchorloss.statistics import summarise
+from anchorloss.runs.store import Predictions
 
 PAIRS = 12
 Styles = Mapping[str, Style]

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from anchorloss.records import Run
 from anchorloss.report import figures_training
 from anchorloss.report.colours import Style
 from anchorloss.report.evidence import Evidence
 from anchorloss.report.markup import DASH, Column, escape, figures, loss_name, number, table
+from anchorloss.runs.store import Run
 
 Styles = Mapping[str, Style]
 

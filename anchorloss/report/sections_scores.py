@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from anchorloss.comparison import ALPHA, Comparison, compare, compare_published, explanation
+from anchorloss.analysis.comparison import ALPHA, Comparison, compare, compare_published, explanation
+from anchorloss.analysis.table import PAPER_LOSSES, Row
 from anchorloss.report import figures_scores
 from anchorloss.report.colours import Style
 from anchorloss.report.evidence import REFERENCE, Evidence
@@ -22,7 +23,6 @@ from anchorloss.report.markup import (
     spread,
     table,
 )
-from anchorloss.table import PAPER_LOSSES, Row
 
 SCORES = {"top1": "Top-1", "top5": "Top-5"}
 ASSUMED_RUNS = (3, 5, 10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anchorloss.comparison import sentence
+from anchorloss.analysis.comparison import sentence
 from anchorloss.report.evidence import REFERENCE, Evidence
 from anchorloss.report.sections_scores import SCORES, comparisons
 

@@ -1,0 +1,124 @@
+"""One loss with other arguments (gamma, slack, anchors not detached) against itself as it stands in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from anchorloss.analysis.comparison import compare, explanation
+from anchorloss.analysis.plotting import COLOURS, INK, picture
+from anchorloss.analysis.stats import mean_interval, summarise
+from anchorloss.analysis.table import made_from
+from anchorloss.errors import UserError
+from anchorloss.runs.store import Record, describe_difference, read_runs
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Top-1 in percent by arm and seed; the first arm is the loss as it stands in the table."""
+
+    loss: str
+    experiments: tuple[str, str]
+    protocol: str
+    stamp: str
+    arms: Mapping[str, Mapping[int, float]]
+    table_arguments: str
+    provenance: str
+
+
+BASE = "as in the table"
+
+
+def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
+    """The finished runs of `experiment`, which are of one loss, and those of that loss in the table `beside`.
+
+    Raises: UserError if one of the two has none, or if runs differ in more than the loss's arguments and the seed.
+    """
+    ours, table = (_finished(results_dir, name) for name in (experiment, beside))
+    if not ours:
+        raise UserError(
+            f"experiment={experiment}: no finished run; run python train.py experiment={experiment}"
+        )
+    first = ours[0]
+    base = [record for record in table if record.loss == first.loss]
+    if not base:
+        raise UserError(f"experiment={beside}: no finished run of {first.loss} to compare with; run it first")
+    for record in [*ours, *base]:
+        difference = describe_difference(base[0].identity, record.identity)
+        others = [key for key in difference if key != "seed" and not key.startswith("loss.")]
+        if others or record.loss != first.loss or record.data != base[0].data:
+            named = ", ".join(others) or "loss or data"
+            raise UserError(
+                f"{record.run}: differs from {base[0].run} in {named}; move it to an experiment of its own"
+            )
+    arms: dict[str, dict[int, float]] = {BASE: {}}
+    for record in [*base, *sorted(ours, key=lambda record: (_arm(base[0], record), record.seed))]:
+        if record.top1 is not None:
+            arms.setdefault(_arm(base[0], record), {})[record.seed] = record.top1
+    # Every arm is seen at the same seeds.
+    seeds = {record.seed for record in ours}
+    arms[BASE] = {seed: top1 for seed, top1 in arms[BASE].items() if seed in seeds}
+    data = first.data
+    stamp = f"{data.label}, {first.model}, {first.epochs} epochs: not the paper's protocol"
+    return Ablation(
+        first.loss,
+        (experiment, beside),
+        f"{data.label}, {first.model}, {first.epochs} epochs, {data.training_images:,} training images; Top-1 in "
+        f"percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
+        stamp,
+        arms,
+        ", ".join(f"{key} {base[0].identity['loss'].get(key)}" for key in ("gamma", "slack")),
+        made_from([*ours, *(record for record in base if record.seed in seeds)]),
+    )
+
+
+def to_markdown(ablation: Ablation) -> str:
+    """A row an arm: mean ± std, n, and its difference from the loss as it stands in the table."""
+    found = {result.loss: result for result in compare(ablation.arms, BASE)}
+    lines = [
+        f"# {ablation.loss} with other arguments: experiments {' and '.join(ablation.experiments)}",
+        "",
+        f"{ablation.protocol} In the table: {ablation.table_arguments}.",
+        "",
+        "| arm | n | Top-1 | against the first row |",
+        "|---|---|---|---|",
+    ]
+    for arm, values in ablation.arms.items():
+        summary = summarise(values)
+        spread = "" if summary.std is None else f" ± {summary.std:.2f}"
+        mean = "not run" if summary.mean is None else f"{summary.mean:.2f}{spread}"
+        against = explanation(found[arm], ablation.loss) if arm in found else ""
+        lines.append(f"| {arm} | {summary.n} | {mean} | {against} |")
+    return "\n".join([*lines, "", ablation.provenance, ""])
+
+
+def draw(ablation: Ablation) -> bytes:
+    """Every seed of every arm, with the mean and its 95 % interval; SVG, the same bytes every time."""
+    with picture(6.5, 1.4 + 0.5 * len(ablation.arms), ablation.stamp) as drawn:
+        axes = drawn.axes
+        for row, values in enumerate(ablation.arms.values()):
+            axes.plot(
+                list(values.values()), [row - 0.12] * len(values), "o", ms=6, alpha=0.8, color=COLOURS[0]
+            )
+            mean, interval = summarise(values).mean, mean_interval(values)
+            if interval is not None:
+                axes.plot([interval.low, interval.high], [row + 0.18] * 2, color=INK, lw=2)
+            if mean is not None:
+                axes.plot(mean, row + 0.18, "|", color=INK, ms=10, mew=2)
+        axes.set_yticks(range(len(ablation.arms)), list(ablation.arms))
+        axes.set_ylim(len(ablation.arms) - 0.5, -0.5)
+        axes.set_xlabel("Top-1 in percent; a dot a seed, the mean with its 95 % interval below")
+        axes.set_title(f"{ablation.loss} (in the table {ablation.table_arguments})", loc="left", fontsize=10)
+    return drawn.svg
+
+
+def _finished(results_dir: Path, experiment: str) -> list[Record]:
+    runs = read_runs(results_dir, experiment)
+    return [run.record for run in runs if run.record is not None and run.record.status == "finished"]
+
+
+def _arm(base: Record, record: Record) -> str:
+    """What differs from the base in words: `gamma 0.25`, `slack 0.05, gamma 1`."""
+    difference = describe_difference(base.identity["loss"], record.identity["loss"])
+    return ", ".join(f"{key} {now}" for key, (_, now) in difference.items()) or BASE

@@ -1,0 +1,50 @@
+"""Does a score of 0.8 mean right four times in five? Reliability and expected calibration error (Guo et al.
+2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorloss.runs.store import Predictions
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """By bin of the predicted class's score, each of shape (BINS,); score and accuracy are NaN in an empty
+    bin.
+
+    images: count; score: mean, 0 to 1; accuracy: share of right answers, 0 to 1.
+    """
+
+    images: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error, 0 to 1: |accuracy - score| averaged over bins, weighted by their
+        images.
+        """
+        filled = self.images > 0
+        gap = np.abs(self.accuracy[filled] - self.score[filled])
+        return float(self.images[filled] @ gap / self.images.sum())
+
+
+def reliability(predictions: Predictions) -> Reliability:
+    """Bins of equal width, open below and closed above, as in the definition."""
+    score = predictions.confidence.astype(np.float64)
+    right = (predictions.predicted == predictions.target).astype(np.float64)
+    bin_of = np.clip(np.ceil(score * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    images = np.bincount(bin_of, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        return Reliability(
+            images,
+            np.bincount(bin_of, weights=score, minlength=BINS) / images,
+            np.bincount(bin_of, weights=right, minlength=BINS) / images,
+        )

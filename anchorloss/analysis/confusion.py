@@ -1,0 +1,80 @@
+"""What the answers of the last epoch say: accuracy by class, which classes are taken for each other, and where the target
+ranks. Everything takes arrays of predictions.npz."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorloss.analysis.stats import Summary, summarise
+from anchorloss.runs.store import Predictions
+
+Floats = npt.NDArray[np.float64]
+
+RANKS = (("1st", 0, 0), ("2nd", 1, 1), ("3rd to 5th", 2, 4), ("6th to 10th", 5, 9), ("below 10th", 10, 255))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two classes and how often, in images a run, either is taken for the other: loss -> Summary over seeds."""
+
+    first: int
+    second: int
+    mistaken: Mapping[str, Summary]
+
+
+def class_accuracy(predictions: Predictions, classes: int) -> Floats:
+    """Percent of each class's images that are predicted right, shape (classes,); NaN for a class without
+    images.
+    """
+    images = np.bincount(predictions.target, minlength=classes)
+    right = np.bincount(predictions.target[predictions.predicted == predictions.target], minlength=classes)
+    with np.errstate(invalid="ignore"):
+        return 100 * right / np.where(images == 0, np.nan, images)
+
+
+def confusions(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
+    """Images by (target, predicted), shape (classes, classes)."""
+    cell = predictions.target.astype(np.int64) * classes + predictions.predicted
+    return np.bincount(cell, minlength=classes * classes).reshape(classes, classes)
+
+
+def confused_pairs(
+    answers: Mapping[str, Mapping[int, Predictions]], classes: int, most: int
+) -> tuple[Pair, ...]:
+    """The `most` pairs of classes that are taken for each other most often, in either direction.
+
+    They are chosen by the mean over losses of the mean over seeds, not by one loss: pairs chosen because
+    one loss does badly on them would flatter every other by chance alone.
+    """
+    mistaken: dict[str, dict[int, npt.NDArray[np.int64]]] = {}
+    for loss, by_seed in answers.items():
+        mistaken[loss] = {}
+        for seed, predictions in by_seed.items():
+            counts = confusions(predictions, classes)
+            mistaken[loss][seed] = np.triu(counts + counts.T, k=1)
+    means = [np.mean(list(by_seed.values()), axis=0) for by_seed in mistaken.values() if by_seed]
+    if not means:
+        return ()
+    overall = np.mean(means, axis=0)
+    order = np.argsort(-overall, axis=None, kind="stable")[:most]
+    pairs = []
+    for cell in order:
+        first, second = divmod(int(cell), classes)
+        if overall[first, second] == 0:
+            break
+        found = {
+            loss: summarise({seed: float(counts[first, second]) for seed, counts in by_seed.items()})
+            for loss, by_seed in mistaken.items()
+        }
+        pairs.append(Pair(first, second, found))
+    return tuple(pairs)
+
+
+def target_ranks(predictions: Predictions) -> Floats:
+    """Percent of the images whose target has a rank in each of `RANKS`, shape (len(RANKS),)."""
+    rank = predictions.target_rank
+    return np.array([100 * float(((rank >= low) & (rank <= high)).mean()) for _, low, high in RANKS])

@@ -1,0 +1,111 @@
+"""Figure 1 of the supplement: how an anchor probability modulates the loss, drawn from the loss itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from anchorloss.analysis.plotting import look, to_bytes
+from anchorloss.loss import anchor_loss
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The colour of each gamma; 0 is binary cross entropy.
+COLOURS = {0.0: "#1b1d21", 0.5: "#56b4e9", 1.0: "#0072b2", 2.0: "#d55e00"}
+HIGHEST_LOSS = 5.0
+# A logit that settles a class: its own loss is 0 in float64.
+CERTAIN = 1e4
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One half of the figure: the loss of one class against its score q, with the anchor held at `anchor_score`."""
+
+    anchor: str
+    anchor_score: float
+    anchor_name: str
+    title: str
+    class_name: str
+
+
+PANELS = (
+    Panel("target", 0.2, r"$q_{pos}$", "(i) Modulate loss for target class", "target"),
+    Panel("background", 0.8, r"$q_{neg}$", "(ii) Modulate loss for background classes", "background"),
+)
+
+
+def scores(points: int = 397) -> Tensor:
+    """The scores q that a curve is drawn at, float64; the anchors 0.2 and 0.8 are among them."""
+    return torch.linspace(0.005, 0.995, points, dtype=torch.float64)
+
+
+def curve(panel: Panel, gamma: float, q: Tensor) -> Tensor:
+    """The loss of the panel's class at scores `q` (points,), float64.
+
+    A sample of two classes realises it: one class has the score q, the other is the anchor. What `anchor_loss` says when
+    the first class is settled is the other's own loss, and is taken off.
+    """
+    moving = 0 if panel.anchor == "target" else 1
+    target = torch.zeros(len(q), dtype=torch.int64)
+    logits = torch.special.logit(torch.full((len(q), 2), panel.anchor_score, dtype=torch.float64))
+    settled = logits.clone()
+    logits[:, moving] = torch.special.logit(q)
+    settled[:, moving] = CERTAIN if moving == 0 else -CERTAIN
+
+    def losses(logits: Tensor) -> Tensor:
+        return anchor_loss(logits, target, gamma, panel.anchor, reduction="none")
+
+    return losses(logits) - losses(settled)
+
+
+def draw_panel(axes: Axes, panel: Panel, colours: Mapping[float, str] = COLOURS) -> None:
+    """Draw one panel: binary cross entropy dashed, anchor loss for each gamma, the anchor marked."""
+    q, ink = scores(), colours[0.0]
+    right = panel.anchor == "target"
+    harder = (0.0, panel.anchor_score) if right else (panel.anchor_score, 1.0)
+    axes.axvspan(*harder, color=ink, alpha=0.07, lw=0, label="AL above BCE")
+    axes.axvline(panel.anchor_score, color=ink, alpha=0.6, lw=1.0, ls=":")
+    for gamma, colour in colours.items():
+        name = rf"AL, $\gamma$ = {gamma:g}" if gamma else "BCE"
+        style = "-" if gamma else (0, (4, 2))
+        axes.plot(
+            q, curve(panel, gamma, q), color=colour, lw=1.8, ls=style, label=name, zorder=2 if gamma else 3
+        )
+    at_anchor = curve(panel, 0.0, torch.tensor([panel.anchor_score], dtype=torch.float64)).item()
+    axes.plot(panel.anchor_score, at_anchor, "o", color=ink, ms=5, zorder=4)
+    axes.annotate(
+        f"{panel.anchor_name} = {panel.anchor_score:g}",
+        (panel.anchor_score, HIGHEST_LOSS),
+        xytext=(5 if right else -5, -5),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="top",
+    )
+    axes.set_title(panel.title)
+    axes.set_xlabel(f"score of the {panel.class_name} class, $q$")
+    axes.set_ylabel(f"loss of the {panel.class_name} class")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, HIGHEST_LOSS)
+    axes.legend(loc="upper right" if right else "upper left", frameon=False)
+
+
+def draw(figure: Figure, colours: Mapping[float, str] = COLOURS) -> None:
+    """Draw both panels side by side into an empty figure."""
+    for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        draw_panel(axes, panel, colours)
+
+
+def render(file_format: str) -> bytes:
+    """The whole figure as `svg` or `png`; the same bytes every time with the same matplotlib."""
+    from matplotlib.figure import Figure
+
+    with look():
+        figure = Figure(figsize=(9.0, 3.7), layout="constrained")
+        draw(figure)
+        return to_bytes(figure, file_format)

@@ -1,0 +1,77 @@
+"""What an experiment is: the settings of the full protocol, and the runs that an experiment's config plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from anchorloss.runs.store import Record, describe_difference
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "configs" / "experiment"
+FULL = "table1"
+# The identity of its runs; loss, seed and precision aside, which docs/protocol.md leaves open. A test compares it with
+# configs/experiment/table1.yaml.
+FULL_PROTOCOL: dict[str, Any] = {
+    "model": {"name": "resnet110", "shortcut": "A", "prior_bias": True},
+    "data": {
+        "name": "cifar100",
+        "validation": 0,
+        "validation_seed": 0,
+        "evaluate_on": "test",
+        "training_images": None,
+        "test_images": None,
+    },
+    "optim": {
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "decay_at": [0.8, 0.9],
+        "decay_factor": 10.0,
+        "lr_warmup_epochs": 1.0,
+        "softmax_warmup_epochs": 0,
+    },
+}
+MODULATION = {"gamma": 0.5, "slack": 0.0}
+# How often a run is evaluated changes no result; where it is evaluated has a stamp of its own.
+_FREE = ("optim.evaluate_every", "data.name", "data.evaluate_on", "data.validation_seed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The losses and seeds that an experiment's config sweeps over."""
+
+    losses: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def departures(record: Record) -> list[str]:
+    """In what a record's settings are not those of the full protocol: `optim.lr 0.5`; nothing if they are."""
+    identity = {key: record.identity.get(key, {}) for key in FULL_PROTOCOL}
+    difference = describe_difference(FULL_PROTOCOL, identity)
+    own = record.identity.get("loss", {})
+    said = [f"{key} {now}" for key, (_, now) in difference.items() if key not in _FREE]
+    if own.get("anchor", "none") != "none":
+        known = {"name", "function", "anchor"}
+        said += [
+            f"loss.{key} {value}"
+            for key, value in own.items()
+            if key not in known and MODULATION.get(key) != value
+        ]
+    return said
+
+
+def planned(experiment: str) -> Plan | None:
+    """What configs/experiment/<experiment>.yaml plans; None if there is no such file or it sweeps over no loss."""
+    path = EXPERIMENTS / f"{experiment}.yaml"
+    if not path.is_file():
+        return None
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    losses = config.get("hydra", {}).get("sweeper", {}).get("params", {}).get("loss")
+    return Plan(tuple(losses.split(",")), tuple(config["seeds"])) if losses and "seeds" in config else None

@@ -1,0 +1,39 @@
+"""The figures that the paper published, as transcribed in results/published/."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from anchorloss.errors import UserError
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published" / "table1.csv"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of the paper's table, in percent; over how many runs is not known."""
+
+    label: str
+    top1_mean: float
+    top1_std: float
+    top5_mean: float
+    top5_std: float
+
+
+def read_published(path: Path = PUBLISHED) -> dict[str, Published]:
+    """The paper's Table 1 by loss. Raises: UserError if the file is not there or damaged."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {
+                row["loss"]: Published(
+                    row["label"],
+                    *(float(row[f"{top}_{part}"]) for top in ("top1", "top5") for part in ("mean", "std")),
+                )
+                for row in csv.DictReader(file)
+            }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: the paper's figures cannot be read ({error!a}); restore it from git"
+        ) from error

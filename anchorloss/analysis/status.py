@@ -1,0 +1,85 @@
+"""Where a sweep stands, as aligned plain text: which runs are done, running, failed, interrupted, waiting."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from anchorloss.analysis.table import failure_text, order
+from anchorloss.errors import UserError
+from anchorloss.runs.store import Run, read_runs
+
+STATES = ("finished", "running", "failed", "interrupted", "waiting")
+
+
+def experiments_of(results_dir: Path) -> list[str]:
+    """The experiments that have runs. Raises: UserError if there is none."""
+    parent = results_dir / "runs"
+    folders = parent.iterdir() if parent.is_dir() else ()
+    names = sorted(path.name for path in folders if path.is_dir() and any(path.iterdir()))
+    if not names:
+        raise UserError(f"--results-dir {results_dir}: there are no runs; start some with python train.py")
+    return names
+
+
+def describe_runs(runs: list[Run], experiment: str) -> str:
+    """One line that counts, then one line a run: state, name, epochs, Top-1 so far, what else is to be said."""
+    counts = Counter(run.state for run in runs)
+    counted = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    lines = [("state", "run", "epoch", "top-1", "")]
+    for run in sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name)):
+        lines.append((run.state, run.name, _epochs(run), _top1(run), _remark(run)))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    text = [f"{experiment}: {len(runs)} runs: {counted}", ""]
+    for state, name, epoch, top1, remark in lines:
+        cells = (
+            state.ljust(widths[0]),
+            name.ljust(widths[1]),
+            epoch.rjust(widths[2]),
+            top1.rjust(widths[3]),
+            remark,
+        )
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if hours < 1:
+        return f"{minutes:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def read_experiment(results_dir: Path, experiment: str) -> list[Run]:
+    """Its runs. Raises: UserError if there is none, or one is damaged."""
+    runs = read_runs(results_dir, experiment)
+    if not runs:
+        raise UserError(
+            f"--experiment {experiment}: no runs in {results_dir}; run python train.py experiment={experiment}"
+        )
+    return runs
+
+
+def _epochs(run: Run) -> str:
+    if run.record is not None:
+        reached = run.record.failure.epoch if run.record.failure else run.record.epochs
+        return f"{reached}/{run.record.epochs}"
+    return f"{run.progress.epoch}/{run.progress.epochs}" if run.progress else ""
+
+
+def _top1(run: Run) -> str:
+    top1 = run.record.top1 if run.record else run.progress.top1 if run.progress else None
+    return "" if top1 is None else f"{top1:.2f}"
+
+
+def _remark(run: Run) -> str:
+    if run.record is not None:
+        return (
+            failure_text(run).removeprefix(": ") or f"in {duration(run.record.provenance.duration_seconds)}"
+        )
+    if run.state == "running" and run.progress is not None and run.progress.seconds_left is not None:
+        return f"{duration(run.progress.seconds_left)} left"
+    return "goes on when started again" if run.state == "interrupted" else ""

@@ -1,0 +1,252 @@
+"""Table 1 from run records alone: what stands in it, and which runs may not stand in one table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures
+from anchorloss.analysis.published import Published, read_published
+from anchorloss.analysis.stats import Summary, summarise
+from anchorloss.errors import UserError
+from anchorloss.runs.provenance import short_commit
+from anchorloss.runs.store import Record, Run, differences
+
+PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One loss: the last epoch's accuracies over its finished runs, in percent."""
+
+    loss: str
+    label: str
+    planned: int
+    failed: int
+    top1: Summary
+    top5: Summary
+    published: Published | None
+    best_top1: bool = False
+    best_top5: bool = False
+
+    @property
+    def counted(self) -> str:
+        """How many runs the row rests on, and of how many if some are missing."""
+        count = str(self.top1.n) if self.top1.n == self.planned else f"{self.top1.n} of {self.planned}"
+        return f"{count} ({self.failed} failed)" if self.failed else count
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows, and what has to be said above and below them."""
+
+    experiment: str
+    stamps: tuple[str, ...]
+    protocol: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    provenance: str
+    data_label: str
+    evaluated_on: str
+
+    @property
+    def title(self) -> str:
+        return " - ".join([f"Table 1, experiment {self.experiment}", *self.stamps])
+
+
+def build_table(runs: Iterable[Run], experiment: str, plan: Plan | None = None) -> Table:
+    """The table of these runs; every one of them is counted or listed in it, and every one of `plan` that is missing.
+
+    Raises: UserError if none has a record, or if finished runs differ in more than loss and seed.
+    """
+    runs = list(runs)
+    records = [run.record for run in runs if run.record is not None]
+    if not records:
+        planned = f"none of the {len(runs)} runs has ended" if runs else "there are no runs"
+        command = f"python train.py experiment={experiment}"
+        raise UserError(f"experiment={experiment}: {planned}, so there is no table; run {command}")
+    finished = [record for record in records if record.status == "finished"]
+    require_one_protocol(finished)
+    first = (finished or records)[0]
+    return Table(
+        experiment=experiment,
+        stamps=stamps(finished or records),
+        protocol=_protocol(first),
+        rows=_mark_best(_rows(runs, plan)),
+        notes=_notes(runs, plan),
+        provenance=made_from(records),
+        data_label=first.data.label,
+        evaluated_on=first.evaluated_on,
+    )
+
+
+def planned_table() -> Table:
+    """Table 1 at the full protocol before its first run: the paper's losses and figures, and nothing beside them."""
+    published = read_published()
+    nothing = summarise({})
+    return Table(
+        experiment=FULL,
+        stamps=(),
+        protocol=f"CIFAR-100, {FULL_PROTOCOL['model']['name']}, {FULL_PROTOCOL['optim']['epochs']} epochs.",
+        rows=tuple(
+            Row(loss, _label(loss, published), 0, 0, nothing, nothing, published.get(loss))
+            for loss in PAPER_LOSSES
+        ),
+        notes=(),
+        provenance="Made from no record.",
+        data_label="CIFAR-100",
+        evaluated_on="test",
+    )
+
+
+def require_one_protocol(records: Iterable[Record]) -> None:
+    """Raises: UserError naming the settings in which two records differ, unless it is the loss or the seed.
+
+    Two records of one loss may differ in the seed alone; then they do, because one identity has one folder.
+    """
+    records = list(records)
+    for first, second, difference in differences([(record.loss, _settings(record)) for record in records]):
+        raise UserError(_refusal(difference, records[first], records[second]))
+
+
+def order(loss: str) -> tuple[int, str]:
+    """Sorts losses as the paper's table does, others after them by name."""
+    return (PAPER_LOSSES.index(loss) if loss in PAPER_LOSSES else len(PAPER_LOSSES), loss)
+
+
+def _settings(record: Record) -> dict[str, object]:
+    """What must be equal in one table: the identity, and what the record says of the data it saw."""
+    data = dataclasses.asdict(record.data)
+    return {
+        **record.identity,
+        "record": {"data": data, "evaluated_on": record.evaluated_on, "epochs": record.epochs},
+    }
+
+
+def _refusal(difference: dict[str, tuple[str, str]], first: Record, second: Record) -> str:
+    named = "; ".join(
+        f"{key} is {ours} in one, {theirs} in the other" for key, (ours, theirs) in difference.items()
+    )
+    return (
+        f"{first.run} and {second.run} cannot stand in one table: {named}; "
+        "move the runs of one of them away, or train them under another experiment.name"
+    )
+
+
+def stamps(records: Sequence[Record]) -> tuple[str, ...]:
+    """What keeps the numbers of these records from standing beside the paper's, in words; none at the full protocol."""
+    said, first = [], records[0]
+    if first.data.label != "CIFAR-100":
+        said.append("SYNTHETIC data" if first.data.label == "SYNTHETIC" else f"{first.data.label} data")
+    other = sorted({departure for record in records for departure in departures(record)})
+    if other or first.experiment != FULL:
+        coarse = any(departure.startswith(("model.name ", "optim.epochs ")) for departure in other)
+        named = f"{first.model}, {first.epochs} epochs" if coarse or not other else ", ".join(other)
+        said.append(f"NOT THE FULL PROTOCOL ({named})")
+    if first.evaluated_on != "test":
+        said.append("evaluated on held-out VALIDATION images")
+    return tuple(said)
+
+
+def _protocol(record: Record) -> str:
+    data = record.data
+    return (
+        f"{data.label}, {record.model}, {record.epochs} epochs, {data.training_images:,} training images. Accuracy in "
+        f"percent on the {data.evaluation_images:,} {record.evaluated_on} images after the last epoch, mean ± sample "
+        "standard deviation (n - 1) over n seeds."
+    )
+
+
+def _rows(runs: list[Run], plan: Plan | None) -> list[Row]:
+    published = read_published()
+    losses, seeds = _expected(runs, plan)
+    rows = []
+    for loss in losses:
+        records = [run.record for run in runs if run.loss == loss and run.record is not None]
+        finished = [record for record in records if record.status == "finished"]
+        rows.append(
+            Row(
+                loss=loss,
+                label=_label(loss, published),
+                planned=len(seeds),
+                failed=len(records) - len(finished),
+                top1=summarise({record.seed: record.top1 for record in finished if record.top1 is not None}),
+                top5=summarise({record.seed: record.top5 for record in finished if record.top5 is not None}),
+                published=published.get(loss),
+            )
+        )
+    return rows
+
+
+def _label(loss: str, published: dict[str, Published]) -> str:
+    return published[loss].label if loss in published else loss.replace("_", " ")
+
+
+def _mark_best(rows: list[Row]) -> tuple[Row, ...]:
+    """Best means best in the two digits that are shown; of one loss there is no best."""
+
+    def shown(row: Row, top: str) -> str:
+        return f"{getattr(row, top).mean:.2f}"
+
+    measured = [row for row in rows if row.top1.n > 0]
+    if len(measured) < 2:
+        return tuple(rows)
+    best = {top: max((shown(row, top) for row in measured), key=float) for top in ("top1", "top5")}
+    return tuple(
+        dataclasses.replace(
+            row, best_top1=shown(row, "top1") == best["top1"], best_top5=shown(row, "top5") == best["top5"]
+        )
+        if row.top1.n > 0
+        else row
+        for row in rows
+    )
+
+
+def _expected(runs: list[Run], plan: Plan | None) -> tuple[list[str], list[int]]:
+    """The losses and seeds that the table should have: those of any run, and those of the plan."""
+    losses, seeds = {run.loss for run in runs}, {run.seed for run in runs}
+    if plan is not None:
+        losses, seeds = losses.union(plan.losses), seeds.union(plan.seeds)
+    return sorted(losses, key=order), sorted(seeds)
+
+
+def _notes(runs: list[Run], plan: Plan | None) -> tuple[str, ...]:
+    """One note for every run that is not in the means, and for every one that is not there at all."""
+    notes = []
+    losses, seeds = _expected(runs, plan)
+    seen = {run.seed for run in runs}
+    for loss in losses:
+        own = [run for run in runs if run.loss == loss]
+        for run in own:
+            if run.state != "finished":
+                notes.append(f"{run.state}: {run.name}{failure_text(run)}")
+        if not own:
+            notes.append(f"missing: {loss}, which the experiment plans")
+            continue
+        absent = [seed for seed in seeds if seed not in {run.seed for run in own}]
+        notes += [
+            f"missing: {loss} seed {seed}, which {'other losses have' if seed in seen else 'the experiment plans'}"
+            for seed in absent
+        ]
+    return tuple(notes)
+
+
+def failure_text(run: Run) -> str:
+    """Why a run failed, to go behind its name; empty for others."""
+    failure = run.record.failure if run.record else None
+    if failure is None:
+        return ""
+    text = f": {' '.join(failure.reason.split())} in epoch {failure.epoch}"
+    if failure.step >= 0:  # an evaluation has no step
+        text += f", step {failure.step}"
+    last = failure.last_finite_loss
+    return text if last is None else f"{text}, last finite loss {last:.4g}"
+
+
+def made_from(records: Iterable[Record]) -> str:
+    """How many records, of which commits, on which devices: the line below every table."""
+    made = [record.provenance for record in records]
+    commits = sorted({short_commit(one.commit, one.dirty) for one in made})
+    devices = sorted({one.device for one in made})
+    return f"Made from {len(made)} records; commit {', '.join(commits)}; on {', '.join(devices)}."

@@ -1,0 +1,198 @@
+"""How a table is written: Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from anchorloss.analysis.protocol import planned
+from anchorloss.analysis.stats import Summary
+from anchorloss.analysis.table import Row, Table, build_table
+from anchorloss.runs.atomic import write_results
+from anchorloss.runs.store import read_runs
+
+
+def make_table(results_dir: Path, experiment: str) -> Table:
+    """Read the records of an experiment and write its `table1.md`, `.tex` and `.csv` under `results_dir`.
+
+    Raises: UserError if there is no record, or if they cannot stand in one table; RunError if a file cannot be
+    written.
+    """
+    table = build_table(read_runs(results_dir, experiment), experiment, planned(experiment))
+    texts = {"md": to_markdown(table), "tex": to_latex(table), "csv": to_csv(table)}
+    write_results(
+        results_dir / experiment, {f"table1.{suffix}": text.encode() for suffix, text in texts.items()}
+    )
+    return table
+
+
+def to_markdown(table: Table) -> str:
+    """The table as Markdown that also reads well as plain text."""
+    dash = "—"
+    header = ["loss", "n", "Top-1", "Top-5", *_comparison_header(table)]
+    cells = [
+        [
+            row.label,
+            row.counted,
+            _bold(_spread(row, row.top1, dash), "**", "**", row.best_top1),
+            _bold(_spread(row, row.top5, dash), "**", "**", row.best_top5),
+            *_comparison_cells(table, row, dash),
+        ]
+        for row in table.rows
+    ]
+    # Three at least: a rule of fewer is not a table to every reader of Markdown.
+    widths = [max(3, *(len(line[column]) for line in [header, *cells])) for column in range(len(header))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [f"# {table.title}", "", table.protocol, ""]
+    for line in (header, rule, *cells):
+        padded = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(padded)} |")
+    if table.stamps:
+        lines += ["", f"Only the differences from BCE stand beside the paper's: {', '.join(table.stamps)}."]
+    if table.notes:
+        lines += ["", "Not in the means:", "", *(f"- {note}" for note in table.notes)]
+    return "\n".join([*lines, "", table.provenance, ""])
+
+
+def to_latex(table: Table) -> str:
+    """The table as a LaTeX `table` for the booktabs package."""
+    dash = "--"
+    lines = [
+        "% Made by scripts/make_table1.py; needs \\usepackage{booktabs}.",
+        "\\begin{table}",
+        "  \\centering",
+        f"  \\caption{{{_latex(table.title)}. {_latex(table.protocol)}}}",
+        "  \\begin{tabular}{lrrrrrrr}",
+        "    \\toprule",
+        f"    loss & $n$ & Top-1 & Top-5 & {' & '.join(_latex(cell) for cell in _comparison_header(table))} \\\\",
+        "    \\midrule",
+    ]
+    for row in table.rows:
+        cells = [
+            _latex(row.label),
+            row.counted,
+            _bold(_spread(row, row.top1, dash), "\\textbf{", "}", row.best_top1),
+            _bold(_spread(row, row.top5, dash), "\\textbf{", "}", row.best_top5),
+            *(
+                f"${cell}$" if cell[0] in "+-" and cell != dash else cell
+                for cell in _comparison_cells(table, row, dash)
+            ),
+        ]
+        lines.append("    " + " & ".join(cells).replace("±", "$\\pm$") + " \\\\")
+    lines += ["    \\bottomrule", "  \\end{tabular}"]
+    if table.notes:
+        lines += ["  \\par\\smallskip\\footnotesize Not in the means:"]
+        lines += [f"  {_latex(note)}." for note in table.notes]
+    return "\n".join([*lines, "\\end{table}", f"% {table.provenance}", ""])
+
+
+def to_csv(table: Table) -> str:
+    """The table with all digits; empty where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    scores = [f"{top}_{part}" for top in ("top1", "top5") for part in ("mean", "std")]
+    first = [
+        "experiment",
+        "data",
+        "evaluated_on",
+        "comparable_with_paper",
+        "loss",
+        "label",
+        "n",
+        "planned",
+        "failed",
+    ]
+    papers = [f"paper_{score}" for score in scores]
+    differences = [f"{whose}{top}_minus_{what}" for whose, what in _COMPARED for top in ("top1", "top5")]
+    writer.writerow([*first, *scores, *papers, *differences])
+    for row in table.rows:
+        writer.writerow(
+            [
+                *(table.experiment, table.data_label, table.evaluated_on, str(not table.stamps).lower()),
+                *(row.loss, row.label, row.top1.n, row.planned, row.failed),
+                *(row.top1.mean, row.top1.std, row.top5.mean, row.top5.std),
+                *(getattr(row.published, score) if row.published else None for score in scores),
+                *_from_paper(table, row),
+                *_from_bce(table, row),
+                *_paper_from_bce(table, row),
+            ]
+        )
+    return text.getvalue()
+
+
+def _spread(row: Row, score: Summary, dash: str) -> str:
+    if score.mean is None:
+        return dash if row.failed else "not run"
+    return f"{score.mean:.2f} ± {dash if score.std is None else f'{score.std:.2f}'}"
+
+
+_Pair = tuple[float | None, float | None]
+_COMPARED = (("", "paper"), ("", "bce"), ("paper_", "bce"))
+
+
+def _comparison_header(table: Table) -> list[str]:
+    """What stands beside our figures: the paper's, where they may be compared; else only differences from BCE."""
+    if table.stamps:
+        return ["Top-1 - BCE", "Top-5 - BCE", "paper Top-1 - BCE", "paper Top-5 - BCE"]
+    return ["paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
+
+
+def _comparison_cells(table: Table, row: Row, dash: str) -> list[str]:
+    if table.stamps:
+        return _signed([*_from_bce(table, row), *_paper_from_bce(table, row)], dash)
+    paper = row.published
+    if paper is None:
+        return [dash] * 4
+    scores = [(paper.top1_mean, paper.top1_std), (paper.top5_mean, paper.top5_std)]
+    return [*(f"{mean:.2f} ± {std:.2f}" for mean, std in scores), *_signed(_from_paper(table, row), dash)]
+
+
+def _signed(values: Iterable[float | None], dash: str) -> list[str]:
+    return [dash if value is None else f"{value:+.2f}" for value in values]
+
+
+def _from_paper(table: Table, row: Row) -> _Pair:
+    """Our means minus the paper's, at the full protocol alone."""
+    if table.stamps or row.published is None or row.top1.mean is None or row.top5.mean is None:
+        return None, None
+    return row.top1.mean - row.published.top1_mean, row.top5.mean - row.published.top5_mean
+
+
+def _from_bce(table: Table, row: Row) -> _Pair:
+    bce = _bce(table)
+    if bce is None or row is bce or row.top1.mean is None or row.top5.mean is None:
+        return None, None
+    if bce.top1.mean is None or bce.top5.mean is None:
+        return None, None
+    return row.top1.mean - bce.top1.mean, row.top5.mean - bce.top5.mean
+
+
+def _paper_from_bce(table: Table, row: Row) -> _Pair:
+    bce = _bce(table)
+    if bce is None or row is bce or row.published is None or bce.published is None:
+        return None, None
+    ours, base = row.published, bce.published
+    return ours.top1_mean - base.top1_mean, ours.top5_mean - base.top5_mean
+
+
+def _bce(table: Table) -> Row | None:
+    return next((row for row in table.rows if row.loss == "bce"), None)
+
+
+def _bold(text: str, opening: str, closing: str, best: bool) -> str:
+    return f"{opening}{text}{closing}" if best else text
+
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+    "—": "---",
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,0 +1,298 @@
+"""CIFAR-100 and CIFAR-10 as their authors published them: found, verified by checksum, and only then unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anchorloss.errors import UserError
+from anchorloss.runs.atomic import write_atomically
+
+REMEDY = "name the official folder or archive with data.root=…, or get it with `make data`"
+# The largest official file has 155 MB; an archive that claims more is not unpacked into memory.
+_MOST_BYTES = 1 << 28
+# Defined for torchvision, and gone if nobody kept them.
+_OPERATORS: list[Any] = []
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The facts of one published archive; the md5 sums are the ones that torchvision checks."""
+
+    name: str
+    folder: str
+    file: str
+    url: str
+    md5: str
+    train: dict[str, str]
+    test: dict[str, str]
+    meta: dict[str, str]
+    label_key: str
+    class_key: str
+    classes: int
+
+    @property
+    def md5_of(self) -> dict[str, str]:
+        """The md5 sum of every file that is read."""
+        return {**self.train, **self.test, **self.meta}
+
+    @property
+    def checksum(self) -> str:
+        """What a record says of the data: one digest over the md5 sums of its files."""
+        text = "\n".join(f"{name} {md5}" for name, md5 in sorted(self.md5_of.items()))
+        return f"md5:{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}"
+
+
+CIFAR100 = Archive(
+    name="cifar100",
+    folder="cifar-100-python",
+    file="cifar-100-python.tar.gz",
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+    meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
+    label_key="fine_labels",
+    class_key="fine_label_names",
+    classes=100,
+)
+CIFAR10 = Archive(
+    name="cifar10",
+    folder="cifar-10-batches-py",
+    file="cifar-10-python.tar.gz",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    md5="c58f30108f718f92721af3b95e74349a",
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+    meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
+    label_key="labels",
+    class_key="label_names",
+    classes=10,
+)
+
+
+class Source:
+    """Where the files of an archive are: a folder, or a tar archive that is read in memory.
+
+    `root` is a folder that holds the official folder or the archive, or is itself the one or the other.
+    """
+
+    def __init__(self, archive: Archive, root: Path, names: Iterable[str] | None = None) -> None:
+        """Find the files `names` (default: all of the archive's); no other is opened.
+
+        Raises: UserError if there is neither the official folder nor the archive, or the archive is damaged.
+        """
+        self.archive = archive
+        self.names = tuple(archive.md5_of if names is None else names)
+        self._contents: dict[str, bytes] | None = None
+        found = locate(archive, root)
+        if found is None:
+            raise UserError(f"data.root={root}: holds neither {archive.folder}/ nor {archive.file}; {REMEDY}")
+        self._place = found
+        if found.is_file():
+            self._contents = _members(archive, found, self.names)
+
+    def place(self, name: str) -> str:
+        """Where the file is, for people."""
+        return f"{self._place}{'/' if self._contents is None else ':'}{name}"
+
+    def read(self, name: str) -> bytes:
+        """The content of one of the files, once its md5 sum is found right.
+
+        Raises: UserError naming the file if it is missing or is not the official one.
+        """
+        try:
+            content = (self._place / name).read_bytes() if self._contents is None else self._contents[name]
+        except (OSError, KeyError):
+            raise UserError(f"{self.place(name)}: missing or unreadable; {REMEDY}") from None
+        if _md5(content) != self.archive.md5_of[name]:
+            raise UserError(
+                f"{self.place(name)}: is not the official file (md5 sum), damaged perhaps; {REMEDY}"
+            )
+        return content
+
+    def images(self, names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The images, uint8 (N, 3, 32, 32), and labels, int64 (N,), of these files, one after another.
+
+        Raises: UserError as `read` does, and naming the file whose images or labels have a wrong shape or range.
+        """
+        parts = [self._batch(name) for name in names]
+        images, labels = zip(*parts, strict=True)
+        return np.concatenate(images), np.concatenate(labels)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels. Raises: UserError as `images` does."""
+        (meta,) = self.archive.meta
+        names = self._unpickle(meta).get(self.archive.class_key)
+        if not isinstance(names, list) or len(names) != self.archive.classes:
+            raise UserError(f"{self.place(meta)}: does not name {self.archive.classes} classes; {REMEDY}")
+        return tuple(str(name) for name in names)
+
+    def _batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        batch, classes = self._unpickle(name), self.archive.classes
+        images, labels = batch.get("data"), batch.get(self.archive.label_key)
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3072,):
+            raise UserError(f"{self.place(name)}: holds no 32x32 images; {REMEDY}")
+        if not isinstance(labels, list) or len(labels) != len(images):
+            raise UserError(f"{self.place(name)}: does not hold a label for each image; {REMEDY}")
+        if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+            raise UserError(f"{self.place(name)}: has labels outside 0 to {classes - 1}; {REMEDY}")
+        return images.reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64)
+
+    def _unpickle(self, name: str) -> dict[str, object]:
+        content = self.read(name)
+        try:
+            loaded = pickle.loads(content, encoding="latin1")
+        except Exception as error:  # whatever the pickle makes its parts raise
+            raise UserError(f"{self.place(name)}: is no pickle ({type(error).__name__}); {REMEDY}") from None
+        if not isinstance(loaded, dict):
+            raise UserError(f"{self.place(name)}: holds no CIFAR batch; {REMEDY}")
+        return loaded
+
+
+def locate(archive: Archive, root: Path) -> Path | None:
+    """The official folder or the archive, unread, or None. Raises: UserError if `root` cannot be looked into."""
+    try:
+        if root.is_file():
+            return root
+        if (root / archive.folder).is_dir():
+            return root / archive.folder
+        if any((root / name).is_file() for name in (*archive.train, *archive.test)):
+            return root
+        return root / archive.file if (root / archive.file).is_file() else None
+    except OSError as error:
+        raise UserError(f"data.root={root}: cannot be read ({error.strerror}); {REMEDY}") from None
+
+
+def install(source: Source, root: Path) -> Path:
+    """Put the official folder with the files of `source` into `root`; every file is verified before any is written.
+
+    A folder that is not there yet appears whole. In one that is there, only files that are not the official ones are
+    replaced, and nothing else is touched.
+
+    Returns: the folder.
+    Raises: UserError if a file of `source` is missing or damaged, or `root` cannot hold a folder; RunError if the
+    disk cannot take it. Nothing is left behind then.
+    """
+    folder = root / source.archive.folder
+    contents = {name: source.read(name) for name in source.names}
+    with _staging(root) as staging:
+        staged = staging / folder.name
+        staged.mkdir()
+        for name, content in contents.items():
+            if not _is_official(folder / name, source.archive.md5_of[name]):
+                write_atomically(staged / name, content)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            _move(staged, folder)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
+    return folder
+
+
+def download(archive: Archive, root: Path) -> Path:
+    """Fetch the archive through torchvision, verify it, and put the official folder into `root`.
+
+    Returns: the folder.
+    Raises: UserError if torchvision does not import, the archive cannot be fetched or is not the official one;
+    otherwise as `install` does. Nothing is left behind then.
+    """
+    remedy = f"fetch {archive.url} yourself and name the file: data.root=FILE, or `make data FROM=FILE`"
+    try:
+        download_url = _torchvision_download()
+    except Exception as error:  # a torchvision built for another torch raises many kinds
+        raise UserError(
+            f"data.root={root}: torchvision, which downloads, fails ({error}); {remedy}"
+        ) from None
+    with _staging(root) as staging:
+        try:
+            download_url(archive.url, str(staging), archive.file, archive.md5)
+        except Exception as error:  # urllib's, the system's and torchvision's own
+            raise UserError(f"data.root={root}: the download failed ({error}); {remedy}") from None
+        return install(Source(archive, staging), root)
+
+
+def _torchvision_download() -> Callable[..., None]:
+    """torchvision's `download_url`; beside a torch without CUDA torchvision imports only if two operators are there."""
+    try:
+        from torchvision.datasets.utils import download_url
+    except RuntimeError:
+        import torch
+
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        _OPERATORS.append(library)
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        from torchvision.datasets.utils import download_url
+    found: Callable[..., None] = download_url
+    return found
+
+
+def _move(staged: Path, folder: Path) -> None:
+    try:
+        staged.rename(folder)
+    except OSError:
+        # It is there already, or another process has just put it there.
+        if not folder.is_dir():
+            raise
+        for path in staged.iterdir():
+            path.replace(folder / path.name)
+
+
+@contextlib.contextmanager
+def _staging(root: Path) -> Iterator[Path]:
+    """A folder on the disk of `root`, gone at the end; `root` itself need not be there."""
+    beside = next(parent for parent in (root, *root.absolute().parents) if parent.is_dir())
+    try:
+        staging = tempfile.TemporaryDirectory(prefix=".anchorloss-", dir=beside)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be written to ({error.strerror}); name another folder") from None
+    with staging as path:
+        yield Path(path)
+
+
+def _members(archive: Archive, file: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """These files of a tar archive, in memory: nothing is extracted to a path that the archive chooses."""
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(file) as tar:
+            for member in tar:
+                folder, _, name = member.name.removeprefix("./").rpartition("/")
+                if (
+                    folder == archive.folder
+                    and name in names
+                    and member.isfile()
+                    and member.size < _MOST_BYTES
+                ):
+                    extracted = tar.extractfile(member)
+                    contents[name] = extracted.read() if extracted else b""
+    except Exception as error:  # tarfile's, gzip's, zlib's and the system's, by the kind of damage
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
+        raise UserError(f"{file}: damaged or no tar archive ({reason}); {REMEDY}") from None
+    return contents
+
+
+def _is_official(path: Path, md5: str) -> bool:
+    try:
+        return _md5(path.read_bytes()) == md5
+    except OSError:
+        return False
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,150 @@
+"""Which images a run trains on and which it is evaluated on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anchorloss.data import cifar, synthetic
+from anchorloss.errors import UserError
+
+ARCHIVES = {"cifar100": cifar.CIFAR100, "cifar10": cifar.CIFAR10}
+LABELS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
+# Of the full training set, pixels in [0, 1], over all pixels of a channel. CIFAR-100: measured on the official file
+# (tests/data/test_cifar.py does it again); CIFAR-10: the figures in common use.
+MEAN_STD = {
+    "cifar100": ((0.5070752, 0.4865489, 0.4409178), (0.2673343, 0.2564385, 0.2761505)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images uint8 (N, 3, 32, 32) and labels int64 (N,) in memory; `mean` and `std` are those of pixels in [0, 1].
+
+    `label` is what every table and picture made from it says: CIFAR-100, CIFAR-10 or SYNTHETIC.
+    """
+
+    name: str
+    label: str
+    checksum: str
+    class_names: tuple[str, ...]
+    train_images: Tensor
+    train_labels: Tensor
+    evaluation_images: Tensor
+    evaluation_labels: Tensor
+    evaluated_on: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def load(
+    name: str,
+    root: str | Path,
+    *,
+    download: bool = False,
+    validation: int = 0,
+    validation_seed: int = 0,
+    evaluate_on: str = "test",
+    training_images: int | None = None,
+    test_images: int | None = None,
+) -> Dataset:
+    """The data set `name`: cifar100 or cifar10 from `root`, or synthetic in the sizes given.
+
+    `validation` training images are held out, as many of each class as of any other, chosen by `validation_seed`
+    alone. Evaluated on "validation", the test file is never opened.
+
+    Raises: UserError naming the key or file that is wrong and the remedy.
+    """
+    if name not in LABELS:
+        raise UserError(f"data.name={name}: must be one of {', '.join(LABELS)}")
+    if evaluate_on not in ("test", "validation"):
+        raise UserError(f"data.evaluate_on={evaluate_on}: must be test or validation")
+    on_validation = evaluate_on == "validation"
+    if on_validation and validation == 0:
+        raise UserError("data.evaluate_on=validation: needs held-out images: set data.validation=5000")
+    if name == "synthetic":
+        whole = _synthetic(training_images or 0, test_images or 0)
+    else:
+        whole = _cifar(name, Path(root), download, read_test=not on_validation)
+    if validation == 0:
+        return whole
+    held_out = _held_out(whole.train_labels.numpy(), len(whole.class_names), validation, validation_seed)
+    kept = torch.from_numpy(~held_out)
+    part = replace(whole, train_images=whole.train_images[kept], train_labels=whole.train_labels[kept])
+    if not on_validation:
+        return part
+    return replace(
+        part,
+        evaluation_images=whole.train_images[~kept],
+        evaluation_labels=whole.train_labels[~kept],
+        evaluated_on="validation",
+    )
+
+
+def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset:
+    archive = ARCHIVES[name]
+    names = [*archive.train, *(archive.test if read_test else ()), *archive.meta]
+    if download and cifar.locate(archive, root) is None:
+        cifar.download(archive, root)
+    source = cifar.Source(archive, root, names)
+    train_images, train_labels = source.images(archive.train)
+    if read_test:
+        test_images, test_labels = source.images(archive.test)
+    else:
+        test_images, test_labels = train_images[:0], train_labels[:0]
+    mean, std = MEAN_STD[name]
+    return Dataset(
+        name=name,
+        label=LABELS[name],
+        checksum=archive.checksum,
+        class_names=source.class_names(),
+        train_images=torch.from_numpy(train_images),
+        train_labels=torch.from_numpy(train_labels),
+        evaluation_images=torch.from_numpy(test_images),
+        evaluation_labels=torch.from_numpy(test_labels),
+        evaluated_on="test",
+        mean=mean,
+        std=std,
+    )
+
+
+def _synthetic(training_images: int, test_images: int) -> Dataset:
+    made = synthetic.make(training_images, test_images)
+    pixels = made.train_images.astype(np.float64) / 255
+    mean, std = (tuple(float(value) for value in f(pixels, axis=(0, 2, 3))) for f in (np.mean, np.std))
+    return Dataset(
+        name="synthetic",
+        label=LABELS["synthetic"],
+        checksum=made.checksum,
+        class_names=made.class_names,
+        train_images=torch.from_numpy(made.train_images),
+        train_labels=torch.from_numpy(made.train_labels),
+        evaluation_images=torch.from_numpy(made.test_images),
+        evaluation_labels=torch.from_numpy(made.test_labels),
+        evaluated_on="test",
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
+
+
+def _held_out(labels: np.ndarray, classes: int, validation: int, seed: int) -> np.ndarray:
+    """Which images are held out, bool (N,): `validation` of them, the same number in each class."""
+    if validation % classes or validation >= len(labels):
+        raise UserError(
+            f"data.validation={validation}: must be a multiple of the {classes} classes and below {len(labels)}"
+        )
+    generator = np.random.Generator(np.random.PCG64(seed))
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in range(classes):
+        members = np.flatnonzero(labels == label)
+        if len(members) <= validation // classes:
+            raise UserError(
+                f"data.validation={validation}: leaves no training image of class {label}; hold out fewer"
+            )
+        held_out[generator.permutation(members)[: validation // classes]] = True
+    return held_out

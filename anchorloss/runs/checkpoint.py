@@ -1,0 +1,118 @@
+"""Checkpoints: written whole or not at all, verified before the previous one is given up, loaded safely.
+
+A file is one JSON line (format, run hash, SHA-256 of the run hash and what follows) and then torch's own archive,
+read with `weights_only=True`. `checkpoint.pt` is the newest, `checkpoint.previous.pt` the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anchorloss.errors import RunError, UserError
+from anchorloss.runs.atomic import write_atomically
+
+NEWEST = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+FORMAT = 1
+
+
+class Damaged(Exception):
+    """The file is not a whole checkpoint of this format."""
+
+
+def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
+    """Write `state` (tensors and plain data) as the newest checkpoint of the run.
+
+    The file is read back and its checksum compared before it takes the newest one's place; until then both earlier
+    checkpoints stay.
+
+    Raises: RunError if it cannot be written or does not read back; the earlier checkpoint is intact then.
+    """
+    archive = io.BytesIO()
+    torch.save(state, archive)
+    body = archive.getvalue()
+    header = {"format": FORMAT, "hash": run_hash, "sha256": _digest(run_hash, body)}
+    candidate = folder / "checkpoint.new.pt"
+    try:
+        write_atomically(candidate, json.dumps(header).encode() + b"\n" + body)
+        _read(candidate)
+    except Damaged as damage:
+        candidate.unlink(missing_ok=True)
+        raise RunError(
+            f"{candidate}: did not read back as written ({damage}); is the disk failing?"
+        ) from None
+    newest = folder / NEWEST
+    if newest.exists():
+        newest.replace(folder / PREVIOUS)
+    candidate.replace(newest)
+
+
+def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
+    """The newest whole checkpoint of the run, or None if there is none; a damaged one is passed over with a line.
+
+    Raises: UserError if a checkpoint belongs to another run.
+    """
+    for name in (NEWEST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            header, body = _read(path)
+            if header["hash"] != run_hash:
+                raise UserError(
+                    f"{path}: is of another run ({header['hash']}); move it away to start this run anew"
+                )
+            return _unpack(body)
+        except Damaged as damage:
+            print(f"{path}: {damage}; going on from the one before it, or from the start", file=sys.stderr)
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Delete the run's checkpoints, once its record is written."""
+    for name in (NEWEST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _digest(run_hash: str, body: bytes) -> str:
+    return hashlib.sha256(run_hash.encode() + b"\n" + body).hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        line, _, body = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise Damaged(f"cannot be read ({error.strerror})") from None
+    try:
+        header = json.loads(line)
+    except ValueError:
+        raise Damaged("is not a checkpoint") from None
+    if (
+        not isinstance(header, dict)
+        or header.get("format") != FORMAT
+        or not isinstance(header.get("hash"), str)
+    ):
+        raise Damaged("is not a checkpoint of this format")
+    if _digest(header["hash"], body) != header.get("sha256"):
+        raise Damaged("is damaged (checksum)")
+    return header, body
+
+
+def _unpack(body: bytes) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that torch did not write; they are refused anyway
+            state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here, and a hostile file chooses among them
+        raise Damaged(f"holds something other than tensors and plain data ({type(error).__name__})") from None
+    if not isinstance(state, dict):
+        raise Damaged("holds no state")
+    return state

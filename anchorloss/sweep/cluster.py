@@ -1,0 +1,138 @@
+"""Sweeps on a cluster: what the launchers for Slurm and Ray have in common.
+
+A sweep is cut into jobs, one for each combination that was swept over; its seeds stay together. A node trains the runs
+of a job as `train.py` would, claims, checkpoints and all. What has come of the sweep is read from the run records, so
+it does not matter how often an engine killed, requeued or doubled a job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from anchorloss.config.parsing import parse
+from anchorloss.config.settings import RunSettings
+from anchorloss.errors import RunError, UserError
+from anchorloss.runs import store
+
+
+@dataclass(frozen=True)
+class Job:
+    """The runs of one combination of a sweep, and the config that trains them on any node with the same folders."""
+
+    config: DictConfig
+    runs: list[RunSettings]
+    results_dir: Path
+
+    @property
+    def name(self) -> str:
+        """The same for the same runs in the same results folder, so that a job that is queued can be found again."""
+        identity = "\n".join([str(self.results_dir), *sorted(run.run for run in self.runs)])
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+        return f"{self.runs[0].loss.name}-{self.runs[0].model.name}-{digest}"
+
+    def record(self, run: RunSettings) -> store.Record | None:
+        return store.read_record(self.results_dir / "runs" / run.experiment / run.run)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no run of the job is left to train."""
+        retry = bool(self.config.retry_failed)
+        found = [self.record(run) for run in self.runs]
+        return all(record is not None and not (retry and record.status == "failed") for record in found)
+
+
+def train_job(config: DictConfig) -> str | None:
+    """Train the runs of a job; what a node calls.
+
+    Returns: None when each has its record, be it of a failed run; else one line that says why not.
+    Raises: SystemExit as `train.py` after a signal.
+    """
+    from anchorloss.sweep.plan import train_all
+
+    try:
+        train_all([config])
+    except (UserError, RunError) as error:
+        return " ".join(str(error).split())
+    except SystemExit as end:
+        # Status 1: some runs failed. Their records say so.
+        if end.code != 1:
+            raise
+    return None
+
+
+class ClusterLauncher(Launcher):
+    """A Hydra launcher that gives each job to an engine and reads the outcome from the records."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._loader = hydra_context.config_loader
+        self._config = config
+
+    @abstractmethod
+    def carry_out(self, jobs: list[Job]) -> list[str]:
+        """Have the jobs trained; return when the engine has done with them, with a line for each that had trouble."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Raises: RunError if runs are left without a record; SystemExit with status 1 if runs failed."""
+        configs = [self._loader.load_sweep_config(self._config, list(job)) for job in job_overrides]
+        jobs = [_job(config) for config in configs]
+        if any(config.precision == "auto" for config in configs):
+            print(
+                f"precision={jobs[0].config.precision} in every job, as this machine would choose for itself"
+            )
+        left = [job for job in jobs if not job.is_done]
+        print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are done, {len(left)} to do", flush=True)
+        troubles = self.carry_out(left) if left else []
+        for trouble in troubles:
+            print(trouble, file=sys.stderr)
+        _conclude(jobs)
+        return [
+            _completed(overrides, config) for overrides, config in zip(job_overrides, configs, strict=True)
+        ]
+
+
+def _job(config: DictConfig) -> Job:
+    """What a node needs of a sweep's config: no Hydra, whole paths, nothing that each node would decide for itself."""
+    config = config.copy()
+    with flag_override(config, ["struct", "readonly"], False):
+        del config["hydra"]
+        config.results_dir = str(Path(config.results_dir).resolve())
+        config.data.root = str(Path(config.data.root).resolve())
+        OmegaConf.resolve(config)
+        runs, execution = parse(config)
+        config.precision = runs[0].precision
+    return Job(config, runs, execution.results_dir)
+
+
+def _conclude(jobs: list[Job]) -> None:
+    found = {run.run: job.record(run) for job in jobs for run in job.runs}
+    missing = [run for run, record in found.items() if record is None]
+    failed = [run for run, record in found.items() if record is not None and record.status == "failed"]
+    if missing:
+        raise RunError(
+            f"{len(missing)} of {len(found)} runs have no record: {', '.join(missing)}; "
+            "the same command goes on with them"
+        )
+    if failed:
+        print(
+            f"{len(failed)} of {len(found)} runs failed: {', '.join(failed)}; --retry-failed runs them again",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
+    print(f"{len(found)} runs are finished")
+
+
+def _completed(overrides: Sequence[str], config: DictConfig) -> JobReturn:
+    done = JobReturn(overrides=list(overrides), cfg=config)
+    done.status = JobStatus.COMPLETED
+    done.return_value = None
+    return done

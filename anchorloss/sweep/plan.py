@@ -1,0 +1,41 @@
+"""From composed configs to a plan of runs that is checked whole before the first run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+from anchorloss.config.parsing import parse
+from anchorloss.config.settings import Config, Execution, RunSettings
+
+
+def register_schema() -> None:
+    """Make `Config` known to Hydra as the config `schema`, on which `configs/config.yaml` builds."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
+    """The runs of several jobs as one plan, seed by seed, so that an early stop leaves whole comparisons.
+
+    Raises: UserError if a setting is wrong, or if the loss of one of them refuses its arguments.
+    """
+    from anchorloss.training import losses  # imports torch, which `--help` does not need
+
+    jobs = [parse(config) for config in configs]
+    for runs, _ in jobs:
+        losses.resolve(runs[0].loss)
+    unique = {run.run: run for runs, _ in jobs for run in runs}
+    return sorted(unique.values(), key=lambda run: run.seed), jobs[0][1]
+
+
+def train_all(configs: Sequence[DictConfig]) -> None:
+    """Check the jobs and train their runs in this process.
+
+    Raises: what `plan` and `execution.execute` raise.
+    """
+    runs, execution = plan(configs)
+    from anchorloss.sweep.executor import execute
+
+    execute(runs, execution)

@@ -1,0 +1,126 @@
+"""A run trained again from its own folder, whole or its first epoch alone, and what differs from its record."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from anchorloss.config.parsing import parse
+from anchorloss.config.settings import Config, Execution, LoggerSettings, RunSettings
+from anchorloss.device import describe, resolve_device
+from anchorloss.errors import UserError
+from anchorloss.runs import provenance, store
+from anchorloss.runs.claims import Claim
+from anchorloss.sweep.executor import execute, prepare_torch
+from anchorloss.sweep.workplaces import Workplaces
+from anchorloss.tracking.tracking import NoTracker
+from anchorloss.training.loop import train
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`differences` says of each value that differs what was recorded and what came out now; empty if all is equal.
+
+    `circumstances` has in the same way what may make them differ: commit, device, versions.
+    """
+
+    run: str
+    differences: dict[str, tuple[str, str]]
+    circumstances: dict[str, tuple[str, str]]
+
+
+def rerun(
+    folder: Path, data_root: str, *, first_epoch: bool, device: str = "auto", into: Path | None = None
+) -> Comparison:
+    """Train the run of `folder` again, with the record's number of threads, and compare.
+
+    Whole: the record and the bytes of history and predictions; the new run is kept in the results folder `into` if one
+    is named. `first_epoch`: the first row of the history.
+
+    Raises: UserError if the folder has no finished run that this code can name, or the data are missing; RunError.
+    """
+    record = store.read_record(folder)
+    if record is None or record.status != "finished":
+        raise UserError(f"{folder}: has no record of a finished run; name a folder with a record.json")
+    store.verify_files(folder, record)
+    settings, execution = _plan(folder, record, data_root, device)
+    prepare_torch(execution, resolve_device(device))
+    if first_epoch:
+        differences = _compare_first_epoch(folder, settings, execution)
+    else:
+        differences = _compare_whole(record, settings, execution, into)
+    return Comparison(record.run, differences, _circumstances(record, device))
+
+
+def _plan(folder: Path, record: store.Record, data_root: str, device: str) -> tuple[RunSettings, Execution]:
+    config = OmegaConf.merge(OmegaConf.structured(Config), store.read_config(folder))
+    assert isinstance(config, type(OmegaConf.create({})))
+    runs, execution = parse(config)
+    settings = dataclasses.replace(runs[0], data=dataclasses.replace(runs[0].data, root=data_root))
+    if settings.run != record.run:
+        raise UserError(
+            f"{folder}: its settings name the run {settings.run} here; check out its commit {record.provenance.commit}"
+        )
+    threads = re.search(r"\((\d+) threads?\b", record.provenance.device)
+    return settings, dataclasses.replace(
+        execution,
+        device=device,
+        data_root=data_root,
+        logger=LoggerSettings("none"),
+        threads=int(threads[1]) if threads else 0,
+        compile=record.provenance.compile,
+    )
+
+
+def _compare_whole(
+    record: store.Record, settings: RunSettings, execution: Execution, into: Path | None
+) -> dict[str, tuple[str, str]]:
+    with tempfile.TemporaryDirectory() as temporary:
+        results = into or Path(temporary)
+        execute([settings], dataclasses.replace(execution, results_dir=results))
+        again = store.read_record(results / "runs" / settings.experiment / settings.run)
+    assert again is not None
+    ours, theirs = dataclasses.asdict(record), dataclasses.asdict(again)
+    del ours["provenance"], theirs["provenance"]
+    return store.describe_difference(ours, theirs)
+
+
+def _compare_first_epoch(
+    folder: Path, settings: RunSettings, execution: Execution
+) -> dict[str, tuple[str, str]]:
+    recorded = (folder / store.HISTORY).read_text()
+    with tempfile.TemporaryDirectory() as results:
+        again = Path(results) / settings.run
+        again.mkdir()
+        claim = Claim(again)
+        claim.acquire()
+        workplace = Workplaces(execution, resolve_device(execution.device)).load(settings)
+        steps = train(settings, again, claim, workplace, NoTracker())
+        while not (again / store.HISTORY).exists():
+            next(steps)
+        steps.close()
+        claim.release()
+        found = (again / store.HISTORY).read_text()
+    ours, theirs = (next(csv.DictReader(io.StringIO(text))) for text in (recorded, found))
+    return store.describe_difference(ours, theirs)
+
+
+def _circumstances(record: store.Record, device: str) -> dict[str, tuple[str, str]]:
+    was = record.provenance
+    commit, dirty = provenance.commit()
+    return store.describe_difference(
+        {"commit": was.commit, "dirty": was.dirty, "device": was.device, "versions": was.versions},
+        {
+            "commit": commit,
+            "dirty": dirty,
+            "device": describe(resolve_device(device)),
+            "versions": provenance.versions(),
+        },
+    )

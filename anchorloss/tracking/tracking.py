@@ -1,0 +1,103 @@
+"""W&B or nothing, behind one small interface. What is tracked never changes a result and never fails a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from anchorloss.config.settings import LoggerSettings, RunSettings
+from anchorloss.errors import UserError
+from anchorloss.runs.store import Record
+
+# Here, or where WANDB_DIR says, W&B makes its folder `wandb`: results/ is for records alone.
+FOLDER = "outputs"
+
+
+class Tracker(Protocol):
+    """What training tells about one run, from entering to leaving; left by an exception, the run was interrupted."""
+
+    def __enter__(self) -> Tracker:
+        """Training begins or goes on."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """The steps are over; `finish` follows unless an exception ended them."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """One epoch's row of `history.csv`."""
+
+    def finish(self, record: Record, folder: Path) -> None:
+        """The run has its record; its other files are in `folder`."""
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def __enter__(self) -> NoTracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def finish(self, record: Record, folder: Path) -> None:
+        pass
+
+
+class Tracking:
+    """Decides once, with one line where it says something, how every run of this process is tracked.
+
+    auto: online with a key, else nothing; wandb: online with a key, else offline; none: nothing, without wandb. Never
+    asks, and never waits longer than a few seconds for a server; one that does not answer means offline.
+
+    Raises: UserError if wandb is asked for and not installed.
+    """
+
+    def __init__(self, logger: LoggerSettings) -> None:
+        self._session = None
+        if not _wanted(logger.name):
+            return
+        # wandb-core would print that it could not report its own errors; read when wandb is first imported.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        from anchorloss.tracking import wandb_run
+
+        mode = wandb_run.choose_mode(without_key=None if logger.name == "auto" else "offline")
+        if mode is not None:
+            folder = Path(os.environ.get("WANDB_DIR") or FOLDER).absolute()
+            self._session = wandb_run.Session(logger.project, folder, mode)
+
+    def start(self, settings: RunSettings) -> Tracker:
+        """A tracker of one run."""
+        if self._session is None:
+            return NoTracker()
+        from anchorloss.tracking.wandb_run import WandbTracker
+
+        return WandbTracker(settings, self._session)
+
+
+def _wanted(logger: str) -> bool:
+    """Whether W&B is to be asked at all; importing it takes half a second."""
+    if logger == "none":
+        return False
+    installed = importlib.util.find_spec("wandb") is not None
+    if logger == "wandb" and not installed:
+        raise UserError("logger=wandb: wandb is not installed; pip install wandb, or use logger=none")
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode == "disabled" or (logger == "auto" and mode in ("offline", "dryrun")):
+        return False
+    return installed and (logger == "wandb" or _may_have_key())
+
+
+def _may_have_key() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    named = os.environ.get("NETRC")
+    places = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    return any(place.is_file() for place in places)

@@ -1,0 +1,288 @@
+"""A run as W&B sees it: its group, config, curves, summary and tables, and what happens when W&B is in trouble."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import ssl
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+from tqdm import tqdm
+
+from anchorloss.config.settings import RunSettings
+from anchorloss.runs.store import PREDICTIONS, Record, read_predictions
+
+# Seconds to wait for a server: for any answer, for a new run, for what is not yet sent at a run's end.
+ANSWER, INIT, FINISH = 3.0, 5.0, 10.0
+SYNC = "runs are kept offline, `make wandb-sync` sends them"
+
+
+def choose_mode(without_key: str | None) -> str | None:
+    """online where there is a key and a server that answers, `without_key` where there is no key, else offline.
+
+    Says so in one line unless that is what was to be expected. Never asks for a key.
+    """
+    silent = wandb.Settings(silent=True)
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+        return "offline"
+    try:
+        url = wandb.setup(silent).settings.base_url
+        found = wandb.login(prompt=False, verify=False)
+    except Exception as error:
+        say(f"W&B: the key cannot be used ({reason(error)}); {SYNC}")
+        return "offline"
+    if not found:
+        if without_key:
+            say(f"W&B: no key found (`wandb login`); {SYNC}")
+        return without_key
+    if not answers(url):
+        say(f"W&B: no answer from {url} within {ANSWER:g} s; {SYNC}")
+        return "offline"
+    return "online"
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers at `url` at all, whatever it says; known after `ANSWER` seconds."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=ANSWER).close()
+        except urllib.error.HTTPError:
+            pass
+        except urllib.error.URLError as error:
+            if not isinstance(
+                error.reason, ssl.SSLError
+            ):  # W&B may know the certificate, Python's default not
+                return
+        except OSError:
+            return
+        answered.set()
+
+    # In a thread because looking up a name has no time limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER)
+    return answered.is_set()
+
+
+def say(line: str) -> None:
+    """One line on stderr, beside whatever progress bars are shown."""
+    tqdm.write(" ".join(line.split()), file=sys.stderr)
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+
+
+class Session:
+    """What the W&B runs of this process share: where they go, and that trouble is told once."""
+
+    def __init__(self, project: str, folder: Path, mode: str) -> None:
+        self.project = project
+        self.folder = folder
+        self.mode: str | None = mode
+        self._opened = 0
+        self._live = 0
+        self._told = False
+        # Tables are kept here until they are sent: beside the runs they belong to, not in the home folder.
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
+
+    def open(self, settings: RunSettings) -> Any:
+        """A W&B run of these settings, online or else offline; None where there can be none."""
+        if "WANDB_SWEEP_ID" in os.environ and self._opened:
+            self.trouble(f"a W&B sweep names one run a process; {settings.run} is not tracked")
+            return None
+        while self.mode is not None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                run = wandb.init(**self._arguments(settings))
+            except Exception as error:
+                if not self._give_way(error):
+                    return None
+                continue
+            if self.mode == "online" and not self._opened:
+                say(f"W&B: {run.project_url}")
+            if not self._opened:
+                # Before wandb's own, which prints a traceback where its service is gone.
+                atexit.register(_tear_down)
+            self._opened += 1
+            self._live += 1
+            return run
+        return None
+
+    def closed(self) -> None:
+        """A run that was opened has been finished or given up."""
+        self._live -= 1
+
+    def _give_way(self, error: Exception) -> bool:
+        """Go from online to offline, or from offline to nothing; whether another try makes sense."""
+        if self.mode == "offline":
+            self.mode = None
+            self.trouble(f"does not start ({reason(error)}); nothing is tracked")
+            return False
+        self.mode = "offline"
+        self.trouble(f"online runs do not start ({reason(error)}); {SYNC}")
+        if self._live:
+            return False
+        # wandb's service keeps the run that failed and would take a second one of its id for the same.
+        _tear_down()
+        wandb.setup(wandb.Settings(silent=True))
+        return True
+
+    def trouble(self, what: str) -> None:
+        """Tell of the first trouble; more of it would only bury the results."""
+        if not self._told:
+            say(f"W&B: {what}")
+        self._told = True
+
+    def _arguments(self, settings: RunSettings) -> dict[str, Any]:
+        from anchorloss.data.dataset import LABELS  # imports torch, which a decision does not need
+
+        identity = settings.identity()
+        label = LABELS[settings.data.name]
+        tags = [settings.experiment, settings.loss.name, settings.model.name, label]
+        if settings.data.evaluate_on == "validation":
+            tags.append("validation")
+        return {
+            "project": self.project,
+            "mode": self.mode,
+            "dir": str(self.folder),
+            "id": f"{settings.experiment}-{settings.run}"[-128:],
+            "name": settings.run,
+            "group": f"{settings.experiment}/{settings.loss.name}"[:128],
+            "job_type": f"seed{settings.seed}",
+            "tags": [tag[:64] for tag in dict.fromkeys(tags)],
+            "config": {
+                "experiment": settings.experiment,
+                "hash": settings.hash,
+                "data_label": label,
+                **identity,
+            },
+            # Each stretch of an interrupted run is appended to those before, by the server or by `wandb sync`.
+            "resume": "allow",
+            "reinit": "create_new",
+            "settings": wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT)),
+                finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH)),
+                finish_timeout_raises=True,
+            ),
+        }
+
+
+def _tear_down() -> None:
+    with contextlib.suppress(Exception):
+        wandb.teardown()
+
+
+class WandbTracker:
+    """One W&B run; a resumed run goes on under the same id. Trouble ends the tracking, never the run."""
+
+    def __init__(self, settings: RunSettings, session: Session) -> None:
+        self._settings = settings
+        self._session = session
+        self._run: Any = None
+
+    def __enter__(self) -> WandbTracker:
+        self._run = self._session.open(self._settings)
+        self._attempt(self._define)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._attempt(lambda: self._run.summary.update({"status": "interrupted"}))
+            self._end(exit_code=0)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        measured = {key: value for key, value in row.items() if value is not None}
+        # The epoch is the step, so that an epoch repeated after a crash is not there twice.
+        self._attempt(lambda: self._run.log(measured, step=row["epoch"]))
+
+    def finish(self, record: Record, folder: Path) -> None:
+        self._attempt(lambda: self._run.summary.update(summary(record)))
+        if PREDICTIONS in record.files:
+            self._attempt(lambda: self._run.log(tables(record, folder), step=record.epochs))
+        self._end(exit_code=0 if record.status == "finished" else 1)
+
+    def _define(self) -> None:
+        self._run.define_metric("epoch")
+        self._run.define_metric("*", step_metric="epoch")
+
+    def _end(self, exit_code: int) -> None:
+        self._attempt(lambda: self._run.finish(exit_code=exit_code))
+        self._release()
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        if self._run is None:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._release()
+            self._session.trouble(f"{self._settings.run} is no longer tracked ({reason(error)})")
+
+    def _release(self) -> None:
+        if self._run is not None:
+            self._session.closed()
+        self._run = None
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """The columns of W&B's table of runs, from a record: accuracies in percent, times in seconds."""
+    columns: dict[str, Any] = {
+        "status": record.status,
+        "evaluated_on": record.evaluated_on,
+        "device": record.provenance.device,
+        "commit": record.provenance.commit,
+        "duration_seconds": record.provenance.duration_seconds,
+    }
+    if record.failure is not None:
+        columns |= {"failure": record.failure.reason, "failure_epoch": record.failure.epoch}
+    if record.best is not None:
+        columns |= {"best_epoch": record.best.epoch, "best_top1": record.best.top1}
+        columns |= {"top1": record.top1, "top5": record.top5, "test_loss": record.test_loss}
+    return columns
+
+
+def tables(record: Record, folder: Path) -> dict[str, Any]:
+    """`per_class`: a row a class; `confusion`: a row for each (target, predicted) that are not the same class and
+    met in at least one image, most images first. From `predictions.npz` in `folder`.
+    """
+    import numpy as np
+
+    from anchorloss.analysis.confusion import class_accuracy, confusions
+    from anchorloss.data.class_names import class_name
+
+    predictions = read_predictions(folder)
+    classes = 1 + int(max(predictions.target.max(), predictions.predicted.max()))
+    names = [class_name(record.data.name, index) for index in range(classes)]
+    counts = confusions(predictions, classes)
+    images = counts.sum(1)
+    accuracy = class_accuracy(predictions, classes)
+    per_class: list[Any] = [
+        [names[index], int(images[index]), int(counts[index, index]), float(accuracy[index])]
+        for index in np.flatnonzero(images)
+    ]
+    mistaken = counts - np.diag(np.diag(counts))
+    confusion: list[Any] = []
+    for cell in np.argsort(-mistaken, axis=None, kind="stable")[: np.count_nonzero(mistaken)]:
+        target, predicted = divmod(int(cell), classes)
+        count = int(mistaken[target, predicted])
+        confusion.append([names[target], names[predicted], count, 100 * count / int(images[target])])
+    return {
+        "per_class": wandb.Table(columns=["class", "images", "right", "top1"], data=per_class),
+        "confusion": wandb.Table(
+            columns=["target", "predicted", "images", "percent of target"], data=confusion
+        ),
+    }

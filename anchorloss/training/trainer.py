@@ -1,0 +1,313 @@
+"""One batch, from index to updated weight, for one run; many runs are many of these.
+
+Read `Trainer.step` top to bottom: which images, their crop and flip, the forward pass, the loss, the gradient, the
+update, and the running totals. Nothing in it waits for the device: its place in the epoch, the totals and the watch for
+a non-finite loss are tensors on the device, read once an epoch. So on CUDA the whole step is captured as a graph and
+replayed, and several runs, each on a stream of its own, overlap on one GPU.
+
+A run's randomness is a pure function of (seed, epoch): its weights come from the seed, and the order, crops and flips of
+an epoch are drawn on the CPU before it starts. So a run gives the same batches alone or among others, on any device,
+and a resumed run needs no generator's state.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models
+from anchorloss.config.settings import OptimSettings, RunSettings
+from anchorloss.data import augmentation
+from anchorloss.data.dataset import Dataset
+from anchorloss.training import emulated_bf16, losses
+
+_BUILDING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What runs on one device share: the padded training images, their labels, and how to normalise them."""
+
+    padded: Tensor
+    labels: Tensor
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    classes: int
+
+    @staticmethod
+    def of(dataset: Dataset, device: torch.device) -> TrainingImages:
+        padded = augmentation.pad_images(dataset.train_images).to(device)
+        labels = dataset.train_labels.to(device)
+        return TrainingImages(padded, labels, dataset.mean, dataset.std, len(dataset.class_names))
+
+
+@dataclass(frozen=True)
+class EpochTotals:
+    """What one epoch's steps added up to: `train_loss` a sample, `train_top1` in percent, both while training.
+
+    `failed_step` is the first step (0-based) whose loss was not finite, or None; `last_finite_loss` the loss before it.
+    """
+
+    train_loss: float
+    train_top1: float
+    failed_step: int | None
+    last_finite_loss: float | None
+
+
+def learning_rate(optim: OptimSettings, epoch: int, step: int, steps: int) -> float:
+    """The learning rate of `step` (0-based, of `steps`) in `epoch` (0-based): a schedule by epoch, a warm-up by step."""
+    if optim.schedule == "cosine":
+        rate = optim.lr * 0.5 * (1 + math.cos(math.pi * epoch / optim.epochs))
+    else:
+        passed = sum(epoch >= round(fraction * optim.epochs) for fraction in optim.decay_at)
+        rate = optim.lr / optim.decay_factor**passed
+    warmup_steps = optim.lr_warmup_epochs * steps
+    return rate * min(1.0, (epoch * steps + step + 1) / warmup_steps) if warmup_steps > 0 else rate
+
+
+class Trainer:
+    """The moving parts of one run: network, optimizer, and its place in the current epoch.
+
+    `compile` compiles the network for full batches; the step's mathematics is the same either way.
+    """
+
+    def __init__(
+        self, settings: RunSettings, images: TrainingImages, device: torch.device, *, compile: bool = False
+    ) -> None:
+        self.settings = settings
+        self.images = images
+        self.device = device
+        self.steps = math.ceil(len(images.labels) / settings.optim.batch_size)
+        self.network = self._build_network()
+        self._forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self.network, dynamic=False) if compile else self.network
+        )
+        self._loss = losses.resolve(settings.loss)
+        self.optimizer = self._build_optimizer()
+        self.step_in_epoch = 0
+        self._plan = augmentation.plan_epoch(settings.seed, 0, len(images.labels)).to(device)
+        self._position = torch.zeros((), dtype=torch.int64, device=device)
+        self._totals = {
+            "loss": torch.zeros(
+                (), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device
+            ),
+            "correct": torch.zeros((), dtype=torch.int64, device=device),
+            "failed_step": torch.full((), -1, dtype=torch.int64, device=device),
+            "last_finite_loss": torch.full((), math.nan, device=device),
+        }
+        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def start_epoch(self, epoch: int, step: int = 0) -> None:
+        """Draw the epoch's order and augmentation; go on at `step` with the totals as they are, or at 0 with none."""
+        if self._stream is not None:
+            # Steps of the last epoch may still be queued, and read the plan that is written here.
+            torch.cuda.current_stream(self.device).wait_stream(self._stream)
+        self.epoch = epoch
+        self.step_in_epoch = step
+        plan = augmentation.plan_epoch(self.settings.seed, epoch, len(self.images.labels))
+        for name in ("order", "rows", "columns", "flip"):
+            getattr(self._plan, name).copy_(getattr(plan, name))
+        self._position.fill_(step * self.settings.optim.batch_size)
+        if step == 0:
+            for name, start in (
+                ("loss", 0.0),
+                ("correct", 0),
+                ("failed_step", -1),
+                ("last_finite_loss", math.nan),
+            ):
+                self._totals[name].fill_(start)
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
+
+    def train_step(self) -> None:
+        """Carry out the next step of the epoch; on CUDA it is only enqueued."""
+        optim = self.settings.optim
+        size = min(optim.batch_size, len(self.images.labels) - self.step_in_epoch * optim.batch_size)
+        softmax = self.epoch < optim.softmax_warmup_epochs
+        rate = learning_rate(optim, self.epoch, self.step_in_epoch, self.steps)
+        if self._stream is None:
+            self._set_learning_rate(rate)
+            self.step(size, softmax)
+        else:
+            with torch.cuda.stream(self._stream):
+                self._set_learning_rate(rate)
+                if (size, softmax) not in self._graphs:
+                    self._graphs[size, softmax] = self._capture(size, softmax)
+                self._graphs[size, softmax].replay()
+        self.step_in_epoch += 1
+
+    def step(self, size: int, softmax: bool) -> None:
+        """One step on the next `size` images: no host decision depends on a value on the device."""
+        plan, images = self._plan, self.images
+        place = self._position + torch.arange(size, device=self.device)
+        index = plan.order[place]
+        target = images.labels[index]
+        pixels = augmentation.augment(
+            images.padded, index, plan.rows[place], plan.columns[place], plan.flip[place]
+        )
+        inputs = augmentation.normalize(
+            pixels, images.mean, images.std, dtype=self.input_dtype, memory_format=torch.channels_last
+        )
+
+        # An epoch's last batch is not worth a compilation of its own.
+        forward = self._forward if size == self.settings.optim.batch_size else self.network
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            logits = forward(inputs)
+        logits = logits.float()
+        loss = nn.functional.cross_entropy(logits, target) if softmax else self._loss(logits, target)
+        loss.backward()
+        self.optimizer.step()
+
+        self._count(loss.detach(), logits.detach(), target)
+        self._position += size
+
+    def totals(self) -> EpochTotals:
+        """Read the epoch's totals from the device; waits for it."""
+        self.wait()
+        images = min(self.step_in_epoch * self.settings.optim.batch_size, len(self.images.labels))
+        failed_step = int(self._totals["failed_step"])
+        last_finite_loss = float(self._totals["last_finite_loss"])
+        return EpochTotals(
+            train_loss=float(self._totals["loss"]) / images,
+            train_top1=100 * int(self._totals["correct"]) / images,
+            failed_step=failed_step if failed_step >= 0 else None,
+            last_finite_loss=last_finite_loss if math.isfinite(last_finite_loss) else None,
+        )
+
+    def wait(self) -> None:
+        """Wait until every step enqueued so far is done."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every step enqueued so far is done, without waiting for it."""
+        return self._stream is None or self._stream.query()
+
+    @property
+    def steps_a_turn(self) -> int:
+        """How many steps to take before another run's turn: on a GPU enough to keep it busy while others evaluate."""
+        return 1 if self._stream is None else 32
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on and that (seed, epoch) does not give.
+
+        The tensors are on the CPU and may share memory with the run: save them before the next step.
+        """
+        self.wait()
+        buffers = [self.optimizer.state[p]["momentum_buffer"] for p in self._momentum_parameters()]
+        return {
+            "network": {name: value.cpu() for name, value in self.network.state_dict().items()},
+            "momentum": [buffer.cpu() for buffer in buffers],
+            "totals": {name: value.cpu() for name, value in self._totals.items()},
+            "step_in_epoch": self.step_in_epoch,
+        }
+
+    def restore(self, state: dict[str, Any], epoch: int) -> None:
+        """Go on from `state`, inside `epoch`; values are copied in place, so that memory layouts stay as they were."""
+        with torch.no_grad():
+            own = self.network.state_dict()
+            if own.keys() != state["network"].keys():
+                raise ValueError("the state is of another network")
+            for name, value in state["network"].items():
+                own[name].copy_(value)
+            for parameter, buffer in zip(self._momentum_parameters(), state["momentum"], strict=True):
+                self.optimizer.state[parameter]["momentum_buffer"].copy_(buffer)
+            for name, value in state["totals"].items():
+                self._totals[name].copy_(value)
+        self.start_epoch(epoch, state["step_in_epoch"])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 where the run asks for it; the cache of cast weights would not survive a graph's replay."""
+        enabled = self.settings.precision == "bf16"
+        context = ExitStack()
+        context.enter_context(
+            torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+        )
+        if enabled and emulated_bf16.is_needed(self.device):
+            context.enter_context(emulated_bf16.EmulatedBf16())
+        return context
+
+    @property
+    def current_learning_rate(self) -> float:
+        """The learning rate of the last step, or of the first if there was none."""
+        return learning_rate(self.settings.optim, self.epoch, max(self.step_in_epoch - 1, 0), self.steps)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
+
+    def _build_network(self) -> nn.Module:
+        # torch's generator belongs to the process, and runs side by side may be built at the same moment.
+        with _BUILDING, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            model = self.settings.model
+            network = models.build(model.name, self.images.classes, model.shortcut, model.prior_bias)
+        return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _build_optimizer(self) -> torch.optim.SGD:
+        optim = self.settings.optim
+        # A graph replays with the addresses it was captured with, so there the rate is a tensor.
+        rate = torch.tensor(optim.lr, device=self.device) if self.device.type == "cuda" else optim.lr
+        optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=rate,
+            momentum=optim.momentum,
+            weight_decay=optim.weight_decay,
+            nesterov=optim.nesterov,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        if optim.momentum > 0:
+            # A buffer of zeros gives the same first step as none, and lets state and graphs rely on its being there.
+            for parameter in self.network.parameters():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
+
+    def _momentum_parameters(self) -> list[nn.Parameter]:
+        return list(self.network.parameters()) if self.settings.optim.momentum > 0 else []
+
+    def _set_learning_rate(self, rate: float) -> None:
+        group = self.optimizer.param_groups[0]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+    def _count(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+        totals = self._totals
+        totals["loss"] += loss * len(target)
+        totals["correct"] += (logits.argmax(1) == target).sum()
+        sound = (totals["failed_step"] < 0) & torch.isfinite(loss)
+        step = self._position // self.settings.optim.batch_size
+        totals["failed_step"].copy_(
+            torch.where(sound | (totals["failed_step"] >= 0), totals["failed_step"], step)
+        )
+        totals["last_finite_loss"].copy_(torch.where(sound, loss, totals["last_finite_loss"]))
+
+    def warm_up(self, size: int, softmax: bool) -> None:
+        """Take the next step three times, which a graph needs before it is captured; weights and totals change."""
+        position = self._position.clone()
+        for _ in range(3):
+            self._position.copy_(position)  # an epoch's last batch has none after it
+            self.step(size, softmax)
+        self._position.copy_(position)
+
+    def _capture(self, size: int, softmax: bool) -> torch.cuda.CUDAGraph:
+        """Record one step as a CUDA graph, leaving weights, momentum, totals and position as they were."""
+        state = self.state()
+        self.warm_up(size, softmax)
+        graph = torch.cuda.CUDAGraph()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(graph, stream=self._stream):
+            self.step(size, softmax)
+        self.restore(state, self.epoch)
+        return graph

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anchorloss.analysis.status import duration
+from anchorloss.runs.claims import Claim
+from anchorloss.runs.store import Progress, write_progress
+from tests.run_folders import finish_run, interrupt_run, make_settings, plan_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_script(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/status.py", "--results-dir", str(results), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_each_run_has_its_line(tmp_path: Path) -> None:
+    finish_run(tmp_path, make_settings("bce", 0), top1=73.88)
+    finish_run(tmp_path, make_settings("anchor_bg", 0), failed=True)
+    interrupt_run(tmp_path, make_settings("anchor_bg", 1), epoch=7)
+    running = plan_run(tmp_path, make_settings("bce", 10))
+    plan_run(tmp_path, make_settings("bce", 2))
+    write_progress(running, Progress(12, 200, 1.5, 41.25, 5400.0, "2026-11-23T05:28:00+00:00"))
+    claim = Claim(running)
+    assert claim.acquire()
+    try:
+        done = run_script(tmp_path, "--experiment", "table1")
+    finally:
+        claim.release()
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "table1: 5 runs: 1 finished, 1 running, 1 failed, 1 interrupted, 1 waiting"
+    listed = [line.split(maxsplit=2) for line in lines[3:8]]
+    names = [
+        make_settings(*run).run
+        for run in (("bce", 0), ("bce", 2), ("bce", 10), ("anchor_bg", 0), ("anchor_bg", 1))
+    ]
+    assert [line[1] for line in listed] == names
+    assert [line[0] for line in listed] == ["finished", "waiting", "running", "failed", "interrupted"]
+    assert [" ".join("".join(line[2:]).split()) for line in listed] == [
+        "200/200 73.88 in 1.0 h",
+        "",
+        "12/200 41.25 1.5 h left",
+        "3/200 non-finite loss in epoch 3, step 17, last finite loss 12.5",
+        "7/200 31.25 goes on when started again",
+    ]
+    columns = [line.index(name) for line, name in zip(lines[3:8], names, strict=True)]
+    assert len(set(columns)) == 1
+    assert "| BCE" in done.stdout
+    assert f"- running: {running.name}" in done.stdout
+
+
+def test_all_experiments_are_shown_by_default(tmp_path: Path) -> None:
+    finish_run(tmp_path, make_settings(experiment="smoke"))
+    plan_run(tmp_path, make_settings(experiment="later"))
+    (tmp_path / "runs" / "empty").mkdir()
+    done = run_script(tmp_path)
+    assert done.returncode == 0
+    assert "later: 1 runs: 1 waiting" in done.stdout
+    assert "smoke: 1 runs: 1 finished" in done.stdout
+    assert done.stdout.count("# Table 1") == 1
+
+
+def test_runs_that_do_not_fit_in_one_table_are_still_listed(tmp_path: Path) -> None:
+    finish_run(tmp_path, make_settings("bce", 0))
+    finish_run(tmp_path, make_settings("bce", 1, lr=0.05))
+    done = run_script(tmp_path)
+    assert done.returncode == 2
+    assert "table1: 2 runs: 2 finished" in done.stdout
+    assert "optim.lr" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--experiment", "table1")])
+def test_no_runs_at_all_is_one_line_with_the_remedy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run_script(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert "python train.py" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_record_is_one_line(tmp_path: Path) -> None:
+    path = finish_run(tmp_path, make_settings()) / "record.json"
+    path.write_bytes(b"\x00\xff")
+    done = run_script(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {path}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_progress_that_cannot_be_read_does_not_stop_the_display(tmp_path: Path) -> None:
+    folder = interrupt_run(tmp_path, make_settings())
+    (folder / "progress.json").write_text("{")
+    done = run_script(tmp_path)
+    assert done.returncode == 0
+    assert "goes on when started again" in done.stdout
+
+
+def test_durations_are_said_in_the_unit_of_their_size() -> None:
+    assert [duration(seconds) for seconds in (0.4, 59, 600, 5400, 172_800)] == [
+        *("0 s", "59 s", "10 min", "1.5 h", "2.0 days")
+    ]

@@ -1,0 +1,161 @@
+"""Crops and flips against a plain loop over images, and the plan against the distributions it promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from anchorloss.data.augmentation import EpochPlan, augment, normalize, pad_images, plan_epoch
+
+MEAN, STD = (0.5070752, 0.4865489, 0.4409178), (0.2673343, 0.2564385, 0.2761505)
+
+
+def pictures(count: int) -> Tensor:
+    return torch.randint(
+        0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def slowly(image: Tensor, row: int, column: int, flip: bool) -> Tensor:
+    """Pixel (y, x) of the crop is pixel (y + row − 4, x + column − 4) of the image, or black outside it."""
+    crop = torch.zeros_like(image)
+    for y in range(32):
+        for x in range(32):
+            source_y, source_x = y + row - 4, x + column - 4
+            if 0 <= source_y < 32 and 0 <= source_x < 32:
+                crop[:, y, 31 - x if flip else x] = image[:, source_y, source_x]
+    return crop
+
+
+def everything(plan: EpochPlan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return plan.order, plan.rows, plan.columns, plan.flip
+
+
+def test_every_crop_and_flip_equals_the_plain_loop():
+    images = pictures(7)
+    places = torch.cartesian_prod(torch.arange(9), torch.arange(9), torch.arange(2))[::3]
+    rows, columns, flip = places[:, 0], places[:, 1], places[:, 2] == 1
+    index = torch.arange(len(places)) % 7
+    result = augment(pad_images(images), index, rows, columns, flip)
+    assert result.dtype == torch.uint8
+    for k, picture in enumerate(index.tolist()):
+        expected = slowly(images[picture], int(rows[k]), int(columns[k]), bool(flip[k]))
+        assert torch.equal(result[k], expected)
+
+
+def test_an_image_is_augmented_alike_alone_and_in_any_company():
+    images = pictures(50)
+    padded, (order, rows, columns, flip) = pad_images(images), everything(plan_epoch(3, 1, 50))
+    together = augment(padded, order, rows, columns, flip)
+    apart = [
+        augment(padded, order[k : k + 1], rows[k : k + 1], columns[k : k + 1], flip[k : k + 1])
+        for k in range(50)
+    ]
+    assert torch.equal(together, torch.cat(apart))
+
+
+def test_the_centre_crop_is_the_image_itself():
+    images, four = pictures(5), torch.full((5,), 4)
+    result = augment(pad_images(images), torch.arange(5), four, four, torch.zeros(5, dtype=torch.bool))
+    assert torch.equal(result, images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_normalize_is_pixel_over_255_minus_mean_over_std(dtype, memory_format):
+    images = pictures(6)
+    mean, std = (torch.tensor(value, dtype=torch.float64).view(3, 1, 1) for value in (MEAN, STD))
+    expected = (images.double() / 255 - mean) / std
+    for layout in (torch.contiguous_format, torch.channels_last):
+        result = normalize(images.contiguous(memory_format=layout), MEAN, STD, dtype, memory_format)
+        assert result.dtype == dtype
+        assert result.is_contiguous(memory_format=memory_format)
+        # bf16 keeps 8 bits of a value, so half a unit in its last place.
+        tolerance = 2e-6 if dtype == torch.float32 else 2**-8
+        torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_padding_is_black_before_normalisation():
+    zero = torch.zeros(1, dtype=torch.int64)
+    white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    crop = normalize(augment(pad_images(white), zero, zero, zero, zero == 1), MEAN, STD)
+    for channel in range(3):
+        assert crop[0, channel, 0, 0].item() == pytest.approx(-MEAN[channel] / STD[channel], rel=1e-6)
+        assert crop[0, channel, 4, 4].item() == pytest.approx((1 - MEAN[channel]) / STD[channel], rel=1e-6)
+
+
+def test_a_plan_is_a_function_of_seed_and_epoch_alone():
+    torch.manual_seed(1)
+    first = plan_epoch(5, 7, 1000)
+    torch.manual_seed(2)
+    plan_epoch(6, 7, 1000)
+    for a, b in zip(everything(first), everything(plan_epoch(5, 7, 1000)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_plans_of_other_epochs_and_seeds_are_unrelated():
+    plans = [plan_epoch(*at, 5000) for at in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))]
+    for i, one in enumerate(plans):
+        for other in plans[:i]:
+            for a, b, chance in zip(
+                everything(one), everything(other), (1 / 5000, 1 / 9, 1 / 9, 1 / 2), strict=True
+            ):
+                agreeing = int((a == b).sum())
+                assert stats.binomtest(agreeing, 5000, chance).pvalue > 1e-6
+
+
+def test_a_plan_visits_every_image_once_in_a_new_order():
+    order = plan_epoch(0, 0, 5000).order
+    assert torch.equal(order.sort().values, torch.arange(5000))
+    assert abs(stats.spearmanr(order.numpy(), range(5000)).statistic) < 0.06
+
+
+def test_offsets_are_uniform_over_0_to_8_and_flips_over_two():
+    plans = [plan_epoch(seed, epoch, 50_000) for seed, epoch in ((0, 0), (0, 1), (7, 199))]
+    for plan in plans:
+        assert stats.chisquare(torch.bincount(plan.rows, minlength=9)).pvalue > 1e-4
+        assert stats.chisquare(torch.bincount(plan.columns, minlength=9)).pvalue > 1e-4
+        assert stats.chisquare(torch.bincount(plan.flip.long(), minlength=2)).pvalue > 1e-4
+        assert len(plan.rows.unique()) == len(plan.columns.unique()) == 9
+
+
+def test_row_column_flip_and_order_are_independent_of_one_another():
+    plan = plan_epoch(11, 3, 50_000)
+    together = (plan.rows * 9 + plan.columns) * 2 + plan.flip.long()
+    assert stats.chisquare(torch.bincount(together, minlength=162)).pvalue > 1e-4
+    for part in (plan.rows, plan.columns, plan.flip):
+        assert abs(stats.spearmanr(plan.order, part).statistic) < 0.02
+        # Of neighbours in the epoch, too: each image has its own draw.
+        assert abs(stats.spearmanr(part[1:], part[:-1]).statistic) < 0.02
+
+
+def test_another_padding():
+    plan = plan_epoch(0, 0, 2000, pad=2)
+    assert (int(plan.rows.min()), int(plan.rows.max())) == (0, 4)
+    images, two = pictures(3), torch.full((3,), 2)
+    result = augment(pad_images(images, pad=2), torch.arange(3), two, two, torch.zeros(3, dtype=torch.bool))
+    assert torch.equal(result, images)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_augmentation_in_a_cuda_graph_equals_the_cpu():
+    images, plan = pictures(256), plan_epoch(0, 0, 256)
+    expected = normalize(augment(pad_images(images), *everything(plan)), MEAN, STD)
+    device = torch.device("cuda")
+    padded, static = pad_images(images).to(device), plan_epoch(1, 0, 256).to(device)
+
+    def draw() -> Tensor:
+        return normalize(augment(padded, *everything(static)), MEAN, STD)
+
+    with torch.cuda.stream(torch.cuda.Stream()):
+        draw()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = draw()
+    for on_device, drawn in zip(everything(static), everything(plan), strict=True):
+        on_device.copy_(drawn)
+    graph.replay()
+    torch.testing.assert_close(result.cpu(), expected, rtol=1e-6, atol=1e-6)

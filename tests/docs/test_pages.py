@@ -1,0 +1,136 @@
+"""The documents do what they say: every command and every piece of code in them runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from anchorloss.sweep import plan
+from tests.conftest import ROOT
+from tests.in_process import composed
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+
+
+@dataclass
+class Block:
+    """A fenced block, and what the comment before it says of it."""
+
+    page: Path
+    note: str
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page."""
+    found = BLOCK.finditer(page.read_text())
+    return [Block(page, block["note"] or "", block["language"], block["text"]) for block in found]
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page that are run; comments are taken off."""
+    texts = [block.text for block in blocks(page) if block.language == "sh" and "not run" not in block.note]
+    lines = [
+        line.partition("  #")[0].partition(" # ")[0].strip() for text in texts for line in text.splitlines()
+    ]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def python_of(page: Path) -> str:
+    """The code of a page, files aside, one block after another."""
+    return "\n".join(block.text for block in blocks(page) if block.language == "python" and not block.note)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of what git tracks, to run commands in."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if not name.startswith("results/runs/") and (ROOT / name).exists():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def run(command: str, folder: Path) -> None:
+    """Run a command of a page with this Python, in the copy."""
+    python = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{python}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "disabled",
+    }
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page, tmp_path):
+    run(f"python - <<'END'\n{python_of(page)}\nEND", tmp_path)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_the_commands_of_a_page_run(page, copy):
+    for block in blocks(page):
+        if block.note.startswith("file: "):
+            (copy / block.note.removeprefix("file: ")).write_text(block.text)
+    for command in commands(page):
+        run(command, copy)
+    if page.name == "adding-a-loss.md":
+        assert "focal" in (copy / "results" / "focal" / "table1.md").read_text()
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_blocks_that_are_not_run_say_why():
+    for page in PAGES:
+        for block in blocks(page):
+            if "not run" in block.note:
+                assert re.fullmatch(r"not run in tests: .{5,}", block.note), f"{page.name}: {block.note}"
+
+
+def trainings_not_run(page: Path) -> list[list[str]]:
+    """The arguments of each `python train.py` of a page that is too long to run here."""
+    texts = [block.text for block in blocks(page) if block.language == "sh" and "not run" in block.note]
+    lines = [line.partition(" #")[0] for text in texts for line in text.replace("\\\n", " ").splitlines()]
+    found = [shlex.split(line.partition("&&")[0]) for line in lines]
+    return [words[2:] for words in found if words[:2] == ["python", "train.py"]]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if trainings_not_run(page)], ids=lambda page: page.name
+)
+def test_a_training_that_is_not_run_is_one_that_would(page):
+    """It composes and is checked as a sweep's plan is, with the first choice of what it sweeps over."""
+    for arguments in trainings_not_run(page):
+        words = [word for word in arguments if not word.startswith(("-", "hydra"))]
+        overrides = OverridesParser.create().parse_overrides(words)
+        chosen = [
+            f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+            if override.is_sweep_override()
+            else override.input_line
+            for override in overrides
+        ]
+        runs, _ = plan.plan([composed(*chosen)])
+        assert runs, arguments

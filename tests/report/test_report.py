@@ -1,0 +1,347 @@
+"""The report as a file: made by the command from records alone, whole, honest, the same every time."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from anchorloss.analysis.stats import summarise
+from anchorloss.errors import UserError
+from anchorloss.report.colours import styles
+from anchorloss.report.evidence import Evidence, read_evidence
+from anchorloss.report.figures_training import factors
+from anchorloss.report.markup import DASH
+from anchorloss.report.page import build_page, write_report
+from anchorloss.runs.store import read_runs
+from tests.fake_runs import FACTORS, make_runs
+from tests.run_folders import with_provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+VOID = {"meta", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Ids, links, headings, tables (caption -> rows of cell texts) and the text of each picture."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.headings: list[tuple[str, str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.pictures: list[str] = []
+        self.named: list[str] = []
+        self._rows: list[list[str]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in given:
+            self.ids.append(given["id"])
+        for key in ("href", "xlink:href", "src"):
+            if key in given:
+                (self.links if given[key].startswith("#") else self.addresses).append(given[key])
+        self.links += [
+            f"#{name}" for name in re.findall(r"url\(#([^)]*)\)", " ".join(map(str, given.values())))
+        ]
+        self.links += [f"#{given[key]}" for key in ("aria-labelledby",) if key in given]
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append((tag, ""))
+        if tag == "table":
+            self._rows = []
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th"):
+            self._rows[-1].append("")
+        if tag == "caption":
+            self._caption = ""
+        if tag == "svg":
+            assert given["aria-label"]
+            self.pictures.append("")
+            self.named.append(given["aria-label"])
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag == "table":
+            self.tables[self._caption.strip()] = self._rows
+
+    def handle_data(self, data):
+        if any(re.fullmatch("h[1-6]", tag) for tag in self.open):
+            self.headings[-1] = (self.headings[-1][0], self.headings[-1][1] + data)
+        if "svg" in self.open:
+            self.pictures[-1] += data
+        elif "caption" in self.open and "span" not in self.open:
+            self._caption += data
+        elif self.open and any(tag in self.open for tag in ("td", "th")):
+            self._rows[-1][-1] += data
+
+
+def report_command(results: Path, experiment: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts/report.py"), "--experiment", experiment]
+    return subprocess.run(
+        [*command, "--results-dir", str(results)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def unstamped(page: Page, stamp: str) -> list[str]:
+    """The pictures without a stamp: only Figure 1, which shows no result, may be among them."""
+    return [name for name, picture in zip(page.named, page.pictures, strict=True) if stamp not in picture]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    make_runs(
+        folder,
+        "quick",
+        images=500,
+        epochs=6,
+        failed={("anchor_both", 3)},
+        waiting={("anchor_target", 4)},
+        missing={("anchor_target", 3)},
+    )
+    make_runs(folder, "table1", seeds=range(3), images=1000, data="cifar100", model="resnet110", epochs=200)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evidence(results) -> Evidence:
+    return read_evidence(results, "quick")
+
+
+@pytest.fixture(scope="module")
+def text(evidence) -> str:
+    return build_page(evidence)
+
+
+@pytest.fixture(scope="module")
+def page(text) -> Page:
+    return Page(text)
+
+
+def test_deleting_and_rebuilding_gives_the_same_bytes_in_any_process(results):
+    pages = []
+    for seed in ("1", "2"):
+        done = report_command(results, "quick", PYTHONHASHSEED=seed)
+        assert (done.returncode, done.stderr) == (0, "")
+        path = results / "quick" / "report.html"
+        assert done.stdout == f"{path}\n"
+        pages.append(path.read_bytes())
+        path.unlink()
+    assert pages[0] == pages[1]
+
+
+def test_the_page_needs_no_torch_and_no_data_set(results, tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "class Without:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'torchvision'): raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+        "from anchorloss.report.page import write_report; write_report(Path(sys.argv[1]), 'quick')"
+    )
+    shutil.copytree(results / "runs" / "quick", tmp_path / "runs" / "quick")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "quick" / "report.html").read_text(encoding="utf-8")
+    assert "Left out: Figure 1" in page
+    assert "(i) Modulate" not in page
+
+
+def test_the_page_is_whole_and_asks_nothing_of_anyone(page, text):
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert page.addresses == ["data:,"]
+    assert not page.tags & {"script", "img", "iframe", "object", "image"}
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert set(re.findall(r"https?://[^\"' ]*", text)) == {"http://www.w3.org/1999/xlink"}
+
+
+def test_headings_form_an_outline(page):
+    levels = [int(tag[1]) for tag, _ in page.headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_every_colour_of_a_picture_comes_from_the_theme(text):
+    for picture in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        assert not re.search(r"#[0-9a-f]{6}\b|(fill|stroke): (black|white)", picture)
+
+
+def test_the_table_is_the_records_mean_and_std(page, results):
+    rows = {row[0]: row for row in page.tables["Table 1"]}
+    for loss, label in (("bce", "BCE"), ("anchor_bg", "(ii) background"), ("anchor_target", "(i) target")):
+        records = [run.record for run in read_runs(results, "quick") if run.loss == loss and run.record]
+        for column, score in ((2, "top1"), (3, "top5")):
+            found = summarise({record.seed: getattr(record, score) for record in records})
+            assert rows[label][column] == f"{found.mean:.2f} ± {found.std:.2f}"
+    assert [rows[label][1] for label in ("BCE", "(i) target", "(iii) both")] == [
+        "5",
+        "3 of 5",
+        "4 of 5 (1 failed)",
+    ]
+    assert rows["(ii) background"][4:6] == ["74.25 ± 0.34", "92.62 ± 0.50"]
+
+
+def test_the_papers_figures_are_judged_under_assumed_runs(page):
+    rows = {row[0]: row for row in page.tables["The paper's Top-1 against its BCE"]}
+    best = rows["(ii) background"]
+    assert [best[2], best[5], best[8]] == ["1.6", "2.0", "2.9"]
+    assert [best[4], best[7], best[10]] == ["not resolved", "not resolved", "supported"]
+    assert best[11] == "11"
+
+
+def test_synthetic_results_say_so_in_the_headline_and_in_every_picture(page):
+    assert "SYNTHETIC" in page.headings[0][1]
+    assert len(page.pictures) > 10
+    assert [name[:8] for name in unstamped(page, "SYNTHETIC")] == ["(i) Modu", "(ii) Mod"]
+
+
+def test_a_reduced_protocol_says_so_in_the_headline_and_in_every_picture(tmp_path):
+    make_runs(tmp_path, "small", seeds=range(2), images=300, epochs=4, data="cifar100")
+    small = Page(build_page(read_evidence(tmp_path, "small")))
+    assert "NOT THE FULL PROTOCOL (resnet20, 4 epochs)" in small.headings[0][1]
+    assert [name[:8] for name in unstamped(small, "NOT THE FULL PROTOCOL")] == ["(i) Modu", "(ii) Mod"]
+    assert "Top-1, paper, not comparable" in small.tables["Table 1"][0]
+    assert "Top-1 minus paper" not in small.tables["Table 1"][0]
+
+
+def test_the_full_protocol_carries_no_stamp_and_is_held_against_the_paper(results):
+    text = build_page(read_evidence(results, "table1"))
+    full = Page(text)
+    assert "PROTOCOL" not in text
+    assert "Top-1 minus paper" in full.tables["Table 1"][0]
+
+
+def test_missing_failed_and_waiting_runs_are_shown(text, page, results):
+    assert "anchor_target seed 3" in text
+    assert "non-finite loss in epoch 3, step 17" in text
+    states = {row[-1]: row[2] for row in page.tables["Every run"][1:]}
+    assert states == {run.name: run.state for run in read_runs(results, "quick")}
+    assert sorted(set(states.values())) == ["failed", "finished", "waiting"]
+
+
+def test_each_run_names_its_commit_and_device_and_the_page_its_data(page, results):
+    rows = page.tables["Every run"][1:]
+    assert sum("0123456789 + changes" in row for row in rows) == 3  # seed 4 of three losses; the fourth waits
+    assert all(row[7] == "CPU (2 threads)" for row in rows if row[2] == "finished")
+    settings = dict(page.tables["Shared by all runs"][1:])
+    assert settings["data checksum"] == "SYNTHETIC:1"
+    assert settings["optim.batch_size"] == "128"
+
+
+def test_one_seed_shows_no_spread_and_no_interval(tmp_path):
+    make_runs(tmp_path, "one", seeds=[0], images=300, epochs=4)
+    one = Page(build_page(read_evidence(tmp_path, "one")))
+    assert re.fullmatch(rf"\d\d\.\d\d ± {DASH}", one.tables["Table 1"][1][2])
+    for row in one.tables["Top-1 minus BCE, points"][1:]:
+        assert row[3:8] == [DASH] * 5
+        assert row[8] == "not resolved"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"losses": ["softmax"], "seeds": [0]},
+        {"losses": ["bce", "anchor_bg"], "failed": {("bce", 0), ("anchor_bg", 0)}, "seeds": [0]},
+        {"losses": ["bce", "anchor_bg"], "waiting": {("bce", 0), ("bce", 1)}, "seeds": [0, 1]},
+        {"losses": ["bce", "anchor_bg"], "seeds": [0, 1], "classes": 2, "images": 40},
+    ],
+    ids=["no BCE", "all failed", "no BCE finished", "two classes"],
+)
+def test_a_page_is_made_of_whatever_has_ended(tmp_path, arguments, recwarn):
+    make_runs(tmp_path, "odd", epochs=4, **{"images": 300, **arguments})
+    Page(build_page(read_evidence(tmp_path, "odd")))
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_an_arm_beside_the_papers_losses_does_not_change_their_correction(tmp_path):
+    make_runs(tmp_path, "with", losses=["bce", "anchor_target", "anchor_bg", "softmax"], images=300, epochs=4)
+    make_runs(tmp_path, "without", losses=["bce", "anchor_target", "anchor_bg"], images=300, epochs=4)
+    found = [Page(build_page(read_evidence(tmp_path, name))) for name in ("with", "without")]
+    tables = [page.tables["Top-1 minus BCE, points"] for page in found]
+    assert tables[0][:3] == tables[1]
+    assert tables[0][3][0] == "softmax"
+
+
+def test_text_from_records_cannot_become_markup(evidence, tmp_path):
+    parent = make_runs(tmp_path, "hostile", losses=["bce"], seeds=[0], images=300, epochs=4)
+    (folder,) = parent.iterdir()
+    (run,) = read_runs(tmp_path, "hostile")
+    device = "<script>alert(1)</script>"
+    (folder / "record.json").unlink()
+    (folder / "record.json").write_text(with_provenance(run.record, device=device).to_json())
+    text = build_page(read_evidence(tmp_path, "hostile"))
+    assert "&lt;script&gt;alert(1)" in text
+    assert "script" not in Page(text).tags
+
+
+def test_runs_that_differ_in_a_setting_are_refused_in_one_line(tmp_path):
+    make_runs(tmp_path, "mixed", losses=["bce"], seeds=[0], images=300, epochs=4)
+    make_runs(tmp_path, "mixed", losses=["anchor_bg"], seeds=[0], images=300, epochs=4, lr=0.05)
+    done = report_command(tmp_path, "mixed")
+    assert done.returncode == 2
+    assert "optim.lr" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "mixed").exists()
+
+
+def test_predictions_that_are_not_the_records_are_refused(tmp_path):
+    parent = make_runs(tmp_path, "changed", losses=["bce"], seeds=[0, 1], images=300, epochs=4)
+    first, second = sorted(parent.iterdir())
+    shutil.copy(second / "predictions.npz", first / "predictions.npz")
+    with pytest.raises(UserError, match=re.escape(str(first / "predictions.npz"))):
+        write_report(tmp_path, "changed")
+
+
+def test_an_experiment_without_runs_is_one_line(tmp_path):
+    done = report_command(tmp_path, "nothing")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: experiment=nothing: there are no runs")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_side_that_a_loss_leaves_alone_is_not_drawn(evidence):
+    """Training writes a factor of exactly 1 where a loss does not modulate."""
+    looks = styles(evidence.losses)
+    drawn = factors(evidence, looks, "background", "f")
+    assert drawn is not None
+    assert "(i) " not in drawn
+    histories = {
+        loss: {seed: h.assign(**dict.fromkeys(FACTORS, 1.0)) for seed, h in by_seed.items()}
+        for loss, by_seed in evidence.histories.items()
+    }
+    still = dataclasses.replace(
+        evidence, histories={**evidence.histories, "anchor_target": histories["anchor_target"]}
+    )
+    assert factors(still, looks, "background", "f") == drawn
+    assert factors(dataclasses.replace(evidence, histories=histories), looks, "background", "f") is None

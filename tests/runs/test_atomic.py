@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anchorloss.errors import RunError
+from anchorloss.runs import atomic
+from anchorloss.runs.atomic import remove_temporary_files, sha256, write_atomically, write_once
+from tests.small_disk import small_disk
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", kibibytes=64) as folder:
+        yield folder
+
+
+def test_write_atomically_replaces_the_content_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new and longer")
+    assert path.read_bytes() == b"new and longer"
+    assert names(tmp_path) == ["file"]
+
+
+def test_files_have_the_permissions_of_ordinary_files(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_bytes(b"")
+    write_atomically(tmp_path / "atomic", b"")
+    write_once(tmp_path / "once", b"")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "atomic", "once")}
+    assert len(modes) == 1
+
+
+def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    contents = [bytes([letter]) * 200_000 for letter in b"ab"]
+    write_atomically(path, contents[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for turn in range(60):
+            write_atomically(path, contents[turn % 2])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = set()
+    while not done.is_set():
+        seen.add(path.read_bytes())
+    writer.join()
+    assert seen <= set(contents)
+
+
+def test_write_once_never_overwrites(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_once(path, b"first")
+    with pytest.raises(FileExistsError):
+        write_once(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert names(tmp_path) == ["record.json"]
+
+
+def test_write_once_does_not_write_through_a_dangling_link(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        write_once(path, b"data")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_of_many_writers_one_wins(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    start = threading.Barrier(8)
+    winners = []
+
+    def write(number: int) -> None:
+        start.wait()
+        try:
+            write_once(path, str(number).encode() * 1000)
+            winners.append(number)
+        except FileExistsError:
+            pass
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(winners) == 1
+    assert path.read_bytes() == str(winners[0]).encode() * 1000
+    assert names(tmp_path) == ["record.json"]
+
+
+def test_write_once_where_the_file_system_has_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(atomic.os, "link", no_links)
+    path = tmp_path / "record.json"
+    write_once(path, b"first")
+    with pytest.raises(FileExistsError):
+        write_once(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert names(tmp_path) == ["record.json"]
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_once])
+def test_a_full_disk_is_one_line_and_leaves_no_part(disk: Path, write) -> None:
+    path = disk / "checkpoint.pt"
+    with pytest.raises(RunError) as caught:
+        write(path, bytes(100_000))
+    assert str(caught.value) == (
+        f"{path}: cannot write 100,000 bytes: No space left on device; free some space and start again"
+    )
+    assert names(disk) == []
+
+
+def test_a_full_disk_leaves_the_old_content(disk: Path) -> None:
+    path = disk / "checkpoint.pt"
+    write_atomically(path, b"old" * 5000)
+    with pytest.raises(RunError):
+        write_atomically(path, bytes(60_000))
+    assert path.read_bytes() == b"old" * 5000
+    assert names(disk) == ["checkpoint.pt"]
+    write_atomically(path, b"new" * 5000)
+    assert path.read_bytes() == b"new" * 5000
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_once])
+def test_a_missing_folder_is_one_line(tmp_path: Path, write) -> None:
+    with pytest.raises(
+        RunError, match=r"absent/file: cannot write 4 bytes: No such file .* create the folder first"
+    ):
+        write(tmp_path / "absent" / "file", b"data")
+
+
+def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(RunError, match="Is a directory"):
+        write_atomically(tmp_path / "file", b"data")
+    assert names(tmp_path) == ["file"]
+
+
+def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from anchorloss.runs import atomic;"
+        "atomic.os.fsync = lambda _: os.kill(os.getpid(), 9);"
+        "atomic.write_atomically(pathlib.Path(sys.argv[1]), b'x' * 1000)"
+    )
+    path = tmp_path / "checkpoint.pt"
+    write_atomically(path, b"old")
+    (tmp_path / ".keep").touch()
+    killed = subprocess.run([sys.executable, "-c", code, str(path)])
+    assert killed.returncode == -9
+    assert len(names(tmp_path)) == 3
+    remove_temporary_files(tmp_path, shared="config.yaml")
+    assert names(tmp_path) == [".keep", "checkpoint.pt"]
+    assert path.read_bytes() == b"old"
+
+
+def test_what_another_process_is_just_writing_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that plans a sweep late writes a run's config while the run's owner clears up."""
+    link = os.link
+
+    def clear_up_first(*arguments) -> None:
+        remove_temporary_files(tmp_path, shared="config.yaml")
+        link(*arguments)
+
+    monkeypatch.setattr(os, "link", clear_up_first)
+    write_once(tmp_path / "config.yaml", b"late")
+    assert names(tmp_path) == ["config.yaml"]
+    old = tmp_path / ".config.yaml.0123456789ab.writing"
+    old.touch()
+    os.utime(old, (0, 0))
+    remove_temporary_files(tmp_path, shared="config.yaml")
+    assert names(tmp_path) == ["config.yaml"]
+
+
+def test_sha256_of_a_file_and_of_bytes(tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)
+    (tmp_path / "file").write_bytes(data)
+    assert sha256(tmp_path / "file") == sha256(data) == "sha256:" + hashlib.sha256(data).hexdigest()
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert sha256(b"") == f"sha256:{empty}"

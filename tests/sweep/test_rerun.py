@@ -1,0 +1,86 @@
+"""A record checked by training its run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anchorloss.device import describe, processor_kind, resolve_device
+from anchorloss.runs.store import read_record, read_runs
+from anchorloss.sweep.rerun import rerun
+from tests.conftest import ROOT, SMALL
+
+RECORDED = "table1_small"
+
+
+def again(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script on a run folder."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "rerun.py"), str(run), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture
+def run_folder(train, tmp_path) -> Path:
+    train(*SMALL, "loss=anchor_bg", "seeds=[3]", check=True)
+    return read_runs(tmp_path / "results", "scratch")[0].folder
+
+
+@pytest.mark.parametrize("part", [[], ["--first-epoch"]])
+def test_a_run_trained_again_is_the_same(run_folder, part):
+    result = again(run_folder, *part)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_record_that_says_something_else_is_found_out(run_folder):
+    record = json.loads((run_folder / "record.json").read_text())
+    record["test_loss"] += 0.001
+    (run_folder / "record.json").write_text(json.dumps(record))
+    result = again(run_folder)
+    assert result.returncode == 1
+    assert f"test_loss is {record['test_loss']} in the record" in result.stdout
+
+
+def test_a_run_kept_elsewhere_is_not_trained_twice(run_folder, tmp_path):
+    assert again(run_folder, "--into", str(tmp_path / "again")).returncode == 0
+    copy = read_runs(tmp_path / "again", "scratch")[0]
+    assert copy.record is not None
+    begun = copy.record.provenance.started
+    assert again(run_folder, "--into", str(tmp_path / "again")).returncode == 0
+    assert read_record(copy.folder).provenance.started == begun
+
+
+def test_a_folder_without_a_record_is_one_line(tmp_path):
+    result = again(tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.timeout(900)
+def test_the_first_epoch_of_a_recorded_real_run_comes_out_again():
+    """Bit for bit on the record's processor; another one rounds differently, and drifts by no more than a little."""
+    root = os.environ.get("CIFAR_ROOT")
+    if not root:
+        pytest.skip("CIFAR_ROOT names no folder with an unpacked cifar-100-python")
+    found = [
+        (run.folder, run.record.provenance.device)
+        for run in read_runs(ROOT / "results", RECORDED)
+        if run.record is not None
+    ]
+    processor = processor_kind(describe(resolve_device("cpu")))
+    here = [folder for folder, device in found if processor_kind(device) == processor]
+    differences = rerun(here[0] if here else found[0][0], root, first_epoch=True, device="cpu").differences
+    if here:
+        assert differences == {}
+    for key in ("train_loss", "train_top1"):
+        recorded, now = (float(json.loads(value)) for value in differences.get(key, ("1", "1")))
+        assert now == pytest.approx(recorded, rel=0.05)

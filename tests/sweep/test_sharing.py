@@ -1,0 +1,165 @@
+"""Several processes on one sweep: each run trained once, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from anchorloss.runs.store import read_runs, same_result
+from tests.conftest import SMALL, command
+
+SWEEP = (*SMALL, "-m", "loss=bce,anchor_bg", "seeds=[0,1,2,3]", "checkpoint_seconds=0.3")
+
+
+def begin(results: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Start the sweep in a process of its own, which writes to `results`."""
+    return subprocess.Popen(
+        command(*overrides, f"results_dir={results}"),
+        cwd=results.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def results_of(results: Path):
+    """Every run's record and the bytes of its files."""
+    found = {}
+    for run in read_runs(results, "scratch"):
+        assert run.state == "finished", run
+        files = [(run.folder / name).read_bytes() for name in ("history.csv", "predictions.npz")]
+        found[run.name] = (run.record, *files)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The eight runs of the sweep, trained by one process that nothing disturbs."""
+    results = tmp_path_factory.mktemp("undisturbed") / "results"
+    process = begin(results, *SWEEP)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return results_of(results)
+
+
+def same(found, expected) -> None:
+    assert found.keys() == expected.keys()
+    for name, (record, history, predictions) in found.items():
+        assert same_result(record, expected[name][0])
+        assert (history, predictions) == expected[name][1:]
+
+
+def starts(outputs: list[str]) -> int:
+    """How many runs were reported as trained to their end."""
+    return sum(output.count("Top-1") - output.count("skipped") for output in outputs)
+
+
+@pytest.mark.timeout(600)
+def test_four_processes_train_each_run_once(undisturbed, tmp_path):
+    processes = [begin(tmp_path / "results", *SWEEP) for _ in range(4)]
+    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert starts(outputs) == 8
+    same(results_of(tmp_path / "results"), undisturbed)
+
+
+@pytest.mark.timeout(600)
+def test_killing_two_of_four_still_gives_every_record(undisturbed, tmp_path):
+    results = tmp_path / "results"
+    processes = [begin(results, *SWEEP) for _ in range(4)]
+    while len(list(results.rglob("record.json"))) < 2:
+        time.sleep(0.05)
+    for process in processes[:2]:
+        process.kill()
+    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    assert [process.returncode for process in processes[2:]] == [0, 0], outputs
+    same(results_of(results), undisturbed)
+
+
+def trains(process: subprocess.Popen[str], results: Path) -> bool:
+    """Whether the process has claimed a run."""
+    for lock in results.rglob("claim.lock"):
+        try:
+            if f"pid={process.pid}" in lock.read_text().splitlines():
+                return True
+        except OSError:  # released meanwhile
+            continue
+    return False
+
+
+def kill_repeatedly(results: Path, kills: int, generator: random.Random, sweep: tuple[str, ...]) -> None:
+    """Kill the sweep's process at random moments of its training, starting it again each time, then let it end."""
+    for done in range(kills):
+        process = begin(results, *sweep)
+        while process.poll() is None and not trains(process, results):
+            time.sleep(0.02)
+        time.sleep(generator.uniform(0, 1))
+        ended = process.poll()
+        process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate()
+        assert ended is None, f"ended after {done} of {kills} kills: {output}"
+    process = begin(results, *sweep)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+
+
+def check_killed(folder: Path, kills: int, seed: int, epochs: int) -> None:
+    """A sweep of four runs, undisturbed and killed, gives the same; some kills met runs that had a checkpoint."""
+    sweep = (
+        *SMALL,
+        "-m",
+        "loss=bce,anchor_bg",
+        "seeds=[0,1]",
+        "checkpoint_seconds=0.1",
+        f"optim.epochs={epochs}",
+    )
+    quiet = begin(folder / "quiet", *sweep)
+    output, _ = quiet.communicate(timeout=1500)
+    assert quiet.returncode == 0, output
+    kill_repeatedly(folder / "results", kills, random.Random(seed), sweep)
+    found = results_of(folder / "results")
+    same(found, results_of(folder / "quiet"))
+    assert sum(record.provenance.resumed for record, *_ in found.values()) > kills / 4
+
+
+@pytest.mark.timeout(600)
+def test_killed_ten_times_gives_the_same_records(tmp_path):
+    check_killed(tmp_path, kills=10, seed=0, epochs=40)
+
+
+def test_sigint_saves_says_how_to_go_on_and_exits_130(tmp_path):
+    results = tmp_path / "results"
+    long = (*SMALL, "optim.epochs=1000", "loss=bce")
+    process = begin(results, *long)
+    while not list(results.rglob("progress.json")):
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == 130
+    assert "same command again" in output
+    assert list(results.rglob("checkpoint.pt"))
+
+
+@pytest.mark.timeout(600)
+def test_the_processes_launcher_shares_a_sweep_out(undisturbed, tmp_path):
+    process = begin(tmp_path / "results", *SWEEP, "hydra/launcher=processes", "hydra.launcher.count=2")
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    assert starts([output]) == 8
+    same(results_of(tmp_path / "results"), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_a_hundred_times_gives_the_same_records(tmp_path):
+    check_killed(tmp_path, kills=100, seed=1, epochs=400)

@@ -1,0 +1,133 @@
+"""`train.py` as a user meets it: what runs, what is skipped, and mistakes in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from anchorloss.runs.store import read_runs
+from tests.conftest import ROOT, SMALL
+
+
+def test_trains_every_seed_once_and_skips_them_the_second_time(train, tmp_path):
+    overrides = [*SMALL, "loss=anchor_bg", "seeds=[0,1]"]
+    train(*overrides, check=True)
+    runs = read_runs(tmp_path / "results", "scratch")
+    assert [(run.loss, run.seed, run.state) for run in runs] == [
+        ("anchor_bg", 0, "finished"),
+        ("anchor_bg", 1, "finished"),
+    ]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()}
+    again = train(*overrides, check=True)
+    assert again.stdout.count("skipped") == 2
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()
+    } == before
+
+
+def test_a_multirun_trains_all_losses(train, tmp_path):
+    train(*SMALL, "-m", "loss=bce,anchor_bg", "optim.epochs=1", check=True)
+    assert [run.loss for run in read_runs(tmp_path / "results", "scratch")] == ["anchor_bg", "bce"]
+    assert {path.name for path in tmp_path.iterdir()} == {"results"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["optim.lrr=1"], "optim.lrr"),
+        (["+optim.lrr=1"], "optim.lrr"),
+        (["loss=anchor_bgg"], "loss=anchor_bgg"),
+        (["loss.gamma=-1"], "loss.gamma=-1"),
+        (["loss.gamma=x"], "loss.gamma='x'"),
+        (["loss.gamma=nan"], "loss.gamma=nan"),
+        (["loss=anchor_bg", "loss.slack=2"], "loss.slack=2"),
+        (["loss=anchor_bg", "loss.anchor=sideways"], "sideways"),
+        (["+loss.alpha=1"], "loss.alpha=1"),
+        (["optim.lr=fast"], "optim.lr=fast"),
+        (["optim.epochs=0"], "optim.epochs=0"),
+        (["model.shortcut=C"], "model.shortcut=C"),
+        (["model.name=resnet9"], "model.name=resnet9"),
+        (["seeds=[]"], "seeds=[]"),
+        (["seeds=[1,1]"], "seeds=[1, 1]"),
+        (["seeds=3"], "seeds=3"),
+        (["device=gpu"], "device=gpu"),
+        (["data.evaluate_on=validation"], "data.evaluate_on=validation"),
+        (
+            ["data=cifar100", "data.training_images=null", "data.test_images=null", "data.root=nowhere"],
+            "nowhere",
+        ),
+        (["experiment.name=../up"], "experiment.name"),
+        (["lossbce"], "lossbce"),
+        (["-m", "loss=bce,anchor_bg", "optim.epochs=1,0"], "optim.epochs=0"),
+        (["-m", "loss=bce,nothing"], "loss=nothing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_status_2_and_nothing_written(train, tmp_path, overrides, named):
+    small = [value for value in SMALL if not (value.startswith("data") and "data=cifar100" in overrides)]
+    result = train(*small, *overrides)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert named in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_that_is_not_yaml_is_one_line(train, tmp_path):
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "mine" / "loss" / "broken.yaml").write_text("name: a\n  gamma: [1\n")
+    result = train("--config-dir", str(tmp_path / "mine"), *SMALL, "loss=broken")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "broken.yaml" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    took = []
+    for _ in range(3):
+        begun = time.monotonic()
+        shown = subprocess.run(
+            [sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True
+        )
+        took.append(time.monotonic() - begun)
+    assert min(took) < 2.5
+    assert "loss: anchor_bg" in shown.stdout
+    listed = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / "train.py", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for heavy in ("torch", "pandas", "wandb", "scipy"):
+        assert f" {heavy}\n" not in listed.stderr
+
+
+def test_a_diverged_run_does_not_stop_the_sweep_and_sets_the_status(train, tmp_path):
+    sweep = [*SMALL, "-m", "loss=bce,anchor_bg", "optim.lr=1e30,0.1", "optim.epochs=1"]
+    result = train(*sweep)
+    assert result.returncode == 1
+    states = [(run.loss, run.state) for run in read_runs(tmp_path / "results", "scratch")]
+    assert sorted(states) == [
+        ("anchor_bg", "failed"),
+        ("anchor_bg", "finished"),
+        ("bce", "failed"),
+        ("bce", "finished"),
+    ]
+    again = train(*sweep)
+    assert again.returncode == 1
+    assert again.stdout.count("skipped") == 4
+    retried = train(*sweep, "--retry-failed")
+    assert retried.returncode == 1
+    kept = list((tmp_path / "results").rglob("failed-1.json"))
+    assert len(kept) == 2
+
+
+def test_logger_none_runs_where_wandb_is_not_installed(train, tmp_path, monkeypatch):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "wandb.py").write_text("raise ImportError('not here')")
+    monkeypatch.setitem(os.environ, "PYTHONPATH", str(tmp_path / "hidden"))
+    train(*SMALL, "optim.epochs=1", "logger=none", check=True)

@@ -1,0 +1,134 @@
+"""A run from settings to record: repeated, resumed, interleaved, diverged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from anchorloss.errors import UserError
+from anchorloss.runs import checkpoint
+from anchorloss.runs.store import same_result
+from tests.in_process import files, finish, settings, start, workplace
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One run, trained alone and undisturbed."""
+    results = tmp_path_factory.mktemp("alone")
+    (run,) = settings("loss=anchor_both", "seeds=[3]")
+    place = workplace(run)
+    record = finish(start(run, place, results))
+    return run, place, record, files(results, run)
+
+
+def test_the_same_config_gives_the_same_record(alone, tmp_path):
+    run, place, record, expected = alone
+    again = finish(start(run, place, tmp_path))
+    assert same_result(again, record)
+    assert files(tmp_path, run) == expected
+
+
+def test_another_seed_gives_another_record(alone, tmp_path):
+    _, place, record, _ = alone
+    (other,) = settings("loss=anchor_both", "seeds=[4]")
+    assert finish(start(other, place, tmp_path)).test_loss != record.test_loss
+
+
+@pytest.mark.parametrize("stops", [(1,), (4,), (5,), (7, 1), (2, 3, 2)])
+def test_a_run_stopped_anywhere_and_resumed_gives_the_same_record(alone, tmp_path, stops):
+    run, place, record, expected = alone
+    for steps_to_do in stops:
+        steps = start(run, place, tmp_path)
+        for _ in range(steps_to_do):
+            next(steps)
+        steps.close()
+    resumed = finish(start(run, place, tmp_path))
+    assert resumed.provenance.resumed == len(stops)
+    assert same_result(resumed, record)
+    assert files(tmp_path, run) == expected
+
+
+def test_a_record_names_what_trained_the_stretches_before_a_resume(alone, tmp_path):
+    run, place, record, _ = alone
+    assert record.provenance.earlier is None
+    steps = start(run, place, tmp_path)
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    torch.set_num_threads(2)
+    try:
+        elsewhere = finish(start(run, place, tmp_path)).provenance
+    finally:
+        torch.set_num_threads(1)
+    assert "(2 threads" in elsewhere.device
+    assert elsewhere.earlier is not None
+    assert "(1 thread)" in elsewhere.earlier["1"]
+
+
+def test_a_whole_checkpoint_of_something_else_is_refused_and_kept(alone, tmp_path):
+    """Its checksum is right, and its content no state of this run."""
+    run, place, *_ = alone
+    folder = tmp_path / "runs" / run.experiment / run.run
+    folder.mkdir(parents=True)
+    for content in ({"epoch": 1}, {"trainer": {"network": {}, "momentum": []}, "epoch": 0}):
+        checkpoint.save(folder, run.hash, content)
+        before = (folder / checkpoint.NEWEST).read_bytes()
+        with pytest.raises(UserError, match="move it away"):
+            finish(start(run, place, tmp_path))
+        assert (folder / checkpoint.NEWEST).read_bytes() == before
+
+
+def test_a_run_among_seven_others_gives_the_same_record(alone, tmp_path):
+    run, place, record, expected = alone
+    others = [
+        other
+        for loss in ("bce", "anchor_target", "anchor_bg", "softmax")
+        for other in settings(f"loss={loss}", "seeds=[0,3]")
+    ][:7]
+    live = {each.run: start(each, place, tmp_path) for each in [*others[:3], run, *others[3:]]}
+    records = {}
+    while live:
+        for name, steps in list(live.items()):
+            try:
+                next(steps)
+            except StopIteration as end:
+                records[name] = end.value
+                del live[name]
+    assert len(records) == 8
+    assert same_result(records[run.run], record)
+    assert files(tmp_path, run) == expected
+
+
+def test_all_losses_of_a_seed_see_the_same_start(tmp_path):
+    """Paired by seed: the same initial weights, order and augmentation, whatever the loss."""
+    from anchorloss.training.trainer import Trainer
+
+    runs = [settings(f"loss={loss}", "seeds=[5]")[0] for loss in ("bce", "anchor_bg", "softmax")]
+    place = workplace(runs[0])
+    trainers = [Trainer(run, place.training, place.device) for run in runs]
+    first = trainers[0].network.state_dict()
+    for trainer in trainers[1:]:
+        state = trainer.network.state_dict()
+        assert all(state[name].equal(value) for name, value in first.items())
+
+
+def test_a_diverged_run_is_recorded_as_failed(tmp_path):
+    (run,) = settings("loss=bce", "optim.lr=1e30")
+    record = finish(start(run, workplace(run), tmp_path))
+    assert record.status == "failed"
+    assert record.top1 is None
+    assert record.failure.epoch == 1
+    assert 1 <= record.failure.step <= 4
+    assert record.failure.last_finite_loss > 0
+
+
+def test_warm_up_trains_with_softmax_first(tmp_path):
+    (warm,) = settings("loss=bce", "optim.softmax_warmup_epochs=1")
+    (softmax,) = settings("loss=softmax")
+    place = workplace(warm)
+    first_rows = []
+    for run in (warm, softmax):
+        finish(start(run, place, tmp_path))
+        header, first, *_ = files(tmp_path, run)["history.csv"].decode().splitlines()
+        first_rows.append(dict(zip(header.split(","), first.split(","), strict=True)))
+    assert first_rows[0]["train_loss"] == first_rows[1]["train_loss"]

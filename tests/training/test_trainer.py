@@ -1,0 +1,94 @@
+"""The step against the textbook's, and the schedule against its definition."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+import models
+from anchorloss.config.settings import OptimSettings
+from anchorloss.data.augmentation import plan_epoch
+from anchorloss.training.trainer import Trainer, learning_rate
+from tests.in_process import settings, workplace
+
+
+def test_learning_rate_of_the_paper_falls_at_160_and_180():
+    optim = OptimSettings()
+    rates = [learning_rate(optim, epoch, 0, 391) for epoch in (0, 159, 160, 179, 180, 199)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_learning_rate_of_a_cosine_and_of_a_warm_up():
+    optim = OptimSettings(epochs=10, schedule="cosine", lr_warmup_epochs=2)
+    assert learning_rate(optim, 0, 0, 5) == pytest.approx(0.1 / 10)
+    assert learning_rate(optim, 5, 3, 5) == pytest.approx(0.05)
+    assert learning_rate(optim, 9, 4, 5) == pytest.approx(0.05 * (1 + math.cos(0.9 * math.pi)))
+
+
+def test_an_epoch_equals_the_textbook_loop():
+    """The same images, cropped and flipped one by one, through torch's plain SGD."""
+    (run,) = settings("loss=bce", "seeds=[7]", "optim.nesterov=true", "optim.lr=0.001")
+    place = workplace(run)
+    trainer = Trainer(run, place.training, place.device)
+    trainer.start_epoch(0)
+    for _ in range(trainer.steps):
+        trainer.train_step()
+
+    torch.manual_seed(7)
+    network = models.build("resnet8", 100, prior_bias=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
+    plan = plan_epoch(7, 0, 300)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (place.dataset.mean, place.dataset.std))
+    total = 0.0
+    for first in range(0, 300, 64):
+        images, labels = [], []
+        for place_in_order in range(first, min(first + 64, 300)):
+            index = plan.order[place_in_order]
+            image = torch.nn.functional.pad(place.dataset.train_images[index], (4, 4, 4, 4))
+            row, column = plan.rows[place_in_order], plan.columns[place_in_order]
+            image = image[:, row : row + 32, column : column + 32]
+            image = image.flip(2) if plan.flip[place_in_order] else image
+            images.append((image.float() / 255 - mean) / std)
+            labels.append(place.dataset.train_labels[index])
+        target = torch.stack(labels)
+        one_hot = torch.nn.functional.one_hot(target, 100).float()
+        logits = network(torch.stack(images))
+        loss = (
+            torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
+            .sum(1)
+            .mean()
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(target)
+
+    assert trainer.totals().train_loss == pytest.approx(total / 300, rel=1e-4)
+    ours = dict(trainer.network.named_parameters())
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(ours[name], parameter, rtol=1e-3, atol=1e-4)
+
+
+def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():
+    """Before a CUDA graph is captured its step is taken three times, also where the epoch has no image left after it."""
+    (run,) = settings("loss=anchor_bg", "seeds=[7]")
+    place = workplace(run)
+    trainers = [Trainer(run, place.training, place.device) for _ in range(2)]
+    for trainer in trainers:
+        trainer.start_epoch(0)
+        for _ in range(trainer.steps - 1):
+            trainer.train_step()
+    warmed, cold = trainers
+    state = copy.deepcopy(warmed.state())
+    warmed.warm_up(300 % 64, softmax=False)
+    warmed.restore(state, 0)
+    warmed.train_step()
+    cold.train_step()
+    assert warmed.totals() == cold.totals()
+    for ours, theirs in zip(warmed.network.parameters(), cold.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
