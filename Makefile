@@ -80,14 +80,15 @@ test-browser: $(INSTALLED) ## the report in a real Chromium (Debian, root; scree
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true
 	$(RUN) -m pytest -q -m browser $(ARGS)
 
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(INSTALLED) ## ruff, mypy, and the direction of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 format: $(INSTALLED) ## let ruff format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean: ## remove outputs/ (W&B's unsent runs too) and caches; never results/ or data/
-	rm -rf outputs artifacts build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf outputs artifacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from anchorloss.analysis import power
+from anchorloss.analysis.holm import holm
 from anchorloss.analysis.stats import (
     Difference,
     Improvement,
     Permutation,
     Summary,
     difference,
-    holm,
     permutation_test,
     probability_of_improvement,
     summarise,

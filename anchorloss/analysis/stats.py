@@ -232,22 +232,6 @@ def probability_of_improvement(
     return Improvement(probability, Interval(float(low), float(high), level))
 
 
-def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Holm's step-down adjusted p-values (Holm 1979), in the order given.
-
-    Every entry counts as a comparison, also one without a p-value (its runs are missing): a comparison that
-    was planned is not forgotten when it could not be made.
-    """
-    family = len(p_values)
-    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
-    known = sorted((p, name) for name, p in p_values.items() if p is not None)
-    highest = 0.0
-    for rank, (p, name) in enumerate(known):
-        highest = max(highest, min(1.0, (family - rank) * p))
-        adjusted[name] = highest
-    return adjusted
-
-
 def _array(values: Mapping[int, float]) -> Floats:
     sample = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
     if not np.isfinite(sample).all():

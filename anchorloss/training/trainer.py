@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 import models
-from anchorloss.config.settings import OptimSettings, RunSettings
+from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.training import emulated_bf16, losses
+from anchorloss.training.schedule import learning_rate
 
 _BUILDING = threading.Lock()
 
@@ -59,17 +60,6 @@ class EpochTotals:
     train_top1: float
     failed_step: int | None
     last_finite_loss: float | None
-
-
-def learning_rate(optim: OptimSettings, epoch: int, step: int, steps: int) -> float:
-    """The learning rate of `step` (0-based, of `steps`) in `epoch` (0-based): a schedule by epoch, a warm-up by step."""
-    if optim.schedule == "cosine":
-        rate = optim.lr * 0.5 * (1 + math.cos(math.pi * epoch / optim.epochs))
-    else:
-        passed = sum(epoch >= round(fraction * optim.epochs) for fraction in optim.decay_at)
-        rate = optim.lr / optim.decay_factor**passed
-    warmup_steps = optim.lr_warmup_epochs * steps
-    return rate * min(1.0, (epoch * steps + step + 1) / warmup_steps) if warmup_steps > 0 else rate
 
 
 class Trainer:

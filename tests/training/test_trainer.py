@@ -11,7 +11,8 @@ import torch
 import models
 from anchorloss.config.settings import OptimSettings
 from anchorloss.data.augmentation import plan_epoch
-from anchorloss.training.trainer import Trainer, learning_rate
+from anchorloss.training.schedule import learning_rate
+from anchorloss.training.trainer import Trainer
 from tests.in_process import settings, workplace
 
 
