@@ -8,27 +8,34 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from anchorloss.config.settings import LossSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.loss import modulation
-from anchorloss.training import losses
-from anchorloss.training.trainer import Trainer
+from anchorloss.training.losses import Loss
+from anchorloss.training.precision import autocast, input_dtype
 
 BATCH = 500
 
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """The evaluation images, uint8 (N, 3, 32, 32), and labels, int64 (N,), on the device."""
+    """The evaluation images, uint8 (N, 3, 32, 32), and labels, int64 (N,), on the device.
+
+    `mean` and `std` are those of the training images' pixels in [0, 1], a channel.
+    """
 
     images: Tensor
     labels: Tensor
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     @staticmethod
     def of(dataset: Dataset, device: torch.device) -> EvaluationImages:
-        return EvaluationImages(dataset.evaluation_images.to(device), dataset.evaluation_labels.to(device))
+        images, labels = dataset.evaluation_images.to(device), dataset.evaluation_labels.to(device)
+        return EvaluationImages(images, labels, dataset.mean, dataset.std)
 
 
 @dataclass(frozen=True)
@@ -57,33 +64,36 @@ class Evaluation:
         return buffer.getvalue()
 
 
-def evaluate(trainer: Trainer, evaluation: EvaluationImages) -> Evaluation:
-    """Evaluate the run's network as it is, in its own precision, without augmentation.
+def evaluate(network: nn.Module, loss: Loss, evaluation: EvaluationImages, precision: str) -> Evaluation:
+    """Evaluate `network` on images without augmentation.
 
     The rank of the target is the number of classes with a higher score, plus those of equal score and lower index: a
     network that gives every class the same score is not credited with all of them.
+
+    Args:
+        network: maps normalised images (N, 3, 32, 32) to logits (N, C); on the images' device, and nothing still
+            writes to its weights. It is left in training mode.
+        loss: whose mean over the images is reported.
+        evaluation: the images and how to normalise them.
+        precision: "bf16" or "fp32", in which the network computes; the loss takes float32 logits.
     """
-    trainer.wait()
-    logits = _logits(trainer, evaluation.images)
+    logits = _logits(network, evaluation, precision)
     target = evaluation.labels
     own = logits.gather(1, target[:, None])
     classes = torch.arange(logits.shape[1], device=logits.device)
     ahead = (logits > own) | ((logits == own) & (classes < target[:, None]))
     # A score that is not a number is ahead of nothing and behind nothing: such a network has ranked no target.
     rank = torch.where(own.squeeze(1).isnan(), logits.shape[1] - 1, ahead.sum(1))
-    settings = trainer.settings
-    softmax = losses.uses_softmax(settings.loss)
-    scores = logits.softmax(1) if softmax else logits.sigmoid()
-    loss = losses.resolve(settings.loss)(logits, target)
+    scores = logits.softmax(1) if loss.uses_softmax else logits.sigmoid()
     return Evaluation(
         top1=_percent(rank == 0),
         top5=_percent(rank < 5),
-        loss=float(loss),
+        loss=float(loss(logits, target)),
         target=target.cpu().numpy(),
         predicted=logits.argmax(1).cpu().numpy(),
         target_rank=rank.cpu().numpy(),
         confidence=scores.amax(1).cpu().numpy(),
-        factors=_factors(trainer, logits, target),
+        factors=_factors(loss.settings, logits, target),
     )
 
 
@@ -92,26 +102,19 @@ def _percent(right: Tensor) -> float:
 
 
 @torch.no_grad()
-def _logits(trainer: Trainer, images: Tensor) -> Tensor:
-    trainer.network.eval()
+def _logits(network: nn.Module, evaluation: EvaluationImages, precision: str) -> Tensor:
+    network.eval()
     parts = []
-    for batch in images.split(BATCH):
-        inputs = augmentation.normalize(
-            batch,
-            trainer.images.mean,
-            trainer.images.std,
-            dtype=trainer.input_dtype,
-            memory_format=torch.channels_last,
-        )
-        with trainer.autocast():
-            parts.append(trainer.network(inputs).float())
-    trainer.network.train()
+    for batch in evaluation.images.split(BATCH):
+        inputs = augmentation.normalize(batch, evaluation.mean, evaluation.std, input_dtype(precision))
+        with autocast(batch.device, precision):
+            parts.append(network(inputs).float())
+    network.train()
     return torch.cat(parts)
 
 
-def _factors(trainer: Trainer, logits: Tensor, target: Tensor) -> dict[str, float]:
+def _factors(loss: LossSettings, logits: Tensor, target: Tensor) -> dict[str, float]:
     """Quantiles of the modulating factors of Eq. 1 at these logits; empty for a loss that has none."""
-    loss = trainer.settings.loss
     if loss.function != "anchorloss.loss.anchor_loss" or loss.arguments.get("anchor") == "none":
         return {}
     known = inspect.signature(modulation).parameters

@@ -157,7 +157,7 @@ def _end_epoch(
     done = story.epoch + 1
     evaluation = None
     if done % settings.optim.evaluate_every == 0 or done == epochs:
-        evaluation = evaluate(trainer, workplace.evaluation)
+        evaluation = evaluate(trainer.network, trainer.loss, workplace.evaluation, settings.precision)
     row = {
         "epoch": done,
         "learning_rate": trainer.current_learning_rate,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,7 +20,23 @@ from anchorloss.errors import UserError
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
-def resolve(loss: LossSettings) -> LossFunction:
+@dataclass(frozen=True)
+class Loss:
+    """A loss as configured: call it with `logits` (N, C) float and `target` (N,) int64 for the mean over the batch."""
+
+    settings: LossSettings
+    function: LossFunction
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.function(logits, target)
+
+    @property
+    def uses_softmax(self) -> bool:
+        """Whether scores read as softmax probabilities rather than as independent sigmoids."""
+        return self.settings.function == "torch.nn.functional.cross_entropy"
+
+
+def resolve(loss: LossSettings) -> Loss:
     """The loss as a function of `logits` (N, C) float and `target` (N,) int64, giving the mean over the batch.
 
     It is tried on two samples here, so that a wrong argument is found before any run starts.
@@ -43,12 +60,7 @@ def resolve(loss: LossSettings) -> LossFunction:
         raise UserError(
             f"loss={loss.name}: {loss.function} must return the mean over the batch, a tensor without axes"
         )
-    return configured
-
-
-def uses_softmax(loss: LossSettings) -> bool:
-    """Whether scores read as softmax probabilities rather than as independent sigmoids."""
-    return loss.function == "torch.nn.functional.cross_entropy"
+    return Loss(loss, configured)
 
 
 def _import(path: str) -> Callable[..., Tensor]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,8 @@ import models
 from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
-from anchorloss.training import emulated_bf16, losses
+from anchorloss.training import losses
+from anchorloss.training.precision import autocast, input_dtype
 from anchorloss.training.schedule import learning_rate
 
 _BUILDING = threading.Lock()
@@ -79,7 +79,7 @@ class Trainer:
         self._forward: Callable[[Tensor], Tensor] = (
             torch.compile(self.network, dynamic=False) if compile else self.network
         )
-        self._loss = losses.resolve(settings.loss)
+        self.loss = losses.resolve(settings.loss)
         self.optimizer = self._build_optimizer()
         self.step_in_epoch = 0
         self._plan = augmentation.plan_epoch(settings.seed, 0, len(images.labels)).to(device)
@@ -143,17 +143,16 @@ class Trainer:
         pixels = augmentation.augment(
             images.padded, index, plan.rows[place], plan.columns[place], plan.flip[place]
         )
-        inputs = augmentation.normalize(
-            pixels, images.mean, images.std, dtype=self.input_dtype, memory_format=torch.channels_last
-        )
+        precision = self.settings.precision
+        inputs = augmentation.normalize(pixels, images.mean, images.std, input_dtype(precision))
 
         # An epoch's last batch is not worth a compilation of its own.
         forward = self._forward if size == self.settings.optim.batch_size else self.network
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
+        with autocast(self.device, precision):
             logits = forward(inputs)
         logits = logits.float()
-        loss = nn.functional.cross_entropy(logits, target) if softmax else self._loss(logits, target)
+        loss = nn.functional.cross_entropy(logits, target) if softmax else self.loss(logits, target)
         loss.backward()
         self.optimizer.step()
 
@@ -216,25 +215,10 @@ class Trainer:
                 self._totals[name].copy_(value)
         self.start_epoch(epoch, state["step_in_epoch"])
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 where the run asks for it; the cache of cast weights would not survive a graph's replay."""
-        enabled = self.settings.precision == "bf16"
-        context = ExitStack()
-        context.enter_context(
-            torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
-        )
-        if enabled and emulated_bf16.is_needed(self.device):
-            context.enter_context(emulated_bf16.EmulatedBf16())
-        return context
-
     @property
     def current_learning_rate(self) -> float:
         """The learning rate of the last step, or of the first if there was none."""
         return learning_rate(self.settings.optim, self.epoch, max(self.step_in_epoch - 1, 0), self.steps)
-
-    @property
-    def input_dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
 
     def _build_network(self) -> nn.Module:
         # torch's generator belongs to the process, and runs side by side may be built at the same moment.
