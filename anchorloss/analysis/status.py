@@ -7,6 +7,7 @@ from pathlib import Path
 
 from anchorloss.analysis.table import failure_text, order
 from anchorloss.errors import UserError
+from anchorloss.runs.paths import runs_folder
 from anchorloss.runs.store import Run, read_runs
 
 STATES = ("finished", "running", "failed", "interrupted", "waiting")
@@ -14,7 +15,7 @@ STATES = ("finished", "running", "failed", "interrupted", "waiting")
 
 def experiments_of(results_dir: Path) -> list[str]:
     """The experiments that have runs. Raises: UserError if there is none."""
-    parent = results_dir / "runs"
+    parent = runs_folder(results_dir)
     folders = parent.iterdir() if parent.is_dir() else ()
     names = sorted(path.name for path in folders if path.is_dir() and any(path.iterdir()))
     if not names:

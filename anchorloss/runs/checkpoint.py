@@ -18,6 +18,7 @@ import torch
 
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs.atomic import write_atomically
+from anchorloss.runs.reading import read_file
 
 NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -34,7 +35,8 @@ def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
     The file is read back and its checksum compared before it takes the newest one's place; until then both earlier
     checkpoints stay.
 
-    Raises: RunError if it cannot be written or does not read back; the earlier checkpoint is intact then.
+    Raises:
+        RunError: it cannot be written or does not read back. The earlier checkpoint is intact then.
     """
     archive = io.BytesIO()
     torch.save(state, archive)
@@ -43,7 +45,7 @@ def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
     candidate = folder / "checkpoint.new.pt"
     try:
         write_atomically(candidate, json.dumps(header).encode() + b"\n" + body)
-        _read(candidate)
+        _verify(read_file(candidate) or b"")
     except Damaged as damage:
         candidate.unlink(missing_ok=True)
         raise RunError(
@@ -56,16 +58,21 @@ def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
-    """The newest whole checkpoint of the run, or None if there is none; a damaged one is passed over with a line.
+    """The newest whole checkpoint of the run. A damaged one is passed over, with a line on stderr.
 
-    Raises: UserError if a checkpoint belongs to another run.
+    Returns:
+        The state that was saved, or None if there is none.
+
+    Raises:
+        UserError: a checkpoint belongs to another run, or cannot be read; a later `save` would overwrite it.
     """
     for name in (NEWEST, PREVIOUS):
         path = folder / name
-        if not path.exists():
+        content = read_file(path)
+        if content is None:
             continue
         try:
-            header, body = _read(path)
+            header, body = _verify(content)
             if header["hash"] != run_hash:
                 raise UserError(
                     f"{path}: is of another run ({header['hash']}); move it away to start this run anew"
@@ -86,14 +93,12 @@ def _digest(run_hash: str, body: bytes) -> str:
     return hashlib.sha256(run_hash.encode() + b"\n" + body).hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], bytes]:
-    try:
-        line, _, body = path.read_bytes().partition(b"\n")
-    except OSError as error:
-        raise Damaged(f"cannot be read ({error.strerror})") from None
+def _verify(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """A checkpoint's header and body. Raises: Damaged."""
+    line, _, body = content.partition(b"\n")
     try:
         header = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Damaged("is not a checkpoint") from None
     if (
         not isinstance(header, dict)

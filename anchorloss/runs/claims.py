@@ -1,38 +1,60 @@
-"""Which run is whose, when several processes or nodes work on one sweep in a shared folder.
+"""Which process trains which run, when several processes or nodes work on one sweep in a shared folder.
 
-A claim is a lease of the `filelock` library: its holder refreshes it, a dead owner's is taken over (at once on the same
-host, else after `LEASE_SECONDS` without a refresh), and the holder learns when it has lost it. A lease can be lost by a
-process that was stopped for longer than that, so whoever holds one asks `is_lost` before writing anything.
+A claim is a lease of the `filelock` library. Its holder refreshes it. A dead owner's claim is taken over: at once on the
+same host, else after `LEASE_SECONDS` without a refresh. The holder learns when it has lost its claim. A process that was
+stopped for longer than the lease can lose it, so the holder calls `require` before it writes anything.
 """
 
 from __future__ import annotations
 
+import contextlib
+import stat
+import time
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from anchorloss.errors import ClaimLostError
+from anchorloss.errors import ClaimLostError, UserError
 
 LEASE_SECONDS = 30.0
 FILE = "claim.lock"
+# A process creates its claim and writes into it at once. Empty for this long, its creator died in between.
+_EMPTY_SECONDS = 2.0
 
 
 class Claim:
-    """The claim on one run folder; `acquire` and `release` in any thread."""
+    """The claim on one run folder; `acquire` and `release` may be called in any thread."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lease = SoftFileLease(
-            folder / FILE, lease_duration=LEASE_SECONDS, timeout=0, thread_local=False
-        )
+        self._path = folder / FILE
+        self._empty_since: float | None = None
+        self._lease = SoftFileLease(self._path, lease_duration=LEASE_SECONDS, timeout=0, thread_local=False)
 
     def acquire(self) -> bool:
-        """Try to take the claim; False if somebody else holds it. Ask again with the same object: it remembers since
-        when the other's lease has not been refreshed."""
+        """Try to take the claim.
+
+        Returns:
+            False if another process holds it. Ask again with the same object: it remembers since when the other's
+            lease has not been refreshed.
+
+        Raises:
+            UserError: the claim's file is not a claim of this program, or the folder cannot be written to.
+        """
         try:
             self._lease.acquire()
         except Timeout:
+            self._give_up_empty_file()
             return False
+        except LeaseSettingsMismatch:
+            raise UserError(
+                f"{self._path}: a claim with another lease than {LEASE_SECONDS:g} s; end the process that made it, or "
+                "remove the file if there is none"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be written: {error.strerror}; use a folder that can be written to"
+            ) from None
         return True
 
     def release(self) -> None:
@@ -45,8 +67,28 @@ class Claim:
         return self._lease.compromise is not None
 
     def require(self) -> None:
-        """Raises: ClaimLostError if the claim was lost."""
+        """Make sure that the claim is still held.
+
+        Raises:
+            ClaimLostError: another process has taken the run over.
+        """
         if self.is_lost:
             raise ClaimLostError(
                 f"{self.folder.name}: another process has taken this run over; it goes on there"
             )
+
+    def _give_up_empty_file(self) -> None:
+        """Make an empty claim malformed, once it has been empty for a while.
+
+        filelock takes a malformed claim over after two seconds, but waits for ever for an empty one: to it, that is a
+        claim of its versions before 3.22.
+        """
+        with contextlib.suppress(OSError):
+            status = self._path.lstat()
+            if status.st_size or not stat.S_ISREG(status.st_mode):
+                self._empty_since = None
+            elif self._empty_since is None:
+                self._empty_since = time.monotonic()
+            elif time.monotonic() - self._empty_since >= _EMPTY_SECONDS:
+                with self._path.open("ab") as file:
+                    file.write(b"\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import Claim
+from anchorloss.runs.paths import run_folder, runs_folder
 from anchorloss.runs.store import (
     CONFIG,
     PROGRESS,
@@ -56,7 +57,7 @@ def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
             skipped.append(f"{run.folder}: {run.state}, not ended")
             continue
         _check(run, run.record)
-        target = into / "runs" / run.record.experiment / run.name
+        target = run_folder(into, run.record.experiment, run.name)
         if target in copies:
             other = copies[target]
         else:
@@ -105,7 +106,7 @@ def _runs_of(source: Path) -> list[Run]:
         raise UserError(
             f"{source}: not a folder; name a results folder, its runs, or one experiment's folder"
         )
-    inner = source / "runs" if (source / "runs").is_dir() else source
+    inner = runs_folder(source) if runs_folder(source).is_dir() else source
     experiments = [folder for folder in [inner, *_folders(inner)] if any(map(_is_run, _folders(folder)))]
     runs = [read_run(folder) for experiment in experiments for folder in _folders(experiment)]
     if not runs:

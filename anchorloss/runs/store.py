@@ -14,6 +14,8 @@ from anchorloss.errors import UserError
 from anchorloss.runs import typed_json
 from anchorloss.runs.atomic import sha256, write_atomically, write_once
 from anchorloss.runs.claim_state import claim_is_live
+from anchorloss.runs.paths import experiment_folder
+from anchorloss.runs.reading import read_file
 from anchorloss.runs.record import (
     HISTORY,
     NAME,
@@ -129,7 +131,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 def read_record(folder: Path) -> Record | None:
     """The record of a run folder, None while it has none. Raises: UserError naming a damaged record."""
-    text = _read(folder / RECORD)
+    text = read_file(folder / RECORD)
     if text is None:
         return None
     record = Record.from_json(text, folder / RECORD)
@@ -141,7 +143,7 @@ def read_record(folder: Path) -> Record | None:
 def verify_files(folder: Path, record: Record) -> None:
     """Compare the run's files with the checksums in its record. Raises: UserError naming one that differs."""
     for name, checksum in record.files.items():
-        content = _read(folder / name)
+        content = read_file(folder / name)
         if content is None:
             raise UserError(
                 f"{folder / name}: missing, though {RECORD} names it; copy the whole run folder again"
@@ -209,7 +211,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     path = folder / CONFIG
-    text = _read(path)
+    text = read_file(path)
     if text is None:
         return {}
     try:
@@ -230,7 +232,7 @@ def read_runs(results_dir: Path, experiment: str) -> list[Run]:
         raise UserError(
             f"experiment={experiment!a}: not the name of an experiment; use letters, digits, _, + and ."
         )
-    parent = results_dir / "runs" / experiment
+    parent = experiment_folder(results_dir, experiment)
     if not parent.is_dir():
         return []
     runs = [
@@ -277,12 +279,3 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder, folder.name, parts["loss"], parts["model"], int(parts["seed"]), state, record, progress
     )
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; make it readable") from error

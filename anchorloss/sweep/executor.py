@@ -19,6 +19,7 @@ from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import provenance, store
 from anchorloss.runs.atomic import remove_temporary_files, write_once
 from anchorloss.runs.claims import Claim
+from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.sweep.signals import Signals
 from anchorloss.sweep.workplaces import Workplaces
@@ -79,7 +80,7 @@ class _Sweep:
         self._next_look = 0.0
 
     def folder(self, settings: RunSettings) -> Path:
-        return self._execution.results_dir / "runs" / settings.experiment / settings.run
+        return run_folder(self._execution.results_dir, settings.experiment, settings.run)
 
     def plan(self, plan: list[RunSettings]) -> None:
         """Leave out what is done, and make the folders of the rest once their data is at hand."""

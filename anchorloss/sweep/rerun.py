@@ -18,6 +18,7 @@ from anchorloss.device import describe, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance, store
 from anchorloss.runs.claims import Claim
+from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import execute, prepare_torch
 from anchorloss.sweep.workplaces import Workplaces
 from anchorloss.tracking.tracking import NoTracker
@@ -85,7 +86,7 @@ def _compare_whole(
     with tempfile.TemporaryDirectory() as temporary:
         results = into or Path(temporary)
         execute([settings], dataclasses.replace(execution, results_dir=results))
-        again = store.read_record(results / "runs" / settings.experiment / settings.run)
+        again = store.read_record(run_folder(results, settings.experiment, settings.run))
     assert again is not None
     ours, theirs = dataclasses.asdict(record), dataclasses.asdict(again)
     del ours["provenance"], theirs["provenance"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -69,6 +70,31 @@ def test_both_damaged_starts_anew(folder, capsys):
         (folder / name).write_bytes(b"\0" * 100)
     assert checkpoint.load(folder, HASH) is None
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def put_in_place(path: Path, kind: str) -> None:
+    """Something at `path` that cannot be read as a file."""
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        # Reading a process's memory at address 0 is an I/O error.
+        path.symlink_to({"lost link": "nowhere", "device": "/dev/zero", "I/O error": "/proc/self/mem"}[kind])
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "lost link", "device", "I/O error"])
+@pytest.mark.parametrize("name", [checkpoint.NEWEST, checkpoint.PREVIOUS])
+def test_a_checkpoint_that_cannot_be_read_is_refused_and_kept(folder, name, kind):
+    """It may be whole: a start from the one before it, or from zero, would overwrite it."""
+    if name == checkpoint.PREVIOUS:
+        (folder / checkpoint.NEWEST).write_bytes(b"damaged")
+    put_in_place(folder / name, kind)
+    before = sorted((path.name, path.lstat().st_ino) for path in folder.iterdir())
+    with pytest.raises(UserError, match=rf"{name}: "):
+        checkpoint.load(folder, HASH)
+    assert sorted((path.name, path.lstat().st_ino) for path in folder.iterdir()) == before
 
 
 def test_a_checkpoint_of_another_run_is_refused(folder):
