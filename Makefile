@@ -20,7 +20,7 @@ setup: $(INSTALLED) ## install everything into .venv
 
 $(INSTALLED): pyproject.toml constraints/cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[experiments,dev]'
 	touch $@
 
 quickstart: $(INSTALLED) ## the whole pipeline on synthetic images: train 8 short runs, show the table

@@ -13,12 +13,14 @@ from __future__ import annotations
 import os
 import sys
 
-import hydra
-from omegaconf import DictConfig
-
-from anchorloss.config.hydra_errors import config_errors
 from anchorloss.errors import one_line_errors
-from anchorloss.sweep.plan import register_schema, train_all
+
+with one_line_errors():
+    import hydra
+    from omegaconf import DictConfig
+
+    from anchorloss.config.hydra_errors import config_errors
+    from anchorloss.sweep.plan import register_schema, train_all
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")

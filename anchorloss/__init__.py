@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anchorloss.loss import AnchorLoss, anchor_loss
 
-__all__ = ["AnchorLoss", "anchor_loss"]
+__all__ = ["AnchorLoss", "__version__", "anchor_loss"]
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in ("AnchorLoss", "anchor_loss"):
         from anchorloss import loss
 
         return getattr(loss, name)

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+INSTALL = "training and analysis need the extra packages: pip install -e '.[experiments]'"
+_OWN = ("", "anchorloss", "models", "hydra_plugins", "scripts", "train")
+
 
 class UserError(Exception):
     """A mistake in what the user asked for: one line naming the key, the value and the remedy. Exit status 2."""
@@ -21,7 +24,7 @@ class ClaimLostError(RunError):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn `UserError` into status 2 and `RunError` into status 1, each with its one line on stderr.
+    """Turn `UserError` and a package that is not installed into status 2 and `RunError` into status 1, with one line.
 
     Raises: SystemExit with that status.
     """
@@ -29,6 +32,12 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OWN:
+            raise
+        print(f"error: {package} is not installed; {INSTALL}", file=sys.stderr)
         raise SystemExit(2) from None
     except RunError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The figures that the paper published, as transcribed in results/published/."""
+"""The figures of the paper's Table 1, as transcribed; results/published/table1.csv is a copy of the same file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anchorloss.errors import UserError
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published" / "table1.csv"
+PUBLISHED = Path(__file__).with_name("published_table1.csv")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from anchorloss.sweep import plan
+from tests.checkout import copy_tracked
 from tests.conftest import ROOT
 from tests.in_process import composed
 
@@ -55,14 +55,7 @@ def python_of(page: Path) -> str:
 @pytest.fixture
 def copy(tmp_path):
     """A copy of what git tracks, to run commands in."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if not name.startswith("results/runs/") and (ROOT / name).exists():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
+    return copy_tracked(tmp_path)
 
 
 def run(command: str, folder: Path) -> None:

@@ -1,0 +1,116 @@
+"""What `pip install .` brings: one typed package that needs torch alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.checkout import copy_tracked
+from tests.conftest import ROOT
+from tests.run_folders import finish_run, make_settings
+
+USER = """\
+import torch
+from anchorloss import AnchorLoss, __version__, anchor_loss
+criterion = AnchorLoss(gamma=0.5, anchor="background")
+loss: torch.Tensor = criterion(torch.randn(2, 3), torch.tensor([0, 1]))
+print(__version__, float(loss - anchor_loss(torch.zeros(2, 3), torch.tensor([0, 1]))))
+"""
+
+
+def requirements(name: str, found: dict[str, metadata.Distribution]) -> dict[str, metadata.Distribution]:
+    """The distribution `name` and those it requires, extras aside, as far as they are installed."""
+    key = name.lower().replace("_", "-")
+    if key in found:
+        return found
+    try:
+        found[key] = metadata.distribution(name)
+    except metadata.PackageNotFoundError:  # required on another platform
+        return found
+    for line in found[key].requires or ():
+        if "extra ==" not in line:
+            required = line.replace(";", " ").split()[0]
+            requirements("".join(c if c.isalnum() or c in "-_." else " " for c in required).split()[0], found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = copy_tracked(folder / "source")
+    build = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", *build, "-w", str(folder), str(source)], check=True
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory) -> Path:
+    """The Python of an environment with torch and what torch requires, in which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for distribution in requirements("torch", {}).values():
+        for top in {Path(file).parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(str(distribution.locate_file(top))))
+    before = set(site.iterdir())
+    python = folder / "bin" / "python"
+    install = ["install", "-q", "--no-index", "--disable-pip-version-check", str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], check=True)
+    brought = {path.name for path in set(site.iterdir()) - before} - {"__pycache__"}
+    assert {name for name in brought if not name.endswith(".dist-info")} == {"anchorloss"}
+    return python
+
+
+def run(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run([str(python), *arguments], cwd=cwd, env=clean, capture_output=True, text=True)
+
+
+def test_the_installed_loss_runs_beside_torch_alone(environment, tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    done = run(environment, "user.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    listed = run(environment, "-c", "import anchorloss, sys; print('torch' in sys.modules)", cwd=tmp_path)
+    assert listed.stdout == "False\n"
+
+
+def test_the_published_figures_are_installed(environment, tmp_path):
+    code = "from anchorloss.analysis.published import read_published as r; print(r()['bce'].top1_mean)"
+    assert run(environment, "-c", code, cwd=tmp_path).stdout == "73.88\n"
+
+
+def test_the_published_figures_are_the_same_file_in_both_places():
+    packaged = ROOT / "anchorloss" / "analysis" / "published_table1.csv"
+    assert packaged.read_bytes() == (ROOT / "results" / "published" / "table1.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_users_file_is_checked_strictly(environment, tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    (tmp_path / "wrong.py").write_text(USER.replace("gamma=0.5", "gamma='half'"))
+    strict = ["-m", "mypy", "--strict", "--python-executable", str(environment)]
+    done = run(Path(sys.executable), *strict, "user.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    wrong = run(Path(sys.executable), *strict, "wrong.py", cwd=tmp_path)
+    assert "gamma" in wrong.stdout
+    assert wrong.returncode == 1
+
+
+@pytest.mark.parametrize("command", ["train.py", "scripts/make_table1.py", "scripts/report.py"])
+def test_without_the_experiments_a_command_says_what_to_install(command, environment, tmp_path):
+    checkout = copy_tracked(tmp_path / "checkout")
+    finish_run(checkout / "results", make_settings("bce", 0))
+    done = run(environment, command, cwd=checkout)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "pip install -e '.[experiments]'" in done.stderr
+    assert done.stderr.count("\n") == 1
