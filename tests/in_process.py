@@ -32,13 +32,15 @@ def settings(*overrides: str) -> list[RunSettings]:
     return parse(composed(*SMALL, *overrides))[0]
 
 
-def workplace(run: RunSettings) -> Workplace:
+def workplace(run: RunSettings, *, keep_weights: bool = False) -> Workplace:
     """The data and device that a run of the small config trains on: the CPU, deterministic, one thread."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     sizes = {"training_images": run.data.training_images, "test_images": run.data.test_images}
     images = dataset.load("synthetic", "", **sizes)
-    return Workplace.of(images, torch.device("cpu"), compile=False, checkpoint_seconds=1e9)
+    return Workplace.of(
+        images, torch.device("cpu"), compile=False, checkpoint_seconds=1e9, keep_weights=keep_weights
+    )
 
 
 def start(run: RunSettings, place: Workplace, results: Path) -> Generator[None, None, Record]:

@@ -49,6 +49,7 @@ def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
         deterministic=settings.deterministic,
         compile=settings.compile,
         checkpoint_seconds=settings.checkpoint_seconds,
+        keep_weights=settings.keep_weights,
         retry_failed=settings.retry_failed,
         threads=settings.threads,
     )

@@ -112,6 +112,8 @@ class Config:
     compile: bool = False
     # Seconds between checkpoints of a run; it also saves one when interrupted.
     checkpoint_seconds: float = 60.0
+    # Leave the last epoch's weights beside the record: weights.safetensors, float32.
+    keep_weights: bool = False
     # Run failed runs again.
     retry_failed: bool = False
     # Threads on a CPU; 0: torch's default. Another number of threads may round differently.
@@ -182,5 +184,6 @@ class Execution:
     deterministic: bool
     compile: bool
     checkpoint_seconds: float
+    keep_weights: bool
     retry_failed: bool
     threads: int

@@ -20,6 +20,7 @@ from anchorloss.runs.store import (
     PROGRESS,
     RECORD,
     RUN_NAME,
+    WEIGHTS,
     Record,
     Run,
     describe_difference,
@@ -52,7 +53,9 @@ def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
     copies: dict[Path, Run] = {}
     skipped: list[str] = []
     conflicts: list[str] = []
-    for run in (run for source in sources for run in _runs_of(source)):
+    runs = [run for source in sources for run in _runs_of(source)]
+    # Of equal results the first one is copied: one with its weights, if there is any.
+    for run in sorted(runs, key=lambda run: run.record is not None and WEIGHTS not in run.record.files):
         if run.record is None:
             skipped.append(f"{run.folder}: {run.state}, not ended")
             continue

@@ -18,6 +18,7 @@ from anchorloss.errors import UserError
 from anchorloss.runs import typed_json
 
 RECORD, HISTORY, PREDICTIONS = "record.json", "history.csv", "predictions.npz"
+WEIGHTS = "weights.safetensors"  # with keep_weights=true alone
 DATA_LABELS = ("CIFAR-100", "CIFAR-10", "SYNTHETIC")
 NAME = re.compile(r"[A-Za-z0-9_+.]*[A-Za-z0-9_+]")
 RUN_NAME = re.compile(
@@ -138,7 +139,7 @@ class Record:
         )
         _require(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")
         for name, checksum in self.files.items():
-            _require(name in (HISTORY, PREDICTIONS), "files", name, "not a file of a run")
+            _require(name in (HISTORY, PREDICTIONS, WEIGHTS), "files", name, "not a file of a run")
             _require(_CHECKSUM.fullmatch(checksum) is not None, f"files.{name}", checksum, "not a SHA-256")
         (self._check_finished if self.status == "finished" else self._check_failed)()
 
@@ -174,7 +175,12 @@ class Record:
 
 
 def same_result(a: Record, b: Record) -> bool:
-    """Whether two records say the same thing: equal in everything but their provenance."""
+    """Whether two records say the same thing: equal in everything but their provenance, and in who kept weights."""
+    if (WEIGHTS in a.files) != (WEIGHTS in b.files):
+        a, b = (
+            dataclasses.replace(record, files={k: v for k, v in record.files.items() if k != WEIGHTS})
+            for record in (a, b)
+        )
     return _without_provenance(a) == _without_provenance(b)
 
 

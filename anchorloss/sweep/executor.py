@@ -89,7 +89,7 @@ class _Sweep:
             if record is not None and _failed(record) and self._execution.retry_failed:
                 self._to_retry[settings.run] = record
             elif record is not None:
-                _say_skipped(record)
+                _say_skipped(record, keep_weights=self._execution.keep_weights)
                 continue
             self._waiting.append(settings)
         _announce(plan, len(self._waiting), self._device)
@@ -271,11 +271,13 @@ def _set_failed_aside(folder: Path) -> None:
     (folder / store.RECORD).rename(folder / f"failed-{number}.json")
 
 
-def _say_skipped(record: store.Record) -> None:
+def _say_skipped(record: store.Record, *, keep_weights: bool) -> None:
     if record.status == "failed":
         print(f"{record.run}: has failed; skipped (--retry-failed runs it again)")
     else:
-        print(f"{record.run}: finished with Top-1 {record.top1:.2f} %; skipped")
+        without = keep_weights and store.WEIGHTS not in record.files
+        hint = " (its weights were not kept; to have them, train it again in another results_dir)" * without
+        print(f"{record.run}: finished with Top-1 {record.top1:.2f} %; skipped{hint}")
 
 
 def _say_ended(record: store.Record) -> None:

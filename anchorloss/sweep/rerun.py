@@ -77,6 +77,7 @@ def _plan(folder: Path, record: store.Record, data_root: str, device: str) -> tu
         logger=LoggerSettings("none"),
         threads=int(threads[1]) if threads else 0,
         compile=record.provenance.compile,
+        keep_weights=store.WEIGHTS in record.files,
     )
 
 

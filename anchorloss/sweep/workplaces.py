@@ -37,5 +37,6 @@ class Workplaces:
                 self._device,
                 compile=self._execution.compile,
                 checkpoint_seconds=self._execution.checkpoint_seconds,
+                keep_weights=self._execution.keep_weights,
             )
         return self._loaded[key]

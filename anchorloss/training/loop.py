@@ -21,7 +21,7 @@ from anchorloss.config.settings import RunSettings
 from anchorloss.data.dataset import Dataset
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
-from anchorloss.runs import checkpoint, provenance, store
+from anchorloss.runs import checkpoint, provenance, store, weights
 from anchorloss.runs.atomic import sha256, write_atomically
 from anchorloss.runs.claims import Claim
 from anchorloss.tracking.tracking import Tracker
@@ -40,11 +40,19 @@ class Workplace:
     evaluation: EvaluationImages
     compile: bool
     checkpoint_seconds: float
+    keep_weights: bool
 
     @staticmethod
-    def of(dataset: Dataset, device: torch.device, *, compile: bool, checkpoint_seconds: float) -> Workplace:
+    def of(
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        compile: bool,
+        checkpoint_seconds: float,
+        keep_weights: bool = False,
+    ) -> Workplace:
         training, evaluation = TrainingImages.of(dataset, device), EvaluationImages.of(dataset, device)
-        return Workplace(dataset, device, training, evaluation, compile, checkpoint_seconds)
+        return Workplace(dataset, device, training, evaluation, compile, checkpoint_seconds, keep_weights)
 
 
 def train(
@@ -100,7 +108,7 @@ def train(
             trainer.wait()
         seconds = watch.seconds
     claim.require()
-    record = _conclude(settings, folder, workplace, story, totals, last, seconds)
+    record = _conclude(settings, folder, workplace, trainer, story, totals, last, seconds)
     checkpoint.remove(folder)
     (folder / store.PROGRESS).unlink(missing_ok=True)
     tracker.finish(record, folder)
@@ -176,12 +184,16 @@ def _conclude(
     settings: RunSettings,
     folder: Path,
     workplace: Workplace,
+    trainer: Trainer,
     story: Story,
     totals: EpochTotals | None,
     last: Evaluation | None,
     seconds: float,
 ) -> store.Record:
-    """Write history, predictions and, last, the record; it says `failed` if the run did not reach its last epoch."""
+    """Write history, predictions, weights if they are kept and, last, the record.
+
+    It says `failed` if the run did not reach its last epoch.
+    """
     finished = story.epoch == settings.optim.epochs and last is not None
     failure = None
     files = {}
@@ -192,7 +204,13 @@ def _conclude(
         predictions = last.predictions()
         write_atomically(folder / store.PREDICTIONS, predictions)
         files[store.PREDICTIONS] = sha256(predictions)
-    else:
+    # One that no record names may be left of a process that was to keep weights and was killed.
+    (folder / store.WEIGHTS).unlink(missing_ok=True)
+    if finished and workplace.keep_weights:
+        content = weights.to_bytes(trainer.network.state_dict())
+        write_atomically(folder / store.WEIGHTS, content)
+        files[store.WEIGHTS] = sha256(content)
+    if not finished:
         failure = _failure(story, totals)
     dataset = workplace.dataset
     commit, dirty = provenance.commit()

@@ -1,0 +1,148 @@
+"""Weights that a run keeps: the record's own, nothing but tensors, and no part of what the run is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+
+import models
+from anchorloss.config.parsing import parse
+from anchorloss.data import augmentation
+from anchorloss.errors import UserError
+from anchorloss.runs import weights
+from anchorloss.runs.atomic import sha256
+from anchorloss.runs.merge import copy_run, plan_merge
+from anchorloss.runs.store import WEIGHTS, read_predictions, read_record, same_result, verify_files
+from tests.in_process import composed, files, finish, settings, start, workplace
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """One run that kept its weights: settings, data, record, folder."""
+    results = tmp_path_factory.mktemp("kept")
+    (run,) = settings("loss=anchor_bg", "seeds=[2]")
+    place = workplace(run, keep_weights=True)
+    record = finish(start(run, place, results))
+    return run, place, record, results / "runs" / run.experiment / run.run
+
+
+def test_the_weights_give_the_records_predictions(kept):
+    run, place, record, folder = kept
+    assert record.files[WEIGHTS] == sha256((folder / WEIGHTS).read_bytes())
+    assert read_record(folder) == record
+    verify_files(folder, record)
+    network = models.build("resnet8", 100, run.model.shortcut, run.model.prior_bias)
+    network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))  # as an adopter would
+    images = augmentation.normalize(
+        place.evaluation.images,
+        place.training.mean,
+        place.training.std,
+        dtype=torch.float32,
+        memory_format=torch.contiguous_format,
+    )
+    with torch.no_grad():
+        predicted = network.eval()(images).argmax(1).numpy()
+    recorded = read_predictions(folder).predicted
+    assert (predicted == recorded).mean() >= 0.99  # another memory layout may round differently
+    floating = [value for value in network.state_dict().values() if value.is_floating_point()]
+    assert {value.dtype for value in floating} == {torch.float32}
+
+
+def test_keeping_weights_is_no_part_of_the_run(kept, tmp_path):
+    run, _, record, _ = kept
+    without = finish(start(run, workplace(run), tmp_path))
+    assert WEIGHTS not in without.files
+    assert not list(tmp_path.rglob(WEIGHTS))
+    assert same_result(without, record)
+    assert same_result(record, without)
+    (same,), execution = parse(composed("data=synthetic", "keep_weights=true"))
+    assert execution.keep_weights
+    assert same.hash == parse(composed("data=synthetic"))[0][0].hash
+
+
+def test_an_interrupted_run_keeps_the_same_weights(kept, tmp_path):
+    run, place, _, folder = kept
+    steps = start(run, place, tmp_path)
+    for _ in range(7):
+        next(steps)
+    steps.close()
+    finish(start(run, place, tmp_path))
+    assert (tmp_path / "runs" / run.experiment / run.run / WEIGHTS).read_bytes() == (
+        folder / WEIGHTS
+    ).read_bytes()
+
+
+def test_weights_that_no_record_names_do_not_stay(kept, tmp_path):
+    run, *_ = kept
+    folder = tmp_path / "runs" / run.experiment / run.run
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS).write_bytes(b"of a process that was killed before it wrote the record")
+    record = finish(start(run, workplace(run), tmp_path))
+    assert WEIGHTS not in record.files
+    assert not (folder / WEIGHTS).exists()
+
+
+def test_other_weights_are_another_result(kept, tmp_path):
+    _, _, record, folder = kept
+    content = json.loads((folder / "record.json").read_text())
+    content["files"][WEIGHTS] = "sha256:" + 64 * "0"
+    assert not same_result(type(record).from_json(json.dumps(content)), record)
+
+
+def test_merging_brings_the_weights_along(kept, tmp_path):
+    run, _, record, folder = kept
+    bare = tmp_path / "bare"
+    finish(start(run, workplace(run), bare))
+    kept_in = folder.parents[2]
+    into = tmp_path / "into"
+    plan = plan_merge([bare, kept_in], into)
+    ((source, target),) = plan.copies
+    copy_run(source, target)
+    assert (target / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+    assert read_record(target) == record
+    assert files(into, run) == files(kept_in, run)
+
+    content = bytearray((target / WEIGHTS).read_bytes())
+    content[len(content) // 2] ^= 1
+    (target / WEIGHTS).write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors: its SHA-256 is not the one"):
+        plan_merge([into], tmp_path / "elsewhere")
+    (target / WEIGHTS).unlink()
+    with pytest.raises(UserError, match=r"weights\.safetensors: missing"):
+        plan_merge([into], tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"nothing",
+        (2**63).to_bytes(8, "little") + b"{}",
+        (10**9).to_bytes(8, "little") + b"{}",
+        pickle.dumps({"conv.weight": [0.0]}),
+        safetensors.torch.save({"conv.weight": torch.zeros(2)})[:-3],
+    ],
+    ids=["empty", "text", "longest header", "long header", "pickle", "cut"],
+)
+def test_what_is_no_safetensors_file_is_one_line(content, tmp_path):
+    with pytest.raises(
+        UserError, match=r"^\S*w\.safetensors: not a safetensors file .*; restore it from a copy$"
+    ):
+        weights.load_into(models.build("resnet8", 100, "A", True), content, tmp_path / "w.safetensors")
+
+
+def test_the_weights_of_another_network_are_refused(kept, tmp_path):
+    content = (kept[3] / WEIGHTS).read_bytes()
+    for network in (
+        models.build("resnet8", 100, "B", True),
+        models.build("resnet8", 10, "A", True),
+        models.build("resnet20", 100, "A", True),
+    ):
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(UserError, match=r"the tensor '[\w.]+' is .* in the file, .* in the network"):
+            weights.load_into(network, content, tmp_path / "w")
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
