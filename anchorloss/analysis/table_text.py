@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from anchorloss.analysis.markdown import markdown_table
 from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.stats import Summary
 from anchorloss.analysis.table import Row, Table, build_table
@@ -42,13 +43,7 @@ def to_markdown(table: Table) -> str:
         ]
         for row in table.rows
     ]
-    # Three at least: a rule of fewer is not a table to every reader of Markdown.
-    widths = [max(3, *(len(line[column]) for line in [header, *cells])) for column in range(len(header))]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [f"# {table.title}", "", table.protocol, ""]
-    for line in (header, rule, *cells):
-        padded = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        lines.append(f"| {' | '.join(padded)} |")
+    lines = [f"# {table.title}", "", table.protocol, "", markdown_table(header, cells)]
     if table.stamps:
         lines += ["", f"Only the differences from BCE stand beside the paper's: {', '.join(table.stamps)}."]
     if table.notes:
