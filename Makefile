@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 PROFILE ?= full
-EXPERIMENT ?= $(if $(filter small,$(PROFILE)),table1_small,table1)
+EXPERIMENT_full := table1
+EXPERIMENT_resnet20 := table1_resnet20
+EXPERIMENT_small := table1_small
+EXPERIMENT ?= $(or $(EXPERIMENT_$(PROFILE)),$(error PROFILE=$(PROFILE): there is no such profile; use full, resnet20 or small))
 ARGS ?=
 # Without an NVIDIA GPU, the versions of torch and torchvision that are tested; with one, the newest.
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
@@ -30,7 +33,7 @@ quickstart: $(INSTALLED) ## the whole pipeline on synthetic images: train 8 shor
 data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else download
 	$(RUN) scripts/get_data.py $(if $(FROM),--from $(FROM),--download) --to data
 
-table1: $(INSTALLED) ## Table 1 (PROFILE=full or small): train what is missing, then make the table
+table1: $(INSTALLED) ## Table 1 (PROFILE=full, resnet20 or small): train what is missing, then make the table
 	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT)
 

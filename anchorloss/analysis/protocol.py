@@ -74,4 +74,7 @@ def planned(experiment: str) -> Plan | None:
         return None
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     losses = config.get("hydra", {}).get("sweeper", {}).get("params", {}).get("loss")
-    return Plan(tuple(losses.split(",")), tuple(config["seeds"])) if losses and "seeds" in config else None
+    # An experiment that starts from another one sweeps over the same losses unless it says otherwise.
+    bases = [planned(name) for name in config.get("defaults", ()) if isinstance(name, str)]
+    swept = tuple(losses.split(",")) if losses else next((base.losses for base in bases if base), ())
+    return Plan(swept, tuple(config["seeds"])) if swept and "seeds" in config else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, departures, planned
-from anchorloss.analysis.table import build_table, stamps
+from anchorloss.analysis.table import PAPER_LOSSES, build_table, stamps
 from anchorloss.analysis.table_text import make_table, to_markdown
 from anchorloss.config.parsing import parse
 from anchorloss.report.page import write_report
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.store import describe_difference, read_runs
+from tests.conftest import ROOT
 from tests.in_process import composed
 from tests.run_folders import finish_run, make_record, make_settings
 
@@ -20,6 +23,49 @@ def test_the_full_protocol_is_that_of_its_config():
     del identity["optim"]["evaluate_every"]
     assert {key: identity[key] for key in FULL_PROTOCOL} == FULL_PROTOCOL
     assert stamps([make_record(run)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("loss", "hashed"),
+    [
+        ("bce", "f5ea5aa01e"),
+        ("anchor_target", "cd0970f017"),
+        ("anchor_bg", "93e4d1b8b4"),
+        ("anchor_both", "1304768f98"),
+    ],
+)
+def test_the_resnet20_protocol_names_the_runs_that_were_trained(loss, hashed):
+    """The first of them were trained by hand-written overrides, before the experiment had a config of its own."""
+    runs, _ = parse(composed("experiment=table1_resnet20", f"loss={loss}"))
+    assert [run.seed for run in runs] == list(range(10))
+    assert runs[0].run == f"{loss}-resnet20-seed0-{hashed}"
+    full, _ = parse(composed("experiment=table1", f"loss={loss}"))
+    changed = describe_difference(full[0].identity(), runs[0].identity())
+    assert changed == {"model.name": ('"resnet110"', '"resnet20"'), "optim.epochs": ("200", "40")}
+
+
+@pytest.mark.parametrize(
+    ("profile", "experiment"),
+    [("full", "table1"), ("resnet20", "table1_resnet20"), ("small", "table1_small")],
+)
+def test_a_profile_is_an_experiment(profile, experiment):
+    done = make("table1", f"PROFILE={profile}")
+    assert f"train.py experiment={experiment} " in done.stdout
+    assert f"make_table1.py --experiment {experiment}\n" in done.stdout
+
+
+@pytest.mark.parametrize("profile", ["Small", "", "small full", "table1"])
+@pytest.mark.parametrize("target", ["table1", "status", "report"])
+def test_an_unknown_profile_is_refused_before_anything_runs(profile, target):
+    done = make(target, f"PROFILE={profile}")
+    assert done.returncode == 2
+    assert f"PROFILE={profile}: there is no such profile; use full, resnet20 or small" in done.stderr
+    assert "train.py" not in done.stdout
+
+
+def make(*arguments):
+    """What make would do."""
+    return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -53,5 +99,9 @@ def test_plans_are_read_where_there_are_some():
     assert plan is not None
     assert plan.losses == ("bce", "anchor_target", "anchor_bg", "anchor_both", "softmax")
     assert plan.seeds == (0, 1, 2, 3, 4)
+    resnet20 = planned("table1_resnet20")
+    assert resnet20 is not None
+    assert resnet20.losses == PAPER_LOSSES
+    assert resnet20.seeds == tuple(range(10))
     assert planned("scratch") is None
     assert planned("nothing_of_that_name") is None
