@@ -64,6 +64,11 @@ def describe(device: torch.device) -> str:
     return f"{processor} ({threads} thread{'s' if threads != 1 else ''}{kernels})"
 
 
+def slug(description: str) -> str:
+    """A device's description as part of a file's name: "amd-epyc-1-thread-avx2" of "AMD EPYC (1 thread, AVX2)"."""
+    return re.sub(r"[^a-z0-9]+", "-", description.lower()).strip("-")
+
+
 def processor_kind(description: str) -> str:
     """What `describe` said without the number of threads: "AMD EPYC (AVX2)" of "AMD EPYC (1 thread, AVX2)".
 

@@ -1,48 +1,140 @@
-"""The two kinds of trouble that end a command with one clear line instead of a traceback."""
+"""The errors that end a command, and `one_line_errors`, which turns any exception into one line and an exit status."""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from anchorloss.terminal import escape, safe_output
 
 INSTALL = "training and analysis need the extra packages: pip install -e '.[experiments]'"
+# Set it to see the traceback of an error.
+TRACEBACK = "ANCHORLOSS_TRACEBACK"
 _OWN = ("", "anchorloss", "models", "hydra_plugins", "scripts", "train")
 
 
 class UserError(Exception):
-    """A mistake in what the user asked for: one line naming the key, the value and the remedy. Exit status 2."""
+    """A mistake in the request. The message names the key, the value and the remedy. Exit status 2."""
 
 
 class RunError(Exception):
-    """Trouble outside the user's request (disk full, a claim lost to another process): one line. Exit status 1."""
+    """A failure that is not a mistake in the request: a full disk, a claim lost to another process. Exit status 1."""
 
 
 class ClaimLostError(RunError):
-    """Another process has taken over a run that was trained here; it goes on there."""
+    """Another process has taken over a run that was trained here, and continues it."""
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn `UserError` and a package that is not installed into status 2 and `RunError` into status 1, with one line.
+    """End a command with one line on stderr and an exit status, whatever is raised in it.
 
-    Raises: SystemExit with that status.
+    Output that cannot be written does not interrupt the command (see `terminal.safe_output`).
+
+    Raises:
+        SystemExit: With status 2 for a mistake in the request, 130 for Ctrl-C, and 1 for anything else, including
+            output that could not be written. A reader that closes the pipe is no error.
     """
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except ModuleNotFoundError as error:
+    with safe_output() as stdout:
+        try:
+            _require_working_directory()
+            yield
+        except SystemExit as end:
+            if end.code:
+                raise
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            status, line = explain(error)
+            print(f"error: {_one_line(line)}", file=sys.stderr)
+            raise SystemExit(status) from None
+        stdout.flush()
+        if stdout.failure is not None and not isinstance(stdout.failure, BrokenPipeError):
+            print(f"error: standard output: {_reason(stdout.failure)}", file=sys.stderr)
+            raise SystemExit(1)
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit status of an exception, and its message."""
+    text = str(error)
+    if isinstance(error, UserError):
+        return 2, text
+    if _is_about_memory(error):
+        return (
+            1,
+            f"out of memory ({text or 'no more could be allocated'}); free some, or train fewer runs at once",
+        )
+    if isinstance(error, RunError):
+        return 1, text
+    if isinstance(error, RecursionError):
+        return 2, f"a config or a record is nested too deeply ({text}); flatten it"
+    if isinstance(error, UnicodeDecodeError):
+        return 2, f"a file is not UTF-8 text ({text}); save it as UTF-8"
+    if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        if package in _OWN:
-            raise
-        print(f"error: {package} is not installed; {INSTALL}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except RunError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
+        if package not in _OWN:
+            return 2, f"{package} is not installed; {INSTALL}"
+    if isinstance(error, OSError) and error.filename is not None:
+        path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
+        return (2 if error.errno in _REMEDIES else 1), f"{path}: {_reason(error)}"
+    if isinstance(error, OSError):
+        return 1, _reason(error)
+    return 1, f"unexpected {type(error).__name__}: {text}{_place(error)}; {TRACEBACK}=1 shows the traceback"
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+# What a wrong path gives, and what to do about it.
+_REMEDIES = {
+    errno.ENOENT: "name one that exists",
+    errno.ENOTDIR: "name a folder",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "choose one that you may read and write",
+    errno.EPERM: "choose one that you may read and write",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EEXIST: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "remove the circular link",
+    errno.ENXIO: "name a regular file",
+    errno.EINVAL: "choose another name",
+}
+_MEMORY = re.compile(
+    r"out of memory|not enough memory|(can't|cannot) allocate memory|failed to map segment|bad_alloc", re.I
+)
+
+
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{reason}; {remedy}" if remedy else reason
+
+
+def _is_about_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, (RuntimeError, ImportError)) and _MEMORY.search(str(error)) is not None
+
+
+def _place(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace else ""
+
+
+def _require_working_directory() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(f"the current folder: {error.strerror}; change to one that exists") from None
+
+
+def _one_line(text: str) -> str:
+    line = escape(" ".join(text.split()))
+    return line if len(line) <= 1200 else f"{line[:800]} … {line[-300:]}"

@@ -6,11 +6,12 @@ Writes results/bench/DEVICE.csv and .md; a device that has them gets new ones wi
 from __future__ import annotations
 
 import argparse
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from anchorloss.errors import RunError, UserError, one_line_errors
+from _common import folder, parser, run
+
+from anchorloss.errors import RunError, UserError
 
 MODELS = ("resnet20", "resnet110")
 COUNTS = (1, 2, 4, 8, 16)
@@ -19,45 +20,45 @@ SECTIONS = ("ladder", "operators", "concurrent", "growth")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="default: all")
-    parser.add_argument(
+    options = parser(__doc__)
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    options.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="default: all")
+    options.add_argument(
         "--models", nargs="+", default=MODELS, help="of the ladder (default: resnet20 resnet110)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--no-compile", action="store_true", help="leave out torch.compile (minutes of compiling)"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each loop (default: %(default)s)")
-    parser.add_argument(
+    options.add_argument("--rounds", type=int, default=5, help="turns of each loop (default: %(default)s)")
+    options.add_argument(
         "--seconds", type=float, default=1.0, help="of one turn, about (default: %(default)s)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--minutes", type=float, default=8.0, help="begin no round later (default: %(default)s)"
     )
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
-    parser.add_argument(
-        "--show", type=Path, nargs="+", metavar="CSV", help="measure nothing; print the tables of these files"
+    options.add_argument(
+        "--show",
+        type=folder,
+        nargs="+",
+        metavar="CSV",
+        help="measure nothing; print the tables of these files",
     )
-    parser.add_argument(
-        "--into", type=Path, metavar="PAGE", help="also put the tables between the page's markers"
+    options.add_argument(
+        "--into", type=folder, metavar="PAGE", help="also put the tables between the page's markers"
     )
-    arguments = parser.parse_args()
-    with one_line_errors():
-        from anchorloss.benchmark.rows import read_csv
-        from anchorloss.benchmark.tables import insert, to_markdown
-        from anchorloss.runs.atomic import write_atomically
+    arguments = options.parse_args()
+    from anchorloss.benchmark.rows import read_csv
+    from anchorloss.benchmark.tables import insert, to_markdown
+    from anchorloss.runs.atomic import write_atomically
 
-        paths = arguments.show or [_measure(arguments)]
-        rows = [row for path in paths for row in read_csv(path)]
-        print(to_markdown(rows))
-        if arguments.into is not None:
-            page = arguments.into.read_text()
-            write_atomically(arguments.into, insert(page, rows).encode())
-        if arguments.show is None:
-            print(f"written: {paths[0]} and {paths[0].with_suffix('.md').name}")
+    paths = arguments.show or [_measure(arguments)]
+    rows = [row for path in paths for row in read_csv(path)]
+    print(to_markdown(rows))
+    if arguments.into is not None:
+        page = arguments.into.read_text()
+        write_atomically(arguments.into, insert(page, rows).encode())
+    if arguments.show is None:
+        print(f"written: {paths[0]} and {paths[0].with_suffix('.md').name}")
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
@@ -67,7 +68,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
     from anchorloss.benchmark import measure
     from anchorloss.benchmark.rows import to_csv
     from anchorloss.benchmark.tables import to_markdown
-    from anchorloss.device import describe, resolve_device
+    from anchorloss.device import describe, resolve_device, slug
     from anchorloss.runs.atomic import write_once
 
     device = resolve_device(arguments.device)
@@ -99,7 +100,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made: {error.strerror}; name another --results-dir") from error
-    name = re.sub(r"[^a-z0-9]+", "-", describe(device).lower()).strip("-")
+    name = slug(describe(device))
     if (folder / f"{name}.csv").exists():
         name += f"-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     write_once(folder / f"{name}.csv", to_csv(rows).encode())
@@ -108,4 +109,4 @@ def _measure(arguments: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

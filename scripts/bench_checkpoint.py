@@ -5,13 +5,13 @@ python scripts/bench_checkpoint.py            # writes results/bench/checkpoint-
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from _common import folder, parser, run
 
 from anchorloss.config.settings import (
     Config,
@@ -22,8 +22,7 @@ from anchorloss.config.settings import (
     RunSettings,
 )
 from anchorloss.data.dataset import load
-from anchorloss.device import describe
-from anchorloss.errors import one_line_errors
+from anchorloss.device import describe, slug
 from anchorloss.runs import checkpoint, provenance
 from anchorloss.runs.atomic import write_once
 from anchorloss.training.trainer import Trainer, TrainingImages
@@ -52,9 +51,9 @@ def measure(steps: int, saves: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path, default=Path("results/bench"))
-    arguments = parser.parse_args()
+    options = parser(__doc__, results_dir=None)
+    options.add_argument("--output", type=folder, default=Path("results/bench"), help="default: %(default)s")
+    arguments = options.parse_args()
     step, save = measure(steps=30, saves=20)
     interval = Config().checkpoint_seconds
     share = 100 * save / interval
@@ -67,8 +66,7 @@ def main() -> None:
         f'"{device}",{torch.__version__},{commit},{dirty},resnet8,{step:.5f},{save:.5f},{interval:.0f},{share:.4f}\n'
     )
     arguments.output.mkdir(parents=True, exist_ok=True)
-    name = "".join(letter if letter.isalnum() else "-" for letter in device).strip("-")
-    path = arguments.output / f"checkpoint-{name}.csv"
+    path = arguments.output / f"checkpoint-{slug(device)}.csv"
     try:
         write_once(path, rows.encode())
     except FileExistsError:
@@ -76,5 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        main()
+    run(main)

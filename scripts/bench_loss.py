@@ -11,7 +11,6 @@ forward and backward holds at a time beyond logits and target, in units of the l
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -23,7 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorloss.errors import UserError, one_line_errors
+from _common import folder, parser, run
+
+from anchorloss.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -188,54 +189,48 @@ def to_markdown(rows: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = parser(__doc__, results_dir=None)
+    options.add_argument("--device", default="cpu", help="auto, cpu, cuda (default: %(default)s)")
+    options.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
+    options.add_argument("--seconds", type=float, default=10.0, help="for each size (default: %(default)s)")
+    options.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="default: %(default)s")
+    options.add_argument(
+        "--output", type=folder, default=Path("results/bench"), help="the folder (default: %(default)s)"
     )
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each size (default: %(default)s)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="default: %(default)s")
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/bench"), help="the folder (default: %(default)s)"
+    arguments = options.parse_args()
+    if arguments.threads < 1 or not arguments.seconds > 0:
+        raise UserError("--threads, --seconds: must be above 0")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines, one for every memory measured
+    import torch
+
+    from anchorloss.benchmark.allocator import keep_freed_memory
+    from anchorloss.device import describe, resolve_device, slug
+    from anchorloss.runs import provenance
+    from anchorloss.runs.atomic import write_atomically
+
+    keep_freed_memory()  # time the losses, not the kernel clearing pages
+    torch.set_num_threads(arguments.threads)
+    device = resolve_device(arguments.device)
+    rows = []
+    for mode in arguments.modes:
+        for samples, classes in SIZES:
+            rows += measure(samples, classes, device, arguments.seconds, mode)
+    machine = describe(device)
+    title = (
+        f"The loss on {machine}, torch {torch.__version__}, commit {provenance.short_commit(*provenance.commit())}; "
+        "made by scripts/bench_loss.py, which says what the columns are."
     )
-    arguments = parser.parse_args()
-    with one_line_errors():
-        if arguments.threads < 1 or not arguments.seconds > 0:
-            raise UserError("--threads, --seconds: must be above 0")
-        os.environ.setdefault(
-            "KINETO_LOG_LEVEL", "99"
-        )  # the profiler's own lines, one for every memory measured
-        import torch
-
-        from anchorloss.benchmark.allocator import keep_freed_memory
-        from anchorloss.device import describe, resolve_device
-        from anchorloss.runs import provenance
-        from anchorloss.runs.atomic import write_atomically
-
-        keep_freed_memory()  # time the losses, not the kernel clearing pages
-        torch.set_num_threads(arguments.threads)
-        device = resolve_device(arguments.device)
-        rows = []
-        for mode in arguments.modes:
-            for samples, classes in SIZES:
-                rows += measure(samples, classes, device, arguments.seconds, mode)
-        machine = describe(device)
-        commit, dirty = provenance.commit()
-        title = (
-            f"The loss on {machine}, torch {torch.__version__}, commit {commit[:10]}{' and changes' if dirty else ''}; "
-            "made by scripts/bench_loss.py, which says what the columns are."
-        )
-        page = f"{title}\n\n{to_markdown(rows)}\n"
-        print(page, end="")
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        name = "".join(letter if letter.isalnum() else "-" for letter in machine).strip("-")
-        write_atomically(arguments.output / f"loss-{name}.csv", text.getvalue().encode())
-        write_atomically(arguments.output / f"loss-{name}.md", page.encode())
+    page = f"{title}\n\n{to_markdown(rows)}\n"
+    print(page, end="")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    name = slug(machine)
+    write_atomically(arguments.output / f"loss-{name}.csv", text.getvalue().encode())
+    write_atomically(arguments.output / f"loss-{name}.md", page.encode())
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

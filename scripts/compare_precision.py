@@ -1,27 +1,21 @@
-"""bf16 against fp32 from the records of an experiment: results/<experiment>/precision.md; print it too."""
+"""Compare bf16 with fp32 from the records of an experiment: results/<experiment>/precision.md; print it too."""
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from anchorloss.errors import one_line_errors
+from _common import parser, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", default="precision_small", help="which runs (default: %(default)s)")
-    parser.add_argument("--beside", metavar="EXPERIMENT", help="whose runs count too (default: none)")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
-    arguments = parser.parse_args()
-    with one_line_errors():
-        from anchorloss.analysis.bf16 import compare_precisions
-        from anchorloss.runs.atomic import write_results
+    options = parser(__doc__, experiment="precision_small")
+    options.add_argument("--beside", metavar="EXPERIMENT", help="include the runs of this experiment")
+    arguments = options.parse_args()
+    from anchorloss.analysis.bf16 import compare_precisions
+    from anchorloss.runs.atomic import write_results
 
-        text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
-        write_results(arguments.results_dir / arguments.experiment, {"precision.md": text.encode()})
-        print(text, end="")
+    text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
+    write_results(arguments.results_dir / arguments.experiment, {"precision.md": text.encode()})
+    print(text, end="")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

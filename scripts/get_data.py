@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from anchorloss.errors import UserError, one_line_errors
+from _common import folder, parser, run
+
+from anchorloss.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=("cifar100", "cifar10"), default="cifar100")
-    source = parser.add_mutually_exclusive_group(required=True)
+    options = parser(__doc__, results_dir=None)
+    options.add_argument("--dataset", choices=("cifar100", "cifar10"), default="cifar100")
+    source = options.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--from", dest="copy", type=Path, metavar="PATH", help="the official folder or .tar.gz"
+        "--from", dest="copy", type=folder, metavar="PATH", help="the official folder or .tar.gz"
     )
     source.add_argument("--download", action="store_true", help="by torchvision, unless it is there already")
-    parser.add_argument("--to", type=Path, default=Path("data"), help="default: %(default)s")
-    arguments = parser.parse_args()
-    with one_line_errors():
-        folder = _get(arguments.dataset, arguments.copy, arguments.to)
-        print(f"{folder}: the official files, verified")
+    options.add_argument("--to", type=folder, default=Path("data"), help="default: %(default)s")
+    arguments = options.parse_args()
+    print(f"{_get(arguments.dataset, arguments.copy, arguments.to)}: the official files, verified")
 
 
 def _get(name: str, copy: Path | None, to: Path) -> Path:
@@ -40,4 +39,4 @@ def _get(name: str, copy: Path | None, to: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

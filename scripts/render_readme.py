@@ -6,14 +6,15 @@ the file is not there, the block says that nothing has been run.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from pathlib import Path
 
+from _common import parser, run
+
 from anchorloss.analysis.table import planned_table
 from anchorloss.analysis.table_text import to_markdown
-from anchorloss.errors import UserError, one_line_errors
+from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,11 +42,9 @@ def _content(path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="exit with status 2 if README.md would change")
-    arguments = parser.parse_args()
+    options = parser(__doc__, results_dir=None)
+    options.add_argument("--check", action="store_true", help="exit with status 2 if README.md would change")
+    arguments = options.parse_args()
     path = ROOT / "README.md"
     text = path.read_text()
     rendered = render(text)
@@ -59,5 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        main()
+    run(main)

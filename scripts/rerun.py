@@ -6,42 +6,31 @@ they do, bit for bit on a CPU. Exit status 1 if they do not.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
-from anchorloss.errors import one_line_errors
+from _common import folder, parser, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="its folder, as results/runs/table1_small/bce-…")
-    parser.add_argument("--first-epoch", action="store_true", help="compare the first epoch alone")
-    parser.add_argument("--data-root", default="data", help="where the data set is (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
-    parser.add_argument(
+    options = parser(__doc__, results_dir=None)
+    options.add_argument("run", type=folder, help="its folder, as results/runs/table1_small/bce-…")
+    options.add_argument("--first-epoch", action="store_true", help="compare the first epoch alone")
+    options.add_argument("--data-root", default="data", help="where the data set is (default: %(default)s)")
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    options.add_argument(
         "--into",
-        type=Path,
+        type=folder,
         metavar="DIR",
         help="keep the new run in this results folder, and go on from there",
     )
-    arguments = parser.parse_args()
-    try:
-        with one_line_errors():
-            from anchorloss.sweep.rerun import rerun
+    arguments = options.parse_args()
+    from anchorloss.sweep.rerun import rerun
 
-            found = rerun(
-                arguments.run,
-                arguments.data_root,
-                first_epoch=arguments.first_epoch,
-                device=arguments.device,
-                into=arguments.into,
-            )
-    except KeyboardInterrupt:
-        print("interrupted; nothing is kept of a first epoch", file=sys.stderr)
-        raise SystemExit(130) from None
+    found = rerun(
+        arguments.run,
+        arguments.data_root,
+        first_epoch=arguments.first_epoch,
+        device=arguments.device,
+        into=arguments.into,
+    )
     what = "first epoch" if arguments.first_epoch else "record, history and predictions"
     if not found.differences:
         print(f"{found.run}: the same {what}, bit for bit")
@@ -53,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,25 +6,25 @@ import argparse
 import json
 import os
 
-from anchorloss.errors import RunError, UserError, one_line_errors
+from _common import parser, run
+
+from anchorloss.errors import RunError, UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", default="table1", help="which runs (default: %(default)s)")
-    parser.add_argument("--project", default="anchor-loss", help="the W&B project (default: %(default)s)")
-    parser.add_argument("--entity", help="the W&B team or user (default: your own)")
-    parser.add_argument(
+    options = parser(__doc__, experiment="table1", results_dir=None)
+    options.add_argument("--project", default="anchor-loss", help="the W&B project (default: %(default)s)")
+    options.add_argument("--entity", help="the W&B team or user (default: your own)")
+    options.add_argument(
         "--group-by",
         nargs="+",
         default=["loss.name"],
         metavar="KEY",
         help="config keys, as in --group-by loss.gamma loss.slack (default: loss.name)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the view's JSON; needs no login")
-    arguments = parser.parse_args()
-    with one_line_errors():
-        save(arguments)
+    options.add_argument("--dry-run", action="store_true", help="print the view's JSON; needs no login")
+    arguments = options.parse_args()
+    save(arguments)
 
 
 def save(arguments: argparse.Namespace) -> None:
@@ -72,4 +72,4 @@ def default_entity() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

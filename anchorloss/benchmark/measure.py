@@ -159,13 +159,12 @@ def work_rows(models: Sequence[str]) -> list[Row]:
 
 def provenance_rows(device: torch.device) -> list[Row]:
     """Where, when and with what."""
-    commit, dirty = provenance.commit()
     said = {
         "device": describe(device),
         "cores": str(cores()),
         "host": provenance.host(),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": f"{commit}{' with changes' if dirty else ''}",
+        "commit": provenance.short_commit(*provenance.commit()),
         **provenance.versions(),
     }
     return [Row("provenance", key, variant=value) for key, value in said.items()]

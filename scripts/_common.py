@@ -1,0 +1,44 @@
+"""What the scripts share: their arguments, and how an error ends them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from anchorloss.errors import one_line_errors
+
+
+def parser(
+    description: str | None, *, experiment: str | None = None, results_dir: str | None = "results"
+) -> argparse.ArgumentParser:
+    """An argument parser with `--experiment` and `--results-dir`.
+
+    Args:
+        description: The script's docstring, shown by `--help` as it stands.
+        experiment: The default of `--experiment`; None leaves the argument out.
+        results_dir: The default of `--results-dir`; None leaves the argument out.
+    """
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if experiment is not None:
+        made.add_argument("--experiment", default=experiment, help="which runs (default: %(default)s)")
+    if results_dir is not None:
+        made.add_argument(
+            "--results-dir", type=folder, default=Path(results_dir), help="default: %(default)s"
+        )
+    return made
+
+
+def folder(text: str) -> Path:
+    """An argument that names a file or folder; an empty one would mean the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's `main`, and end with one line where it fails."""
+    with one_line_errors():
+        main()
