@@ -37,9 +37,12 @@ def main() -> None:
 
 def train(config: DictConfig) -> None:
     """Train the runs of one composed config; Hydra calls it."""
+    from anchorloss.config.hydra_errors import config_errors
     from anchorloss.sweep.plan import train_all
 
-    train_all([config])
+    # An error that reached Hydra would get a second line from it.
+    with one_line_errors(), config_errors():
+        train_all([config])
 
 
 def command_line(arguments: list[str]) -> list[str]:

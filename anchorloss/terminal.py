@@ -128,7 +128,7 @@ def _prose(line: str, width: int) -> str:
 def _table(lines: list[str], width: int) -> list[str]:
     header, rule, *body = [_cells(line) for line in lines]
     rows = [row + [""] * (len(header) - len(row)) for row in body]
-    widths = []
+    widths: list[int] = []
     for column, name in enumerate(header):
         room = width if not widths else max(width - 2 - widths[0], 20)
         longest = max(len(text) for text in ("", *name.split(), *(row[column] for row in rows)))

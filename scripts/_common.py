@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anchorloss.errors import one_line_errors
+from anchorloss.terminal import plain_text
 
 
 def parser(
@@ -36,6 +37,11 @@ def folder(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(text)
+
+
+def show(markdown: str) -> None:
+    """Print Markdown as plain text that fits the terminal."""
+    print(plain_text(markdown))
 
 
 def run(main: Callable[[], None]) -> None:

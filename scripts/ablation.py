@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _common import parser, run
+from _common import parser, run, show
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     text = to_markdown(ablation)
     contents = {"ablation.md": text.encode(), "ablation.svg": draw(ablation)}
     write_results(arguments.results_dir / arguments.experiment, contents)
-    print(text, end="")
+    show(text)
 
 
 if __name__ == "__main__":

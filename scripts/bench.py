@@ -9,7 +9,7 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
-from _common import folder, parser, run
+from _common import folder, parser, run, show
 
 from anchorloss.errors import RunError, UserError
 
@@ -53,7 +53,7 @@ def main() -> None:
 
     paths = arguments.show or [_measure(arguments)]
     rows = [row for path in paths for row in read_csv(path)]
-    print(to_markdown(rows))
+    show(to_markdown(rows))
     if arguments.into is not None:
         page = arguments.into.read_text()
         write_atomically(arguments.into, insert(page, rows).encode())

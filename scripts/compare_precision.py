@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _common import parser, run
+from _common import parser, run, show
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
 
     text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
     write_results(arguments.results_dir / arguments.experiment, {"precision.md": text.encode()})
-    print(text, end="")
+    show(text)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _common import parser, run
+from _common import parser, run, show
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
 
     text = list_runs(arguments.results_dir, arguments.experiment)
     write_results(arguments.results_dir / arguments.experiment, {"runs.md": text.encode()})
-    print(text, end="")
+    show(text)
 
 
 if __name__ == "__main__":

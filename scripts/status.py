@@ -1,31 +1,48 @@
-"""Say where a sweep stands: which runs are done, running, failed, interrupted, waiting; then the table so far."""
+"""Show where a sweep stands: which runs are finished, running, failed, interrupted, waiting; then the table so far."""
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 
-from anchorloss.errors import one_line_errors
+from _common import parser, run, show
+
+from anchorloss.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", help="which runs (default: all experiments)")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="default: %(default)s")
-    arguments = parser.parse_args()
-    with one_line_errors():
-        from anchorloss.analysis.protocol import planned
-        from anchorloss.analysis.status import describe_runs, experiments_of, read_experiment
-        from anchorloss.analysis.table import build_table
-        from anchorloss.analysis.table_text import to_markdown
+    options = parser(__doc__)
+    options.add_argument("--experiment", help="which runs (default: all experiments)")
+    arguments = options.parse_args()
+    from anchorloss.analysis.status import experiments_of
 
-        names = [arguments.experiment] if arguments.experiment else experiments_of(arguments.results_dir)
-        for name in names:
-            runs = read_experiment(arguments.results_dir, name)
-            print(describe_runs(runs, name), end="\n\n", flush=True)
-            if any(run.record for run in runs):
-                print(to_markdown(build_table(runs, name, planned(name))))
+    names = [arguments.experiment] if arguments.experiment else experiments_of(arguments.results_dir)
+    readable = [_show(arguments.results_dir, name) for name in names]
+    if not all(readable):
+        raise SystemExit(2)
+
+
+def _show(results_dir: Path, experiment: str) -> bool:
+    """Print one experiment; whether its runs could be read."""
+    from anchorloss.analysis.protocol import planned
+    from anchorloss.analysis.status import describe_runs, read_experiment
+    from anchorloss.analysis.table import build_table
+    from anchorloss.analysis.table_text import to_markdown
+
+    try:
+        runs = read_experiment(results_dir, experiment)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return False
+    print(describe_runs(runs, experiment), end="\n\n")
+    if any(run.record for run in runs):
+        try:
+            show(to_markdown(build_table(runs, experiment, planned(experiment))))
+        except UserError as error:
+            show(f"No table: {error}")
+        print(flush=True)
+    return True
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,7 +1,8 @@
-"""Where a sweep stands, as aligned plain text: which runs are done, running, failed, interrupted, waiting."""
+"""The state of each run of an experiment, as aligned plain text."""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from anchorloss.errors import UserError
 from anchorloss.runs.paths import runs_folder
 from anchorloss.runs.store import Run, read_runs
 
+WIDTH, INDENT = 80, " " * 4
 STATES = ("finished", "running", "failed", "interrupted", "waiting")
 
 
@@ -17,35 +19,46 @@ def experiments_of(results_dir: Path) -> list[str]:
     """The experiments that have runs. Raises: UserError if there is none."""
     parent = runs_folder(results_dir)
     folders = parent.iterdir() if parent.is_dir() else ()
-    names = sorted(path.name for path in folders if path.is_dir() and any(path.iterdir()))
+    names = sorted(
+        path.name for path in folders if path.name[0] != "." and path.is_dir() and any(path.iterdir())
+    )
     if not names:
         raise UserError(f"--results-dir {results_dir}: there are no runs; start some with python train.py")
     return names
 
 
 def describe_runs(runs: list[Run], experiment: str) -> str:
-    """One line that counts, then one line a run: state, name, epochs, Top-1 so far, what else is to be said."""
+    """A line of counts, then a line for each run: state, name, epochs, Top-1 so far, and a remark.
+
+    A remark that does not fit in 80 columns goes on the next line.
+    """
     counts = Counter(run.state for run in runs)
     counted = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     lines = [("state", "run", "epoch", "top-1", "")]
     for run in sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name)):
         lines.append((run.state, run.name, _epochs(run), _top1(run), _remark(run)))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    text = [f"{experiment}: {len(runs)} runs: {counted}", ""]
+    text = [f"{experiment}: {len(runs)} run{'s' if len(runs) != 1 else ''}: {counted}", ""]
     for state, name, epoch, top1, remark in lines:
         cells = (
             state.ljust(widths[0]),
             name.ljust(widths[1]),
             epoch.rjust(widths[2]),
             top1.rjust(widths[3]),
-            remark,
         )
-        text.append("  ".join(cells).rstrip())
+        line = "  ".join(cells)
+        if len(line) + 2 + len(remark) > WIDTH:
+            text.append(line.rstrip())
+            text += textwrap.wrap(remark, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
+        else:
+            text.append(f"{line}  {remark}".rstrip())
+    if counts["interrupted"]:
+        text += ["", "Interrupted runs continue when the same command is given again."]
     return "\n".join(text)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
+    """Seconds in the unit that suits their size: `59 s`, `10 min`, `1.5 h`, `2.0 days`."""
     minutes, hours = seconds / 60, seconds / 3600
     if minutes < 1:
         return f"{seconds:.0f} s"
@@ -83,4 +96,4 @@ def _remark(run: Run) -> str:
         )
     if run.state == "running" and run.progress is not None and run.progress.seconds_left is not None:
         return f"{duration(run.progress.seconds_left)} left"
-    return "goes on when started again" if run.state == "interrupted" else ""
+    return ""

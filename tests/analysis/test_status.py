@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +7,12 @@ import pytest
 from anchorloss.analysis.status import duration
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.store import Progress, write_progress
+from tests.commands import Done, call
 from tests.run_folders import finish_run, interrupt_run, make_settings, plan_run
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def run_script(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/status.py", "--results-dir", str(results), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def run_script(results: Path, *arguments: str) -> Done:
+    return call("status.py", "--results-dir", results, *arguments)
 
 
 def test_each_run_has_its_line(tmp_path: Path) -> None:
@@ -35,6 +31,7 @@ def test_each_run_has_its_line(tmp_path: Path) -> None:
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0] == "table1: 5 runs: 1 finished, 1 running, 1 failed, 1 interrupted, 1 waiting"
+    assert lines.pop(7).strip() == "non-finite loss in epoch 3, step 17, last finite loss 12.5"
     listed = [line.split(maxsplit=2) for line in lines[3:8]]
     names = [
         make_settings(*run).run
@@ -46,13 +43,14 @@ def test_each_run_has_its_line(tmp_path: Path) -> None:
         "200/200 73.88 in 1.0 h",
         "",
         "12/200 41.25 1.5 h left",
-        "3/200 non-finite loss in epoch 3, step 17, last finite loss 12.5",
-        "7/200 31.25 goes on when started again",
+        "3/200",
+        "7/200 31.25",
     ]
     columns = [line.index(name) for line, name in zip(lines[3:8], names, strict=True)]
     assert len(set(columns)) == 1
-    assert "| BCE" in done.stdout
+    assert "BCE " in done.stdout
     assert f"- running: {running.name}" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_all_experiments_are_shown_by_default(tmp_path: Path) -> None:
@@ -61,19 +59,19 @@ def test_all_experiments_are_shown_by_default(tmp_path: Path) -> None:
     (tmp_path / "runs" / "empty").mkdir()
     done = run_script(tmp_path)
     assert done.returncode == 0
-    assert "later: 1 runs: 1 waiting" in done.stdout
-    assert "smoke: 1 runs: 1 finished" in done.stdout
-    assert done.stdout.count("# Table 1") == 1
+    assert "later: 1 run: 1 waiting" in done.stdout
+    assert "smoke: 1 run: 1 finished" in done.stdout
+    assert done.stdout.count("Table 1, ") == 1
 
 
 def test_runs_that_do_not_fit_in_one_table_are_still_listed(tmp_path: Path) -> None:
     finish_run(tmp_path, make_settings("bce", 0))
     finish_run(tmp_path, make_settings("bce", 1, lr=0.05))
     done = run_script(tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 0
     assert "table1: 2 runs: 2 finished" in done.stdout
-    assert "optim.lr" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "No table: " in done.stdout
+    assert "optim.lr" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("--experiment", "table1")])
@@ -87,8 +85,10 @@ def test_no_runs_at_all_is_one_line_with_the_remedy(tmp_path: Path, arguments: t
 def test_a_damaged_record_is_one_line(tmp_path: Path) -> None:
     path = finish_run(tmp_path, make_settings()) / "record.json"
     path.write_bytes(b"\x00\xff")
+    finish_run(tmp_path, make_settings(experiment="whole"))
     done = run_script(tmp_path)
     assert done.returncode == 2
+    assert "whole: 1 run: 1 finished" in done.stdout
     assert done.stderr.startswith(f"error: {path}: ")
     assert done.stderr.count("\n") == 1
 
@@ -98,7 +98,7 @@ def test_progress_that_cannot_be_read_does_not_stop_the_display(tmp_path: Path) 
     (folder / "progress.json").write_text("{")
     done = run_script(tmp_path)
     assert done.returncode == 0
-    assert "goes on when started again" in done.stdout
+    assert "interrupted" in done.stdout
 
 
 def test_durations_are_said_in_the_unit_of_their_size() -> None:
