@@ -79,7 +79,7 @@ def gpu_names(count: int, visible: str | None) -> list[str]:
 
 def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) -> None:
     """One process: its GPU or its thread, then the sweep as `train.py` trains it."""
-    os.environ["TQDM_POSITION"] = str(place)
+    os.environ["TQDM_POSITION"] = str(place + 1)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         from anchorloss.sweep.executor import CONCURRENT_ON_GPU

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import RunSettings
 from anchorloss.data import dataset
-from anchorloss.runs.claims import Claim
+from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import Record
 from anchorloss.sweep import plan
 from anchorloss.tracking.tracking import NoTracker
@@ -43,14 +43,14 @@ def workplace(run: RunSettings, *, keep_weights: bool = False) -> Workplace:
     )
 
 
-def start(run: RunSettings, place: Workplace, results: Path) -> Generator[None, None, Record]:
+def start(run: RunSettings, place: Workplace, results: Path) -> Generator[float, None, Record]:
     """The run's training as a generator, one step at a time."""
-    folder = results / "runs" / run.experiment / run.run
+    folder = run_folder(results, run.experiment, run.run)
     folder.mkdir(parents=True, exist_ok=True)
-    return train(run, folder, Claim(folder), place, NoTracker())
+    return train(run, folder, place, NoTracker())
 
 
-def finish(steps: Generator[None, None, Record]) -> Record:
+def finish(steps: Generator[float, None, Record]) -> Record:
     """Drive a training to its end."""
     while True:
         try:
@@ -61,5 +61,5 @@ def finish(steps: Generator[None, None, Record]) -> Record:
 
 def files(results: Path, run: RunSettings) -> dict[str, bytes]:
     """The two files beside the record that two equal runs have alike."""
-    folder = results / "runs" / run.experiment / run.run
+    folder = run_folder(results, run.experiment, run.run)
     return {name: (folder / name).read_bytes() for name in ("history.csv", "predictions.npz")}

@@ -14,6 +14,7 @@ import yaml
 
 from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
 from anchorloss.runs.atomic import sha256, write_atomically
+from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import (
     HISTORY_COLUMNS,
     Best,
@@ -136,7 +137,7 @@ def make_record(
 
 def plan_run(results_dir: Path, settings: RunSettings) -> Path:
     """A run folder that waits: nothing but config.yaml in it."""
-    folder = results_dir / "runs" / settings.experiment / settings.run
+    folder = run_folder(results_dir, settings.experiment, settings.run)
     folder.mkdir(parents=True)
     config = settings.identity()
     config = {"experiment": {"name": settings.experiment}, **config, "seeds": [config.pop("seed")]}

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from anchorloss.config.settings import LoggerSettings
-from anchorloss.runs.claims import Claim
 from anchorloss.tracking.tracking import Tracking
 from anchorloss.training.loop import train
 from tests.in_process import finish, settings, workplace
@@ -28,7 +27,7 @@ def main(how: str, folder: Path) -> None:
     folder.mkdir()
 
     def start():
-        return train(run, folder, Claim(folder), place, tracking.start(run))
+        return train(run, folder, place, tracking.start(run))
 
     steps = start()
     for _ in range(7):  # of 5 an epoch

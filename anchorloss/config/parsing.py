@@ -50,6 +50,7 @@ def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
         compile=settings.compile,
         checkpoint_seconds=settings.checkpoint_seconds,
         keep_weights=settings.keep_weights,
+        minutes=settings.minutes,
         retry_failed=settings.retry_failed,
         threads=settings.threads,
     )
@@ -111,6 +112,7 @@ def _check(settings: Config) -> None:
     _positive("concurrent", settings.concurrent, zero=True)
     _positive("threads", settings.threads, zero=True)
     _positive("checkpoint_seconds", settings.checkpoint_seconds, zero=True)
+    _positive("minutes", settings.minutes, zero=True)
     _check_model(settings.model)
     _check_data(settings.data)
     _check_optim(settings.optim)

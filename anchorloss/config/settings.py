@@ -114,6 +114,8 @@ class Config:
     checkpoint_seconds: float = 60.0
     # Leave the last epoch's weights beside the record: weights.safetensors, float32.
     keep_weights: bool = False
+    # Stop after so many minutes, with checkpoints to go on from; 0: no limit.
+    minutes: float = 0.0
     # Run failed runs again.
     retry_failed: bool = False
     # Threads on a CPU; 0: torch's default. Another number of threads may round differently.
@@ -185,5 +187,6 @@ class Execution:
     compile: bool
     checkpoint_seconds: float
     keep_weights: bool
+    minutes: float
     retry_failed: bool
     threads: int

@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 
-def stretch(device: str, compile: bool) -> str:
+def segment(device: str, compile: bool) -> str:
     """What may change when a run is resumed elsewhere or later, in one line."""
     made_with = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"commit {short_commit(*commit())}, {device}{', compiled' * compile}, {made_with}"

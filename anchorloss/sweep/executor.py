@@ -1,7 +1,9 @@
-"""Carries out a plan of runs: which are still to do, which are mine, who takes turns, and what a signal does."""
+"""Carries out a plan of runs: which are still to do, which are claimed here, whose turn it is, and when to stop."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import sys
 import time
@@ -14,13 +16,15 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from anchorloss.config.settings import Execution, RunSettings
-from anchorloss.device import choose_convolutions, describe, resolve_device
-from anchorloss.errors import ClaimLostError, UserError
+from anchorloss.device import choose_convolutions, resolve_device
+from anchorloss.errors import ClaimLostError, RunError, UserError
 from anchorloss.runs import provenance, store
 from anchorloss.runs.atomic import remove_temporary_files, write_once
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.paths import run_folder
+from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
+from anchorloss.sweep.messages import SweepProgress, announce, counted, say_ended, say_skipped
 from anchorloss.sweep.signals import Signals
 from anchorloss.sweep.workplaces import Workplaces
 from anchorloss.tracking.tracking import Tracking
@@ -29,35 +33,46 @@ from anchorloss.training.loop import train
 POLL_SECONDS = 0.5
 # What `concurrent=0` means on a GPU. Not measured: no GPU was at hand.
 CONCURRENT_ON_GPU = 8
+GO_ON = "a checkpoint of each unfinished run is saved: give the same command again to go on"
 
 
 @dataclass
-class _Live:
-    """A run being trained here."""
+class _LiveRun:
+    """A run that is trained here, and how many of its epochs are done; None before its first turn."""
 
     settings: RunSettings
     claim: Claim
-    steps: Generator[None, None, store.Record]
+    training: Generator[float, None, store.Record]
+    epochs_done: float | None = None
 
 
-def execute(plan: list[RunSettings], execution: Execution) -> None:
+def execute(plan: list[RunSettings], execution: Execution, begun: float | None = None) -> None:
     """Train every run of the plan that has no record, sharing them with other processes that were given the same.
 
-    Finished runs are skipped with a line. Returns when every run of the plan has a record, made here or elsewhere.
+    Finished runs are skipped with a line. Returns when every run of the plan has a record, made here or elsewhere, or
+    when the time that `execution.minutes` gives is spent.
 
-    Raises: SystemExit with status 1 if runs failed, 128 + n after signal n; UserError and RunError as they come.
+    Args:
+        plan: The runs, in the order in which they are to be trained.
+        execution: Where and how.
+        begun: When the command began, by `time.monotonic()`; now if None.
+
+    Raises:
+        SystemExit: with status 1 if runs failed, and with 128 + n after signal n.
+        UserError: a setting, the data or a file of a run is wrong.
+        RunError: a file cannot be written.
     """
-    provenance.commit()  # kept from here on: the code that runs is the code of now
+    begun = time.monotonic() if begun is None else begun
+    provenance.commit()  # kept from here on, so that records name the code that runs
     device = resolve_device(execution.device)
     prepare_torch(execution, device)
-    sweep = _Sweep(execution, device)
-    sweep.plan(plan)
-    sweep.carry_out()
-    failed = [settings.run for settings in plan if _failed(store.read_record(sweep.folder(settings)))]
+    _Sweep(plan, execution, device).carry_out(begun)
+    records = (store.read_record(_folder(execution, settings)) for settings in plan)
+    failed = [record.run for record in records if record is not None and record.status == "failed"]
     if failed:
-        runs = ", ".join(failed)
         print(
-            f"{len(failed)} of {len(plan)} runs failed: {runs}; --retry-failed runs them again",
+            f"{len(failed)} of {counted(len(plan), 'run')} failed: {', '.join(failed)}; "
+            "--retry-failed runs them again",
             file=sys.stderr,
         )
         raise SystemExit(1)
@@ -66,9 +81,9 @@ def execute(plan: list[RunSettings], execution: Execution) -> None:
 class _Sweep:
     """The runs still to do, those being trained here, and the claims on them."""
 
-    def __init__(self, execution: Execution, device: torch.device) -> None:
+    def __init__(self, plan: list[RunSettings], execution: Execution, device: torch.device) -> None:
+        self._plan = plan
         self._execution = execution
-        self._device = device
         self._workplaces = Workplaces(execution, device)
         self._tracking = Tracking(execution.logger)
         self._width = execution.concurrent or _default_width(device, execution.threads)
@@ -76,54 +91,68 @@ class _Sweep:
         self._waiting: list[RunSettings] = []
         self._claims: dict[str, Claim] = {}
         self._to_retry: dict[str, store.Record] = {}
-        self._live: list[_Live] = []
+        self._live: list[_LiveRun] = []
         self._next_look = 0.0
+        self._prepare(device)
+        epochs = sum(settings.optim.epochs for settings in plan)
+        self._progress = SweepProgress(plan[0].experiment, len(plan), epochs, self._epochs_left())
 
-    def folder(self, settings: RunSettings) -> Path:
-        return run_folder(self._execution.results_dir, settings.experiment, settings.run)
-
-    def plan(self, plan: list[RunSettings]) -> None:
+    def _prepare(self, device: torch.device) -> None:
         """Leave out what is done, and make the folders of the rest once their data is at hand."""
-        for settings in plan:
-            record = store.read_record(self.folder(settings))
-            if record is not None and _failed(record) and self._execution.retry_failed:
+        for settings in self._plan:
+            record = store.read_record(_folder(self._execution, settings))
+            if record is not None and record.status == "failed" and self._execution.retry_failed:
                 self._to_retry[settings.run] = record
             elif record is not None:
-                _say_skipped(record, keep_weights=self._execution.keep_weights)
+                say_skipped(record, keep_weights=self._execution.keep_weights)
                 continue
             self._waiting.append(settings)
-        _announce(plan, len(self._waiting), self._device)
+        announce(self._plan, len(self._waiting), device)
         # Before anything is written: an archive that is missing or damaged leaves no folder behind.
         for settings in self._waiting:
             self._workplaces.load(settings)
         for settings in self._waiting:
-            _plan_folder(settings, self.folder(settings))
-            self._claims[settings.run] = Claim(self.folder(settings))
+            folder = _folder(self._execution, settings)
+            _make_folder(settings, folder)
+            self._claims[settings.run] = Claim(folder)
 
-    def carry_out(self) -> None:
-        """Train until every planned run has its record."""
-        told = False
-        with Signals() as signals:
+    def carry_out(self, begun: float) -> None:
+        """Train until every planned run has its record, the time is spent or a signal comes."""
+        minutes = self._execution.minutes
+        deadline = begun + 60 * minutes if minutes else math.inf
+        is_told = False
+        with Signals() as signals, self._progress:
             try:
-                while self._waiting or self._live:
+                while (self._waiting or self._live) and signals.received is None:
+                    if time.monotonic() >= deadline:
+                        break
                     self._start_some()
-                    if not self._live and self._waiting:
-                        if not told:
+                    if self._live:
+                        self._take_turns()
+                    elif self._waiting:
+                        if not is_told:
                             print(
-                                f"waiting for {len(self._waiting)} runs that are trained elsewhere",
+                                f"waiting for {counted(len(self._waiting), 'run')} trained elsewhere",
                                 file=sys.stderr,
                             )
-                        told = True
-                        signals.sleep(POLL_SECONDS)
-                    if signals.received is None:
-                        live = list(self._live)
-                        for run, outcome in zip(live, self._side_by_side.each(_step, live), strict=True):
-                            self._settle(run, outcome)
-                    if signals.received is not None:
-                        self._stop(signals)
-            finally:
-                for run in self._live:
-                    run.claim.release()
+                        is_told = True
+                        signals.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0)))
+                    self._show()
+            except BaseException:
+                # What went wrong matters more than what else cannot be saved now.
+                with contextlib.suppress(RunError):
+                    self._stop()
+                raise
+            unfinished = len(self._waiting) + len(self._live)
+            self._stop()
+            if unfinished and signals.received is not None:
+                print(f"interrupted; {GO_ON}", file=sys.stderr)
+                signals.pass_on()
+        if unfinished:
+            print(
+                f"stopped after minutes={minutes:g} with {unfinished} of {counted(len(self._plan), 'run')} "
+                f"unfinished; {GO_ON}"
+            )
 
     def _start_some(self) -> None:
         """Fill the free places; looking for runs that others have left is not worth doing before every step."""
@@ -144,55 +173,78 @@ class _Sweep:
                 else:
                     self._live.append(self._start(settings, claim))
 
-    def _start(self, settings: RunSettings, claim: Claim) -> _Live:
-        folder = self.folder(settings)
+    def _start(self, settings: RunSettings, claim: Claim) -> _LiveRun:
+        folder = _folder(self._execution, settings)
         # Another process may only now be planning the sweep, and writing the folder's config.
         remove_temporary_files(folder, store.CONFIG)
         if self._to_retry.pop(settings.run, None) is not None:
             _set_failed_aside(folder)
         tracker = self._tracking.start(settings)
-        return _Live(
-            settings, claim, train(settings, folder, claim, self._workplaces.load(settings), tracker)
-        )
+        training = train(settings, folder, self._workplaces.load(settings), tracker, claim.require)
+        return _LiveRun(settings, claim, training)
 
     def _is_done(self, settings: RunSettings) -> bool:
-        record = store.read_record(self.folder(settings))
+        record = store.read_record(_folder(self._execution, settings))
         return record is not None and record != self._to_retry.get(settings.run)
 
-    def _settle(self, run: _Live, outcome: store.Record | ClaimLostError | None) -> None:
-        if outcome is None:
-            return
-        if isinstance(outcome, ClaimLostError):
-            tqdm.write(str(outcome), file=sys.stderr)
-            self._waiting.append(run.settings)
-        else:
-            _say_ended(outcome)
-        self._live.remove(run)
-        run.claim.release()
-        self._next_look = 0.0
-
-    def _stop(self, signals: Signals) -> None:
-        for run in list(self._live):
-            run.steps.close()
+    def _take_turns(self) -> None:
+        """Carry every run that is trained here on by its turn."""
+        live = list(self._live)
+        for run, outcome in zip(live, self._side_by_side.each(_take_turn, live), strict=True):
+            if isinstance(outcome, float):
+                if run.epochs_done is None:
+                    self._progress.skip(int(outcome))
+                run.epochs_done = outcome
+                continue
+            if isinstance(outcome, ClaimLostError):
+                tqdm.write(str(outcome), file=sys.stderr)
+                self._waiting.append(run.settings)
+            else:
+                say_ended(outcome)
             self._live.remove(run)
             run.claim.release()
-        print(
-            "interrupted; a checkpoint of each unfinished run is saved: give the same command again to go on",
-            file=sys.stderr,
-        )
-        signals.pass_on()
+            self._next_look = 0.0
+
+    def _epochs_left(self) -> float:
+        left = sum(settings.optim.epochs for settings in self._waiting)
+        return left + sum(run.settings.optim.epochs - (run.epochs_done or 0) for run in self._live)
+
+    def _show(self) -> None:
+        self._progress.show(len(self._plan) - len(self._waiting) - len(self._live), self._epochs_left())
+
+    def _stop(self) -> None:
+        """Save a checkpoint of every run that is trained here, and give up its claim.
+
+        Raises:
+            RunError: a checkpoint cannot be written; those of the other runs are.
+        """
+        with contextlib.ExitStack() as stack:
+            while self._live:
+                run = self._live.pop()
+                stack.callback(run.claim.release)
+                stack.callback(_close, run)
 
 
-def _step(run: _Live) -> store.Record | ClaimLostError | None:
-    """One step of the run: its record if it was the last, the error if the run is another process's now."""
+def _take_turn(run: _LiveRun) -> float | store.Record | ClaimLostError:
+    """The run's next turn: its epochs done, its record if it has ended, the error if it is another process's now."""
     try:
-        next(run.steps)
+        return next(run.training)
     except StopIteration as end:
         record: store.Record = end.value
         return record
     except ClaimLostError as loss:
         return loss
-    return None
+
+
+def _close(run: _LiveRun) -> None:
+    try:
+        run.training.close()
+    except ClaimLostError as loss:
+        tqdm.write(str(loss), file=sys.stderr)
+
+
+def _folder(execution: Execution, settings: RunSettings) -> Path:
+    return run_folder(execution.results_dir, settings.experiment, settings.run)
 
 
 def _default_width(device: torch.device, threads: int) -> int:
@@ -201,7 +253,7 @@ def _default_width(device: torch.device, threads: int) -> int:
     return max(1, cores() // threads) if device.type == "cpu" and threads else 1
 
 
-def _plan_folder(settings: RunSettings, folder: Path) -> None:
+def _make_folder(settings: RunSettings, folder: Path) -> None:
     """Make the run's folder with its config, which says the same whoever writes it."""
     config = settings.identity()
     config["seeds"] = [config.pop("seed")]
@@ -212,7 +264,7 @@ def _plan_folder(settings: RunSettings, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_once(folder / store.CONFIG, content)
     except FileExistsError:
-        if (folder / store.CONFIG).read_bytes() != content:
+        if read_file(folder / store.CONFIG) != content:
             raise UserError(
                 f"{folder / store.CONFIG}: differs from the run it names; move the folder away"
             ) from None
@@ -232,57 +284,9 @@ def prepare_torch(execution: Execution, device: torch.device) -> None:
     choose_convolutions(deterministic=execution.deterministic)
 
 
-def _announce(plan: list[RunSettings], to_do: int, device: torch.device) -> None:
-    """Say exactly what will run, before it does."""
-    for model, data, epochs in dict.fromkeys(
-        (run.model.name, run.data.name, run.optim.epochs) for run in plan
-    ):
-        runs = [
-            run for run in plan if (run.model.name, run.data.name, run.optim.epochs) == (model, data, epochs)
-        ]
-        losses = ", ".join(dict.fromkeys(run.loss.name for run in runs))
-        seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
-        swept = "".join(f" x {key} {', '.join(values)}" for key, values in _swept(runs).items())
-        print(
-            f"{runs[0].experiment}: {len(runs)} runs = losses {losses} x seeds {seeds}{swept}; "
-            f"{model}, {data}, {epochs} epochs"
-        )
-    print(f"{len(plan) - to_do} of {len(plan)} are done, {to_do} to do, on {describe(device)}", flush=True)
-
-
-def _swept(runs: list[RunSettings]) -> dict[str, list[str]]:
-    """The settings beside loss and seed in which the runs differ, each with its values."""
-    values: dict[str, dict[str, None]] = {}
-    for *_, difference in store.differences([(run.loss.name, run.identity()) for run in runs]):
-        for key, pair in difference.items():
-            values.setdefault(key, {}).update(dict.fromkeys(pair))
-    return {key: list(of_key) for key, of_key in values.items()}
-
-
-def _failed(record: store.Record | None) -> bool:
-    return record is not None and record.status == "failed"
-
-
 def _set_failed_aside(folder: Path) -> None:
     """Keep the failed record under a name of its own; nothing is overwritten."""
     number = 1
     while (folder / f"failed-{number}.json").exists():
         number += 1
     (folder / store.RECORD).rename(folder / f"failed-{number}.json")
-
-
-def _say_skipped(record: store.Record, *, keep_weights: bool) -> None:
-    if record.status == "failed":
-        print(f"{record.run}: has failed; skipped (--retry-failed runs it again)")
-    else:
-        without = keep_weights and store.WEIGHTS not in record.files
-        hint = " (its weights were not kept; to have them, train it again in another results_dir)" * without
-        print(f"{record.run}: finished with Top-1 {record.top1:.2f} %; skipped{hint}")
-
-
-def _say_ended(record: store.Record) -> None:
-    if record.failure is not None:
-        place = f"epoch {record.failure.epoch}, step {record.failure.step}"
-        tqdm.write(f"{record.run}: failed at {place}: {record.failure.reason}", file=sys.stderr)
-    else:
-        tqdm.write(f"{record.run}: Top-1 {record.top1:.2f} %, Top-5 {record.top5:.2f} %")

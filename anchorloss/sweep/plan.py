@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from hydra.core.config_store import ConfigStore
@@ -33,9 +34,11 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
 def train_all(configs: Sequence[DictConfig]) -> None:
     """Check the jobs and train their runs in this process.
 
-    Raises: what `plan` and `execution.execute` raise.
+    Raises:
+        UserError, RunError, SystemExit: as `plan` and `executor.execute`.
     """
+    begun = time.monotonic()
     runs, execution = plan(configs)
     from anchorloss.sweep.executor import execute
 
-    execute(runs, execution)
+    execute(runs, execution, begun)

@@ -17,7 +17,6 @@ from anchorloss.config.settings import Config, Execution, LoggerSettings, RunSet
 from anchorloss.device import describe, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance, store
-from anchorloss.runs.claims import Claim
 from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import execute, prepare_torch
 from anchorloss.sweep.workplaces import Workplaces
@@ -101,14 +100,11 @@ def _compare_first_epoch(
     with tempfile.TemporaryDirectory() as results:
         again = Path(results) / settings.run
         again.mkdir()
-        claim = Claim(again)
-        claim.acquire()
         workplace = Workplaces(execution, resolve_device(execution.device)).load(settings)
-        steps = train(settings, again, claim, workplace, NoTracker())
+        steps = train(settings, again, workplace, NoTracker())
         while not (again / store.HISTORY).exists():
             next(steps)
         steps.close()
-        claim.release()
         found = (again / store.HISTORY).read_text()
     ours, theirs = (next(csv.DictReader(io.StringIO(text))) for text in (recorded, found))
     return store.describe_difference(ours, theirs)

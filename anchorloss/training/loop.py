@@ -10,7 +10,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,15 @@ from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, store, weights
 from anchorloss.runs.atomic import sha256, write_atomically
-from anchorloss.runs.claims import Claim
 from anchorloss.tracking.tracking import Tracker
 from anchorloss.training.evaluation import Evaluation, EvaluationImages, evaluate
-from anchorloss.training.progress import Story, Watch, now
+from anchorloss.training.progress import ProgressReporter
+from anchorloss.training.state import RunState, now
 from anchorloss.training.trainer import EpochTotals, Trainer, TrainingImages
+
+# How much work is enqueued on a GPU at a time, in seconds and in steps.
+QUEUE_SECONDS = 1.0
+MOST_STEPS = 512
 
 
 @dataclass(frozen=True)
@@ -56,37 +60,62 @@ class Workplace:
 
 
 def train(
-    settings: RunSettings, folder: Path, claim: Claim, workplace: Workplace, tracker: Tracker
-) -> Generator[None, None, store.Record]:
-    """Train the run in `folder`, from its newest checkpoint if it has one, and write its record, which is returned.
+    settings: RunSettings,
+    folder: Path,
+    workplace: Workplace,
+    tracker: Tracker,
+    require_claim: Callable[[], None] = lambda: None,
+) -> Generator[float, None, store.Record]:
+    """Train the run in `folder`, from its newest checkpoint if it has one, and write its record.
 
-    The caller holds `claim`, and has written `config.yaml`. Closing the generator saves a checkpoint.
+    Closing the generator saves a checkpoint.
 
-    Raises: RunError if a file cannot be written or the claim is lost; UserError if a checkpoint is of another run.
+    Args:
+        settings: The run's settings; `folder` has its `config.yaml` already.
+        folder: The run's folder.
+        workplace: The data on the device, and how to train there.
+        tracker: Where the history goes beside the run's own files.
+        require_claim: Called before anything is written; raises ClaimLostError once the run is another process's.
+
+    Yields:
+        How many epochs are done, as a fraction, whenever another run may have its turn.
+
+    Returns:
+        The record, which says `failed` if the loss was not finite.
+
+    Raises:
+        RunError: a file cannot be written, or `require_claim` raised it.
+        UserError: the checkpoint is not of this run, or cannot be read.
     """
     trainer = Trainer(settings, workplace.training, workplace.device, compile=workplace.compile)
     story = _resume(folder, settings, trainer)
-    stretch = provenance.stretch(describe(workplace.device), workplace.compile)
-    if story.stretches[-1:] != [stretch]:
-        story.stretches.append(stretch)
+    segment = provenance.segment(describe(workplace.device), workplace.compile)
+    if story.segments[-1:] != [segment]:
+        story.segments.append(segment)
     steps, epochs = trainer.steps, settings.optim.epochs
     last: Evaluation | None = None
     totals: EpochTotals | None = None
-    with Watch(settings, folder, story, trainer) as watch, tracker:
+    queue = _Queue(trainer)
+    with ProgressReporter(settings, folder, story, trainer.step_in_epoch / steps) as progress, tracker:
+
+        def save() -> None:
+            require_claim()
+            state = {"trainer": trainer.state(), **story.to_checkpoint(progress.seconds)}
+            checkpoint.save(folder, settings.hash, state)
+
         saved = time.monotonic()
         try:
             while story.epoch < epochs:
                 while trainer.step_in_epoch < steps:
-                    trainer.train_step()
-                    watch.step()
+                    queue.fill()
+                    while not queue.is_done:
+                        yield story.epoch + queue.first / steps
+                    if progress.is_due:
+                        progress.show(trainer.step_in_epoch / steps, trainer.totals().train_loss)
                     if time.monotonic() - saved >= workplace.checkpoint_seconds:
-                        save(folder, settings, claim, trainer, story, watch.seconds)
+                        save()
                         saved = time.monotonic()
-                    if trainer.step_in_epoch % trainer.steps_a_turn == 0:
-                        yield
-                # Reading the totals waits for the device: better when there is nothing left to wait for.
-                while not trainer.is_idle:
-                    yield
+                    yield story.epoch + trainer.step_in_epoch / steps
                 totals = trainer.totals()
                 if totals.failed_step is not None:
                     break
@@ -96,18 +125,18 @@ def train(
                 story.epoch += 1
                 if story.epoch < epochs:
                     trainer.start_epoch(story.epoch)
-                claim.require()
+                require_claim()
                 _write_history(folder, story)
-                watch.epoch()
+                progress.show(0)
                 tracker.log(story.history[-1])
         except GeneratorExit:
-            save(folder, settings, claim, trainer, story, watch.seconds)
+            save()
             raise
         finally:
             # Its memory must not be given to another run while the device still writes to it.
             trainer.wait()
-        seconds = watch.seconds
-    claim.require()
+        seconds = progress.seconds
+    require_claim()
     record = _conclude(settings, folder, workplace, trainer, story, totals, last, seconds)
     checkpoint.remove(folder)
     (folder / store.PROGRESS).unlink(missing_ok=True)
@@ -115,50 +144,59 @@ def train(
     return record
 
 
-def save(
-    folder: Path, settings: RunSettings, claim: Claim, trainer: Trainer, story: Story, seconds: float
-) -> None:
-    """Write a checkpoint of the run as it stands between two steps.
+class _Queue:
+    """The steps that are enqueued on the device and not done yet; on a CPU, one that is done at once.
 
-    Raises: RunError if it cannot be written, or if the claim was lost.
+    About `QUEUE_SECONDS` of steps are enqueued at a time, and no more before they are done: enough to keep a GPU busy
+    while the host serves other runs, and so few that a run can be stopped within seconds.
     """
-    claim.require()
-    state = {
-        "trainer": trainer.state(),
-        "epoch": story.epoch,
-        "history": story.history,
-        "seconds": seconds,
-        "resumed": story.resumed,
-        "started": story.started,
-        "stretches": story.stretches,
-    }
-    checkpoint.save(folder, settings.hash, state)
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._length = 1
+        self._begun = 0.0
+        self.first = 0
+
+    def fill(self) -> None:
+        """Enqueue the next steps of the epoch, from step `first` on."""
+        self._begun = time.monotonic()
+        self.first = self._trainer.step_in_epoch
+        for _ in range(min(self._length, self._trainer.steps - self.first)):
+            self._trainer.train_step()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of them are done, without waiting for it."""
+        if not self._trainer.is_idle:
+            return False
+        if self._trainer.device.type == "cuda":
+            is_short = time.monotonic() - self._begun < QUEUE_SECONDS
+            self._length = min(2 * self._length, MOST_STEPS) if is_short else max(self._length // 2, 1)
+        return True
 
 
-def _resume(folder: Path, settings: RunSettings, trainer: Trainer) -> Story:
-    state = checkpoint.load(folder, settings.hash)
-    if state is None:
+def _resume(folder: Path, settings: RunSettings, trainer: Trainer) -> RunState:
+    """The run's state, with the trainer in it: that of its newest checkpoint, else that of a new run."""
+    found = checkpoint.load(folder, settings.hash)
+    if found is None:
         trainer.start_epoch(0)
-        return Story()
+        return RunState()
     try:
-        trainer.restore(state["trainer"], state["epoch"])
-        return Story(
-            state["epoch"],
-            state["history"],
-            state["seconds"],
-            state["resumed"] + 1,
-            state["started"],
-            state.get("stretches", []),
-        )
+        state = RunState.from_checkpoint(found, settings.optim.epochs)
+        step = found["trainer"]["step_in_epoch"]
+        if type(step) is not int or not 0 <= step <= trainer.steps:
+            raise ValueError(f"step_in_epoch is {step!a:.60} of {trainer.steps}")
+        trainer.restore(found["trainer"], state.epoch)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         problem = " ".join(str(error).split())[:100]
         raise UserError(
             f"{folder}: its checkpoint is whole but not of such a run ({problem}); move it away to start this run anew"
         ) from error
+    return state
 
 
 def _end_epoch(
-    settings: RunSettings, trainer: Trainer, workplace: Workplace, story: Story, totals: EpochTotals
+    settings: RunSettings, trainer: Trainer, workplace: Workplace, story: RunState, totals: EpochTotals
 ) -> Evaluation | None:
     """Evaluate where the settings say so, and add the epoch's row to the history."""
     epochs = settings.optim.epochs
@@ -185,7 +223,7 @@ def _conclude(
     folder: Path,
     workplace: Workplace,
     trainer: Trainer,
-    story: Story,
+    story: RunState,
     totals: EpochTotals | None,
     last: Evaluation | None,
     seconds: float,
@@ -251,7 +289,7 @@ def _conclude(
             duration_seconds=round(seconds, 3),
             resumed=story.resumed,
             compile=workplace.compile,
-            earlier={str(number): text for number, text in enumerate(story.stretches[:-1], 1)} or None,
+            earlier={str(number): text for number, text in enumerate(story.segments[:-1], 1)} or None,
         ),
     )
     try:
@@ -261,7 +299,7 @@ def _conclude(
     return record
 
 
-def _failure(story: Story, totals: EpochTotals | None) -> store.Failure:
+def _failure(story: RunState, totals: EpochTotals | None) -> store.Failure:
     if totals is not None and totals.failed_step is not None:
         epoch, step = story.epoch + 1, totals.failed_step
         # A first step that fails has its last finite loss, the mean of an epoch, in the epoch before.
@@ -278,7 +316,7 @@ def _best(history: list[dict[str, Any]]) -> store.Best:
     return store.Best(row["epoch"], row["top1"], row["top5"])
 
 
-def _write_history(folder: Path, story: Story) -> bytes:
+def _write_history(folder: Path, story: RunState) -> bytes:
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in story.history for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,66 +1,52 @@
-"""How far a run has come: its story, which goes into checkpoints, and what people see of it while it runs."""
+"""What people see of a run while it trains: a progress bar on a terminal, and `progress.json`."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from anchorloss.config.settings import RunSettings
 from anchorloss.runs import store
-from anchorloss.training.trainer import Trainer
+from anchorloss.training.state import RunState, now
 
-PROGRESS_SECONDS = 2.0
-
-
-def now() -> str:
-    """The time of day as records write it: ISO, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+BAR_SECONDS = 0.5
+FILE_SECONDS = 2.0
 
 
-@dataclass
-class Story:
-    """What has happened to a run so far; goes into its checkpoints."""
+class ProgressReporter:
+    """Shows how far a run has come; use it in a `with` statement. Its clock starts when it is made.
 
-    epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    resumed: int = 0
-    started: str = field(default_factory=now)
-    # What trained each stretch, as `provenance.stretch` says it, where it changed at a resume.
-    stretches: list[str] = field(default_factory=list)
+    Args:
+        settings: The run's settings.
+        folder: Its folder, for `progress.json`.
+        state: Its state, which is read at every `show`.
+        fraction: The part of the current epoch that is done already.
+    """
 
-
-class Watch:
-    """The run's progress bar, its clock, and its `progress.json`."""
-
-    def __init__(self, settings: RunSettings, folder: Path, story: Story, trainer: Trainer) -> None:
+    def __init__(self, settings: RunSettings, folder: Path, state: RunState, fraction: float) -> None:
         self._folder = folder
-        self._story = story
-        self._trainer = trainer
+        self._state = state
         self._epochs = settings.optim.epochs
-        self._steps = self._epochs * trainer.steps
-        done = story.epoch * trainer.steps + trainer.step_in_epoch
-        self._first = done
-        self._bar = tqdm(
-            total=self._steps,
-            initial=done,
-            desc=f"{settings.loss.name} {settings.model.name} seed {settings.seed}",
-            unit=" images",
-            unit_scale=settings.optim.batch_size,
-            dynamic_ncols=True,
-            mininterval=0.5,
-        )
+        self._first = state.epoch + fraction
         self._begun = time.monotonic()
-        self._written = -math.inf
+        self._shown = self._written = -math.inf
+        self._bar = tqdm(
+            total=self._epochs,
+            initial=self._first,
+            desc=f"{settings.loss.name} seed {settings.seed}",
+            bar_format="{desc} |{bar}| {n:.1f}/{total} epoch" + "s" * (self._epochs != 1) + "{postfix}",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            mininterval=0,
+        )
 
-    def __enter__(self) -> Watch:
-        self._show()
+    def __enter__(self) -> ProgressReporter:
+        self.show(self._first - self._state.epoch)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,39 +54,48 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Training time of the run, over all its stretches."""
-        return self._story.seconds + time.monotonic() - self._begun
+        """Training time of the run in seconds, over all its segments."""
+        return self._state.seconds + time.monotonic() - self._begun
 
-    def step(self) -> None:
-        """One more step is done."""
-        self._bar.update()
-        if time.monotonic() - self._written >= PROGRESS_SECONDS:
-            self._show()
+    @property
+    def is_due(self) -> bool:
+        """Whether `show` would show something new."""
+        return time.monotonic() - self._shown >= BAR_SECONDS
 
-    def epoch(self) -> None:
-        """One more epoch is in the story."""
-        self._show()
+    def show(self, fraction: float, train_loss: float | None = None) -> None:
+        """Show the run's state.
 
-    def _show(self) -> None:
-        row = self._story.history[-1] if self._story.history else {}
-        evaluated = [past["top1"] for past in self._story.history if past["top1"] is not None]
-        shown = {"epoch": f"{min(self._story.epoch + 1, self._epochs)}/{self._epochs}"}
-        if row:
-            shown["loss"] = f"{row['train_loss']:.3f}"
-        if evaluated:
-            shown["top1"] = f"{evaluated[-1]:.2f}"
-        self._bar.set_postfix(shown, refresh=False)
-        done = self._bar.n - self._first
-        left = (self._steps - self._bar.n) * (time.monotonic() - self._begun) / done if done else None
-        self._written = time.monotonic()
-        store.write_progress(
-            self._folder,
-            store.Progress(
-                epoch=self._story.epoch,
-                epochs=self._epochs,
-                train_loss=row.get("train_loss"),
-                top1=evaluated[-1] if evaluated else None,
-                seconds_left=left,
-                updated=now(),
-            ),
-        )
+        Args:
+            fraction: The part of the current epoch that is done.
+            train_loss: The mean loss of the current epoch so far; None for that of the epoch before.
+        """
+        history = self._state.history
+        if train_loss is None and history:
+            train_loss = history[-1]["train_loss"]
+        top1 = next((row["top1"] for row in reversed(history) if row["top1"] is not None), None)
+        done = self._state.epoch + fraction
+        seconds_left = self._seconds_left(done)
+        self._bar.n = done
+        self._bar.set_postfix_str(_text(train_loss, top1, seconds_left))
+        self._shown = time.monotonic()
+        if self._shown - self._written >= FILE_SECONDS or fraction == 0:
+            self._written = self._shown
+            store.write_progress(
+                self._folder,
+                store.Progress(self._state.epoch, self._epochs, train_loss, top1, seconds_left, now()),
+            )
+
+    def _seconds_left(self, done: float) -> float | None:
+        here = done - self._first
+        return (self._epochs - done) * (time.monotonic() - self._begun) / here if here > 0 else None
+
+
+def _text(train_loss: float | None, top1: float | None, seconds_left: float | None) -> str:
+    parts = []
+    if train_loss is not None:
+        parts.append(f"loss {train_loss:.3f}")
+    if top1 is not None:
+        parts.append(f"Top-1 {top1:.2f}")
+    if seconds_left is not None:
+        parts.append(f"{tqdm.format_interval(seconds_left)} left")
+    return ", ".join(parts)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,11 +182,6 @@ class Trainer:
         """Whether every step enqueued so far is done, without waiting for it."""
         return self._stream is None or self._stream.query()
 
-    @property
-    def steps_a_turn(self) -> int:
-        """How many steps to take before another run's turn: on a GPU enough to keep it busy while others evaluate."""
-        return 1 if self._stream is None else 32
-
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on and that (seed, epoch) does not give.
 
@@ -204,15 +199,10 @@ class Trainer:
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Go on from `state`, inside `epoch`; values are copied in place, so that memory layouts stay as they were."""
         with torch.no_grad():
-            own = self.network.state_dict()
-            if own.keys() != state["network"].keys():
-                raise ValueError("the state is of another network")
-            for name, value in state["network"].items():
-                own[name].copy_(value)
+            _copy_all(self.network.state_dict(), state["network"])
             for parameter, buffer in zip(self._momentum_parameters(), state["momentum"], strict=True):
-                self.optimizer.state[parameter]["momentum_buffer"].copy_(buffer)
-            for name, value in state["totals"].items():
-                self._totals[name].copy_(value)
+                _copy(self.optimizer.state[parameter]["momentum_buffer"], buffer)
+            _copy_all(self._totals, state["totals"])
         self.start_epoch(epoch, state["step_in_epoch"])
 
     @property
@@ -285,3 +275,17 @@ class Trainer:
             self.step(size, softmax)
         self.restore(state, self.epoch)
         return graph
+
+
+def _copy_all(own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    if own.keys() != values.keys():
+        raise ValueError("the state is of another network")
+    for name, value in values.items():
+        _copy(own[name], value)
+
+
+def _copy(own: Tensor, value: Tensor) -> None:
+    # copy_ would spread a value of another shape.
+    if own.shape != value.shape:
+        raise ValueError(f"a tensor has the shape {tuple(value.shape)}, not {tuple(own.shape)}")
+    own.copy_(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -89,11 +88,13 @@ def test_a_config_that_is_not_yaml_is_one_line(train, tmp_path):
 def test_help_answers_at_once_and_imports_nothing_heavy():
     took = []
     for _ in range(3):
-        begun = time.monotonic()
+        before = os.times()
         shown = subprocess.run(
             [sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True
         )
-        took.append(time.monotonic() - begun)
+        after = os.times()
+        # The processor's time, which other work on the machine does not lengthen much.
+        took.append(sum(after[2:4]) - sum(before[2:4]))
     assert min(took) < 2.5
     assert "loss: anchor_bg" in shown.stdout
     listed = subprocess.run(

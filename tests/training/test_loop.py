@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import pytest
 import torch
 
 from anchorloss.errors import UserError
 from anchorloss.runs import checkpoint
+from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import same_result
 from tests.in_process import files, finish, settings, start, workplace
 
@@ -48,7 +52,7 @@ def test_a_run_stopped_anywhere_and_resumed_gives_the_same_record(alone, tmp_pat
     assert files(tmp_path, run) == expected
 
 
-def test_a_record_names_what_trained_the_stretches_before_a_resume(alone, tmp_path):
+def test_a_record_names_what_trained_the_segments_before_a_resume(alone, tmp_path):
     run, place, record, _ = alone
     assert record.provenance.earlier is None
     steps = start(run, place, tmp_path)
@@ -65,17 +69,104 @@ def test_a_record_names_what_trained_the_stretches_before_a_resume(alone, tmp_pa
     assert "(1 thread" in elsewhere.earlier["1"]
 
 
-def test_a_whole_checkpoint_of_something_else_is_refused_and_kept(alone, tmp_path):
+@pytest.fixture(scope="module")
+def stopped(alone, tmp_path_factory):
+    """What the checkpoint of `alone` holds when it is stopped in its second epoch, as the project wrote it before."""
+    run, place, *_ = alone
+    results = tmp_path_factory.mktemp("stopped")
+    steps = start(run, place, results)
+    for _ in range(7):
+        next(steps)
+    steps.close()
+    content = checkpoint.load(folder_of(results, run), run.hash)
+    content["stretches"] = content.pop("segments")
+    return content
+
+
+def folder_of(results, run):
+    return run_folder(results, run.experiment, run.run)
+
+
+def resumed_from(content, alone, results):
+    """The record of the run `alone`, gone on from a checkpoint that holds `content`."""
+    run, place, *_ = alone
+    folder = folder_of(results, run)
+    folder.mkdir(parents=True)
+    checkpoint.save(folder, run.hash, content)
+    return finish(start(run, place, results))
+
+
+def test_a_checkpoint_that_calls_segments_stretches_is_resumed(alone, stopped, tmp_path):
+    """So did the project until November 2026."""
+    record = resumed_from({**stopped, "stretches": ["commit 1234, somewhere"]}, alone, tmp_path)
+    assert same_result(record, alone[2])
+    assert record.provenance.earlier == {"1": "commit 1234, somewhere"}
+
+
+def test_a_checkpoint_from_before_segments_were_kept_is_resumed(alone, stopped, tmp_path):
+    earliest = {key: value for key, value in stopped.items() if key != "stretches"}
+    assert same_result(resumed_from(earliest, alone, tmp_path), alone[2])
+
+
+ROW = {"epoch": 1, "learning_rate": 0.1, "train_loss": 5.0, "train_top1": 1.0}
+SCORES = {"test_loss": 5.0, "top1": 1.0, "top5": 5.0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epoch": 2},
+        {"epoch": 200},
+        {"epoch": -1},
+        {"epoch": True},
+        {"epoch": 1.0},
+        {"history": []},
+        {"history": [{"epoch": 1}]},
+        {"history": [{**ROW, **SCORES, "epoch": 2}]},
+        {"history": [{**ROW, **SCORES, "train_loss": math.nan}]},
+        {"history": [{**ROW, **SCORES, "top1": "1"}]},
+        {"history": {"epoch": 1}},
+        {"seconds": math.nan},
+        {"seconds": -1.0},
+        {"resumed": -1},
+        {"started": "yesterday"},
+        {"stretches": [1]},
+        {"trainer": None},
+        {"trainer": {}},
+        {"trainer": {"step_in_epoch": 6}},
+        {"trainer": {"step_in_epoch": -5}},
+        {"trainer": {"step_in_epoch": 1.5}},
+        {"trainer": {"momentum": []}},
+        {"trainer": {"network": {}}},
+        {"trainer": {"totals": {}}},
+        {"trainer": {"totals": {"loss": torch.zeros(2)}}},
+    ],
+    ids=str,
+)
+def test_a_whole_checkpoint_with_wrong_contents_is_refused_and_kept(alone, stopped, tmp_path, wrong):
     """Its checksum is right, and its content no state of this run."""
     run, place, *_ = alone
-    folder = tmp_path / "runs" / run.experiment / run.run
+    wrong = dict(wrong)
+    if wrong.get("trainer"):
+        wrong["trainer"] = {**stopped["trainer"], **wrong["trainer"]}
+    folder = folder_of(tmp_path, run)
     folder.mkdir(parents=True)
-    for content in ({"epoch": 1}, {"trainer": {"network": {}, "momentum": []}, "epoch": 0}):
-        checkpoint.save(folder, run.hash, content)
-        before = (folder / checkpoint.NEWEST).read_bytes()
-        with pytest.raises(UserError, match="move it away"):
-            finish(start(run, place, tmp_path))
-        assert (folder / checkpoint.NEWEST).read_bytes() == before
+    checkpoint.save(folder, run.hash, {**stopped, **wrong})
+    before = (folder / checkpoint.NEWEST).read_bytes()
+    with pytest.raises(UserError, match="move it away"):
+        finish(start(run, place, tmp_path))
+    assert (folder / checkpoint.NEWEST).read_bytes() == before
+
+
+def test_a_tensor_of_another_shape_in_a_checkpoint_is_refused(alone, stopped, tmp_path):
+    """Copied without a look, one number would fill a whole layer."""
+    for part in ("network", "momentum"):
+        trainer = copy.deepcopy(stopped["trainer"])
+        tensors = trainer[part]
+        key = next(iter(tensors)) if part == "network" else 0
+        tensors[key] = torch.zeros(1)
+        with pytest.raises(UserError, match="shape"):
+            resumed_from({**stopped, "trainer": trainer}, alone, tmp_path / part)
 
 
 def test_a_run_among_seven_others_gives_the_same_record(alone, tmp_path):

@@ -1,0 +1,131 @@
+"""What a sweep prints: what will run, what has ended, and how far the whole sweep has come."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+
+from anchorloss.config.settings import RunSettings
+from anchorloss.device import describe
+from anchorloss.runs import store
+
+BAR_SECONDS = 0.5
+# Between two lines in a log file.
+LOG_SECONDS = 60.0
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: "1 run", "2 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def announce(plan: Sequence[RunSettings], to_do: int, device: torch.device) -> None:
+    """Say what will run, before it does."""
+    groups: dict[tuple[str, str, int], list[RunSettings]] = {}
+    for run in plan:
+        groups.setdefault((run.model.name, run.data.name, run.optim.epochs), []).append(run)
+    for (model, data, epochs), runs in groups.items():
+        losses = ", ".join(dict.fromkeys(run.loss.name for run in runs))
+        seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
+        swept = "".join(f" x {key} {', '.join(values)}" for key, values in _swept(runs).items())
+        print(
+            f"{runs[0].experiment}: {counted(len(runs), 'run')} = losses {losses} x seeds {seeds}{swept}; "
+            f"{model}, {data}, {counted(epochs, 'epoch')}"
+        )
+    print(f"{len(plan) - to_do} of {len(plan)} are done, {to_do} to do, on {describe(device)}", flush=True)
+
+
+def say_skipped(record: store.Record, *, keep_weights: bool) -> None:
+    """Say that a run has its record already."""
+    if record.status == "failed":
+        print(f"{record.run}: has failed; skipped (--retry-failed runs it again)")
+    else:
+        without = keep_weights and store.WEIGHTS not in record.files
+        hint = " (its weights were not kept; to have them, train it again in another results_dir)" * without
+        print(f"{record.run}: finished with Top-1 {record.top1:.2f} %; skipped{hint}")
+
+
+def say_ended(record: store.Record) -> None:
+    """Say how a run ended, above the progress bars."""
+    if record.failure is not None:
+        place = f"epoch {record.failure.epoch}, step {record.failure.step}"
+        tqdm.write(f"{record.run}: failed at {place}: {record.failure.reason}", file=sys.stderr)
+    else:
+        tqdm.write(f"{record.run}: Top-1 {record.top1:.2f} %, Top-5 {record.top5:.2f} %")
+
+
+class SweepProgress:
+    """One line for the whole sweep: a bar on a terminal, else a line a minute on stderr.
+
+    Args:
+        name: The experiment's name.
+        runs: How many runs are planned.
+        epochs: How many epochs those have together.
+        epochs_left: How many of the epochs are still to do at the start.
+    """
+
+    def __init__(self, name: str, runs: int, epochs: int, epochs_left: float) -> None:
+        self._name = name
+        self._runs = runs
+        self._epochs = epochs
+        self._left_at_start = epochs_left
+        self._begun = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+        self._shown = -math.inf if self._is_terminal else self._begun
+        # Of several processes on one terminal the first has the line.
+        is_first = os.environ.get("TQDM_POSITION", "1") == "1"
+        self._bar = tqdm(
+            total=epochs,
+            initial=epochs - epochs_left,
+            bar_format="{desc} |{bar}| {percentage:.0f} %{postfix}",
+            position=0,
+            leave=False,
+            disable=not (self._is_terminal and is_first),
+            dynamic_ncols=True,
+            mininterval=0,
+        )
+
+    def __enter__(self) -> SweepProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def skip(self, epochs: float) -> None:
+        """Do not count these epochs as trained now: a run goes on from a checkpoint that already has them."""
+        self._left_at_start -= epochs
+
+    def show(self, runs_done: int, epochs_left: float) -> None:
+        """Show how many runs are done and how many epochs are left, if the last time was a while ago."""
+        now = time.monotonic()
+        if now - self._shown < (BAR_SECONDS if self._is_terminal else LOG_SECONDS):
+            return
+        self._shown = now
+        trained = self._left_at_start - epochs_left
+        left = ""
+        if trained > 0:
+            seconds = epochs_left * (now - self._begun) / trained
+            left = f"{tqdm.format_interval(seconds)} left"
+        done = f"{self._name}: {runs_done} of {counted(self._runs, 'run')} done"
+        if self._is_terminal:
+            self._bar.n = self._epochs - epochs_left
+            self._bar.set_description_str(done, refresh=False)
+            self._bar.set_postfix_str(left)
+        else:
+            share = 1 - epochs_left / self._epochs
+            print(f"{done}, {share:.0%} of the epochs{', ' * bool(left)}{left}", file=sys.stderr, flush=True)
+
+
+def _swept(runs: Sequence[RunSettings]) -> dict[str, list[str]]:
+    """The settings beside loss and seed in which the runs differ, each with its values."""
+    values: dict[str, dict[str, None]] = {}
+    for *_, difference in store.differences([(run.loss.name, run.identity()) for run in runs]):
+        for key, pair in difference.items():
+            values.setdefault(key, {}).update(dict.fromkeys(pair))
+    return {key: list(of_key) for key, of_key in values.items()}
