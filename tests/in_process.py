@@ -16,7 +16,8 @@ from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import Record
 from anchorloss.sweep import plan
 from anchorloss.tracking.tracking import NoTracker
-from anchorloss.training.loop import Workplace, train
+from anchorloss.training.context import RunContext
+from anchorloss.training.loop import train
 from tests.conftest import ROOT, SMALL
 
 
@@ -32,18 +33,18 @@ def settings(*overrides: str) -> list[RunSettings]:
     return parse(composed(*SMALL, *overrides))[0]
 
 
-def workplace(run: RunSettings, *, keep_weights: bool = False) -> Workplace:
+def workplace(run: RunSettings, *, keep_weights: bool = False) -> RunContext:
     """The data and device that a run of the small config trains on: the CPU, deterministic, one thread."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     sizes = {"training_images": run.data.training_images, "test_images": run.data.test_images}
     images = dataset.load("synthetic", "", **sizes)
-    return Workplace.of(
+    return RunContext.of(
         images, torch.device("cpu"), compile=False, checkpoint_seconds=1e9, keep_weights=keep_weights
     )
 
 
-def start(run: RunSettings, place: Workplace, results: Path) -> Generator[float, None, Record]:
+def start(run: RunSettings, place: RunContext, results: Path) -> Generator[float, None, Record]:
     """The run's training as a generator, one step at a time."""
     folder = run_folder(results, run.experiment, run.run)
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,8 +26,8 @@ from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.sweep.messages import SweepProgress, announce, counted, say_ended, say_skipped
 from anchorloss.sweep.signals import Signals
-from anchorloss.sweep.workplaces import Workplaces
 from anchorloss.tracking.tracking import Tracking
+from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train
 
 POLL_SECONDS = 0.5
@@ -84,7 +84,8 @@ class _Sweep:
     def __init__(self, plan: list[RunSettings], execution: Execution, device: torch.device) -> None:
         self._plan = plan
         self._execution = execution
-        self._workplaces = Workplaces(execution, device)
+        self._device = device
+        self._contexts: dict[str, RunContext] = {}
         self._tracking = Tracking(execution.logger)
         self._width = execution.concurrent or _default_width(device, execution.threads)
         self._side_by_side = SideBySide(device, torch.get_num_threads())
@@ -93,11 +94,11 @@ class _Sweep:
         self._to_retry: dict[str, store.Record] = {}
         self._live: list[_LiveRun] = []
         self._next_look = 0.0
-        self._prepare(device)
+        self._prepare()
         epochs = sum(settings.optim.epochs for settings in plan)
         self._progress = SweepProgress(plan[0].experiment, len(plan), epochs, self._epochs_left())
 
-    def _prepare(self, device: torch.device) -> None:
+    def _prepare(self) -> None:
         """Leave out what is done, and make the folders of the rest once their data is at hand."""
         for settings in self._plan:
             record = store.read_record(_folder(self._execution, settings))
@@ -107,14 +108,21 @@ class _Sweep:
                 say_skipped(record, keep_weights=self._execution.keep_weights)
                 continue
             self._waiting.append(settings)
-        announce(self._plan, len(self._waiting), device)
+        announce(self._plan, len(self._waiting), self._device)
         # Before anything is written: an archive that is missing or damaged leaves no folder behind.
         for settings in self._waiting:
-            self._workplaces.load(settings)
+            self._context(settings)
         for settings in self._waiting:
             folder = _folder(self._execution, settings)
             _make_folder(settings, folder)
             self._claims[settings.run] = Claim(folder)
+
+    def _context(self, settings: RunSettings) -> RunContext:
+        """What the run shares with the others of its data set, which is loaded once."""
+        key = repr(settings.data)
+        if key not in self._contexts:
+            self._contexts[key] = RunContext.load(settings.data, self._execution, self._device)
+        return self._contexts[key]
 
     def carry_out(self, begun: float) -> None:
         """Train until every planned run has its record, the time is spent or a signal comes."""
@@ -180,7 +188,7 @@ class _Sweep:
         if self._to_retry.pop(settings.run, None) is not None:
             _set_failed_aside(folder)
         tracker = self._tracking.start(settings)
-        training = train(settings, folder, self._workplaces.load(settings), tracker, claim.require)
+        training = train(settings, folder, self._context(settings), tracker, claim.require)
         return _LiveRun(settings, claim, training)
 
     def _is_done(self, settings: RunSettings) -> bool:

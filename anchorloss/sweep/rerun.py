@@ -19,8 +19,8 @@ from anchorloss.errors import UserError
 from anchorloss.runs import provenance, store
 from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import execute, prepare_torch
-from anchorloss.sweep.workplaces import Workplaces
 from anchorloss.tracking.tracking import NoTracker
+from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train
 
 
@@ -100,8 +100,8 @@ def _compare_first_epoch(
     with tempfile.TemporaryDirectory() as results:
         again = Path(results) / settings.run
         again.mkdir()
-        workplace = Workplaces(execution, resolve_device(execution.device)).load(settings)
-        steps = train(settings, again, workplace, NoTracker())
+        context = RunContext.load(settings.data, execution, resolve_device(execution.device))
+        steps = train(settings, again, context, NoTracker())
         while not (again / store.HISTORY).exists():
             next(steps)
         steps.close()

@@ -11,58 +11,30 @@ import io
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from anchorloss.config.settings import RunSettings
-from anchorloss.data.dataset import Dataset
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, store, weights
 from anchorloss.runs.atomic import sha256, write_atomically
 from anchorloss.tracking.tracking import Tracker
-from anchorloss.training.evaluation import Evaluation, EvaluationImages, evaluate
+from anchorloss.training.context import RunContext
+from anchorloss.training.evaluation import Evaluation, evaluate
 from anchorloss.training.progress import ProgressReporter
 from anchorloss.training.state import RunState, now
-from anchorloss.training.trainer import EpochTotals, Trainer, TrainingImages
+from anchorloss.training.trainer import EpochTotals, Trainer
 
 # How much work is enqueued on a GPU at a time, in seconds and in steps.
 QUEUE_SECONDS = 1.0
 MOST_STEPS = 512
 
 
-@dataclass(frozen=True)
-class Workplace:
-    """What the runs of one process share: the data on the device, and how to train there."""
-
-    dataset: Dataset
-    device: torch.device
-    training: TrainingImages
-    evaluation: EvaluationImages
-    compile: bool
-    checkpoint_seconds: float
-    keep_weights: bool
-
-    @staticmethod
-    def of(
-        dataset: Dataset,
-        device: torch.device,
-        *,
-        compile: bool,
-        checkpoint_seconds: float,
-        keep_weights: bool = False,
-    ) -> Workplace:
-        training, evaluation = TrainingImages.of(dataset, device), EvaluationImages.of(dataset, device)
-        return Workplace(dataset, device, training, evaluation, compile, checkpoint_seconds, keep_weights)
-
-
 def train(
     settings: RunSettings,
     folder: Path,
-    workplace: Workplace,
+    context: RunContext,
     tracker: Tracker,
     require_claim: Callable[[], None] = lambda: None,
 ) -> Generator[float, None, store.Record]:
@@ -73,7 +45,7 @@ def train(
     Args:
         settings: The run's settings; `folder` has its `config.yaml` already.
         folder: The run's folder.
-        workplace: The data on the device, and how to train there.
+        context: The data on the device, and how to train there.
         tracker: Where the history goes beside the run's own files.
         require_claim: Called before anything is written; raises ClaimLostError once the run is another process's.
 
@@ -87,48 +59,48 @@ def train(
         RunError: a file cannot be written, or `require_claim` raised it.
         UserError: the checkpoint is not of this run, or cannot be read.
     """
-    trainer = Trainer(settings, workplace.training, workplace.device, compile=workplace.compile)
-    story = _resume(folder, settings, trainer)
-    segment = provenance.segment(describe(workplace.device), workplace.compile)
-    if story.segments[-1:] != [segment]:
-        story.segments.append(segment)
+    trainer = Trainer(settings, context.training, context.device, compile=context.compile)
+    state = _resume(folder, settings, trainer)
+    segment = provenance.segment(describe(context.device), context.compile)
+    if state.segments[-1:] != [segment]:
+        state.segments.append(segment)
     steps, epochs = trainer.steps, settings.optim.epochs
     last: Evaluation | None = None
     totals: EpochTotals | None = None
     queue = _Queue(trainer)
-    with ProgressReporter(settings, folder, story, trainer.step_in_epoch / steps) as progress, tracker:
+    with ProgressReporter(settings, folder, state, trainer.step_in_epoch / steps) as progress, tracker:
 
         def save() -> None:
             require_claim()
-            state = {"trainer": trainer.state(), **story.to_checkpoint(progress.seconds)}
-            checkpoint.save(folder, settings.hash, state)
+            content = {"trainer": trainer.state(), **state.to_checkpoint(progress.seconds)}
+            checkpoint.save(folder, settings.hash, content)
 
         saved = time.monotonic()
         try:
-            while story.epoch < epochs:
+            while state.epoch < epochs:
                 while trainer.step_in_epoch < steps:
                     queue.fill()
                     while not queue.is_done:
-                        yield story.epoch + queue.first / steps
+                        yield state.epoch + queue.first / steps
                     if progress.is_due:
                         progress.show(trainer.step_in_epoch / steps, trainer.totals().train_loss)
-                    if time.monotonic() - saved >= workplace.checkpoint_seconds:
+                    if time.monotonic() - saved >= context.checkpoint_seconds:
                         save()
                         saved = time.monotonic()
-                    yield story.epoch + trainer.step_in_epoch / steps
+                    yield state.epoch + trainer.step_in_epoch / steps
                 totals = trainer.totals()
                 if totals.failed_step is not None:
                     break
-                last = _end_epoch(settings, trainer, workplace, story, totals)
+                last = _end_epoch(settings, trainer, context, state, totals)
                 if last is not None and not math.isfinite(last.loss):
                     break
-                story.epoch += 1
-                if story.epoch < epochs:
-                    trainer.start_epoch(story.epoch)
+                state.epoch += 1
+                if state.epoch < epochs:
+                    trainer.start_epoch(state.epoch)
                 require_claim()
-                _write_history(folder, story)
+                _write_history(folder, state)
                 progress.show(0)
-                tracker.log(story.history[-1])
+                tracker.log(state.history[-1])
         except GeneratorExit:
             save()
             raise
@@ -137,7 +109,7 @@ def train(
             trainer.wait()
         seconds = progress.seconds
     require_claim()
-    record = _conclude(settings, folder, workplace, trainer, story, totals, last, seconds)
+    record = _conclude(settings, folder, context, trainer, state, totals, last, seconds)
     checkpoint.remove(folder)
     (folder / store.PROGRESS).unlink(missing_ok=True)
     tracker.finish(record, folder)
@@ -196,14 +168,14 @@ def _resume(folder: Path, settings: RunSettings, trainer: Trainer) -> RunState:
 
 
 def _end_epoch(
-    settings: RunSettings, trainer: Trainer, workplace: Workplace, story: RunState, totals: EpochTotals
+    settings: RunSettings, trainer: Trainer, context: RunContext, state: RunState, totals: EpochTotals
 ) -> Evaluation | None:
     """Evaluate where the settings say so, and add the epoch's row to the history."""
     epochs = settings.optim.epochs
-    done = story.epoch + 1
+    done = state.epoch + 1
     evaluation = None
     if done % settings.optim.evaluate_every == 0 or done == epochs:
-        evaluation = evaluate(trainer.network, trainer.loss, workplace.evaluation, settings.precision)
+        evaluation = evaluate(trainer.network, trainer.loss, context.evaluation, settings.precision)
     row = {
         "epoch": done,
         "learning_rate": trainer.current_learning_rate,
@@ -214,16 +186,16 @@ def _end_epoch(
         "top5": evaluation.top5 if evaluation else None,
         **(evaluation.factors if evaluation else {}),
     }
-    story.history.append(row)
+    state.history.append(row)
     return evaluation
 
 
 def _conclude(
     settings: RunSettings,
     folder: Path,
-    workplace: Workplace,
+    context: RunContext,
     trainer: Trainer,
-    story: RunState,
+    state: RunState,
     totals: EpochTotals | None,
     last: Evaluation | None,
     seconds: float,
@@ -232,11 +204,11 @@ def _conclude(
 
     It says `failed` if the run did not reach its last epoch.
     """
-    finished = story.epoch == settings.optim.epochs and last is not None
+    finished = state.epoch == settings.optim.epochs and last is not None
     failure = None
     files = {}
-    if story.history:
-        files[store.HISTORY] = sha256(_write_history(folder, story))
+    if state.history:
+        files[store.HISTORY] = sha256(_write_history(folder, state))
     if finished:
         assert last is not None
         predictions = last.predictions()
@@ -244,13 +216,13 @@ def _conclude(
         files[store.PREDICTIONS] = sha256(predictions)
     # One that no record names may be left of a process that was to keep weights and was killed.
     (folder / store.WEIGHTS).unlink(missing_ok=True)
-    if finished and workplace.keep_weights:
+    if finished and context.keep_weights:
         content = weights.to_bytes(trainer.network.state_dict())
         write_atomically(folder / store.WEIGHTS, content)
         files[store.WEIGHTS] = sha256(content)
     if not finished:
-        failure = _failure(story, totals)
-    dataset = workplace.dataset
+        failure = _failure(state, totals)
+    dataset = context.dataset
     commit, dirty = provenance.commit()
     record = store.Record(
         format=1,
@@ -265,7 +237,7 @@ def _conclude(
         top1=last.top1 if finished and last else None,
         top5=last.top5 if finished and last else None,
         test_loss=last.loss if finished and last else None,
-        best=_best(story.history) if finished else None,
+        best=_best(state.history) if finished else None,
         failure=failure,
         data=store.Data(
             name=dataset.name,
@@ -281,15 +253,15 @@ def _conclude(
             commit=commit,
             dirty=dirty,
             versions=provenance.versions(),
-            device=describe(workplace.device),
+            device=describe(context.device),
             host=provenance.host(),
             precision=settings.precision,
-            started=story.started,
+            started=state.started,
             finished=now(),
             duration_seconds=round(seconds, 3),
-            resumed=story.resumed,
-            compile=workplace.compile,
-            earlier={str(number): text for number, text in enumerate(story.segments[:-1], 1)} or None,
+            resumed=state.resumed,
+            compile=context.compile,
+            earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,
         ),
     )
     try:
@@ -299,15 +271,15 @@ def _conclude(
     return record
 
 
-def _failure(story: RunState, totals: EpochTotals | None) -> store.Failure:
+def _failure(state: RunState, totals: EpochTotals | None) -> store.Failure:
     if totals is not None and totals.failed_step is not None:
-        epoch, step = story.epoch + 1, totals.failed_step
+        epoch, step = state.epoch + 1, totals.failed_step
         # A first step that fails has its last finite loss, the mean of an epoch, in the epoch before.
         last_finite_loss = totals.last_finite_loss
-        if last_finite_loss is None and story.history:
-            last_finite_loss = story.history[-1]["train_loss"]
+        if last_finite_loss is None and state.history:
+            last_finite_loss = state.history[-1]["train_loss"]
         return store.Failure(epoch, step, "non-finite loss", last_finite_loss)
-    row = story.history.pop()
+    row = state.history.pop()
     return store.Failure(row["epoch"], -1, "non-finite loss on the evaluation set", row["train_loss"])
 
 
@@ -316,12 +288,12 @@ def _best(history: list[dict[str, Any]]) -> store.Best:
     return store.Best(row["epoch"], row["top1"], row["top5"])
 
 
-def _write_history(folder: Path, story: RunState) -> bytes:
+def _write_history(folder: Path, state: RunState) -> bytes:
     text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in story.history for key in row))
+    columns = list(dict.fromkeys(key for row in state.history for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(story.history)
+    writer.writerows(state.history)
     content = text.getvalue().encode()
     write_atomically(folder / store.HISTORY, content)
     return content

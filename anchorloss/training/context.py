@@ -1,0 +1,64 @@
+"""What the runs of one process share: the data on the device, and how to train there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from anchorloss.config.settings import DataSettings, Execution
+from anchorloss.data import dataset
+from anchorloss.data.dataset import Dataset
+from anchorloss.training.evaluation import EvaluationImages
+from anchorloss.training.trainer import TrainingImages
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The data set, its images on the device, and the settings of the execution that a run needs."""
+
+    dataset: Dataset
+    device: torch.device
+    training: TrainingImages
+    evaluation: EvaluationImages
+    compile: bool
+    checkpoint_seconds: float
+    keep_weights: bool
+
+    @staticmethod
+    def of(
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        compile: bool,
+        checkpoint_seconds: float,
+        keep_weights: bool = False,
+    ) -> RunContext:
+        """The context of a data set that is in memory already."""
+        training, evaluation = TrainingImages.of(dataset, device), EvaluationImages.of(dataset, device)
+        return RunContext(dataset, device, training, evaluation, compile, checkpoint_seconds, keep_weights)
+
+    @staticmethod
+    def load(data: DataSettings, execution: Execution, device: torch.device) -> RunContext:
+        """Read the data set and move it to the device.
+
+        Raises:
+            UserError: the data set is missing or damaged.
+        """
+        sizes = {"training_images": data.training_images, "test_images": data.test_images}
+        loaded = dataset.load(
+            data.name,
+            data.root,
+            download=data.download,
+            validation=data.validation,
+            validation_seed=data.validation_seed,
+            evaluate_on=data.evaluate_on,
+            **(sizes if data.name == "synthetic" else {}),
+        )
+        return RunContext.of(
+            loaded,
+            device,
+            compile=execution.compile,
+            checkpoint_seconds=execution.checkpoint_seconds,
+            keep_weights=execution.keep_weights,
+        )
