@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import re
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from anchorloss.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve_device(name: str) -> torch.device:
@@ -16,6 +18,8 @@ def resolve_device(name: str) -> torch.device:
 
     Raises: UserError if the device named is not on this machine.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -36,6 +40,8 @@ def resolve_device(name: str) -> torch.device:
 
 def computes_bf16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is native there, so that it is faster than float32."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16")
@@ -43,6 +49,8 @@ def computes_bf16(device: torch.device) -> bool:
 
 def choose_convolutions(*, deterministic: bool = False) -> None:
     """Let cuDNN try which is fastest, unless all must be deterministic; and fp32 means fp32, not NVIDIA's TF32."""
+    import torch
+
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = False
 
@@ -53,6 +61,8 @@ def describe(device: torch.device) -> str:
     Virtual machines call very different processors "AMD EPYC", so an x86 processor without AVX-512, whose kernels and
     bfloat16 are others, says so: "AMD EPYC (1 thread, AVX2)".
     """
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     processor = _cpu_field("model name") or platform.processor() or platform.machine()

@@ -10,6 +10,7 @@ from anchorloss.analysis.comparison import compare, explanation
 from anchorloss.analysis.plotting import COLOURS, INK, picture
 from anchorloss.analysis.stats import mean_interval, summarise
 from anchorloss.analysis.table import made_from
+from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
 from anchorloss.runs.store import Record, describe_difference, read_runs
 
@@ -23,6 +24,7 @@ class Ablation:
     protocol: str
     stamp: str
     arms: Mapping[str, Mapping[int, float]]
+    processors: Mapping[str, Mapping[int, str]]
     table_arguments: str
     provenance: str
 
@@ -53,9 +55,12 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
                 f"{record.run}: differs from {base[0].run} in {named}; move it to an experiment of its own"
             )
     arms: dict[str, dict[int, float]] = {BASE: {}}
+    processors: dict[str, dict[int, str]] = {BASE: {}}
     for record in [*base, *sorted(ours, key=lambda record: (_arm(base[0], record), record.seed))]:
         if record.top1 is not None:
-            arms.setdefault(_arm(base[0], record), {})[record.seed] = record.top1
+            arm = _arm(base[0], record)
+            arms.setdefault(arm, {})[record.seed] = record.top1
+            processors.setdefault(arm, {})[record.seed] = processor_kind(record.provenance.device)
     # Every arm is seen at the same seeds.
     seeds = {record.seed for record in ours}
     arms[BASE] = {seed: top1 for seed, top1 in arms[BASE].items() if seed in seeds}
@@ -68,6 +73,7 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
         f"percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
         stamp,
         arms,
+        processors,
         ", ".join(f"{key} {base[0].identity['loss'].get(key)}" for key in ("gamma", "slack")),
         made_from([*ours, *(record for record in base if record.seed in seeds)]),
     )
@@ -75,7 +81,7 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
 
 def to_markdown(ablation: Ablation) -> str:
     """A row an arm: mean ± std, n, and its difference from the loss as it stands in the table."""
-    found = {result.loss: result for result in compare(ablation.arms, BASE)}
+    found = {result.loss: result for result in compare(ablation.arms, BASE, ablation.processors)}
     lines = [
         f"# {ablation.loss} with other arguments: experiments {' and '.join(ablation.experiments)}",
         "",

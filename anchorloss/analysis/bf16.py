@@ -7,6 +7,7 @@ from pathlib import Path
 from anchorloss.analysis.comparison import compare, explanation
 from anchorloss.analysis.stats import Summary
 from anchorloss.analysis.table import made_from, order, require_one_protocol
+from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
 from anchorloss.runs.store import Record, describe_difference, read_runs
 
@@ -49,7 +50,11 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
             name: {r.seed: r.top1 for r in found if r.loss == loss and r.top1 is not None}
             for name, found in of.items()
         }
-        (result,) = compare(top1, REFERENCE)
+        processors = {
+            name: {r.seed: processor_kind(r.provenance.device) for r in found if r.loss == loss}
+            for name, found in of.items()
+        }
+        (result,) = compare(top1, REFERENCE, processors)
         means = [_mean(summary) for summary in (result.reference_summary, result.summary)]
         lines.append(f"| {loss} | {means[0]} | {means[1]} | {explanation(result, REFERENCE)} |")
     failed = sum(record.status == "failed" and record.loss in losses for record in records)

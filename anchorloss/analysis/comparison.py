@@ -1,42 +1,68 @@
-"""Each loss against a reference: every statistic side by side, and what they amount to in one plain
-sentence.
+"""Each loss against a reference: the tests, the correction for making several, and the verdict in one sentence.
 
-The verdict on the claim "this loss is better than the reference" follows one rule, fixed beforehand: with p
-the two-sided t test's p-value after Holm's correction for all comparisons made,
-    supported      p <= 0.05 and the difference is above zero,
-    contradicted   p <= 0.05 and the difference is below zero,
+The claim "this loss is better than the reference" is judged by one rule, fixed beforehand. With p the two-sided t test's
+p-value after Holm's correction within its family,
+    supported      p <= 0.05 and the loss does better,
+    contradicted   p <= 0.05 and the loss does worse,
     not resolved   otherwise, also where there are too few seeds for a test.
+
+Families of `compare_measures`: the paper's losses in Top-1 are the primary comparisons. Their secondary measures,
+Top-5 and expected calibration error, are corrected together. Losses that the paper does not have form two families of
+their own in the same way, so that training one more does not make the paper's claims harder to support.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anchorloss.analysis import power
 from anchorloss.analysis.holm import holm
+from anchorloss.analysis.published import PAPER_LOSSES
 from anchorloss.analysis.stats import (
     Difference,
     Improvement,
     Permutation,
     Summary,
+    Values,
     difference,
     permutation_test,
     probability_of_improvement,
+    shared_runs,
     summarise,
     welch,
 )
 
-ALPHA = 0.05
+ALPHA = power.ALPHA
+REFERENCE = "bce"
 SUPPORTED = "supported"
 NOT_RESOLVED = "not resolved"
 CONTRADICTED = "contradicted"
 
 
 @dataclass(frozen=True)
+class Measure:
+    """A score of a run, in percent."""
+
+    key: str
+    name: str
+    lower_is_better: bool = False
+
+
+TOP1, TOP5 = Measure("top1", "Top-1"), Measure("top5", "Top-5")
+ECE = Measure("ece", "expected calibration error", lower_is_better=True)
+MEASURES = (TOP1, TOP5, ECE)
+SECONDARY = (TOP5, ECE)
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """One loss against the reference. `adjusted_p` is Holm's; the checks are None where only a mean and std
-    are known.
+    """One loss against the reference in one measure.
+
+    Attributes:
+        summary, reference_summary: Of the runs compared: those of the shared seeds, if there are any.
+        adjusted_p: Holm's, within the family of `comparisons`.
+        permutation, improvement: None where only a mean and a standard deviation are known.
     """
 
     loss: str
@@ -44,154 +70,260 @@ class Comparison:
     summary: Summary
     reference_summary: Summary
     difference: Difference | None
-    adjusted_p: float | None
-    permutation: Permutation | None
-    improvement: Improvement | None
-    comparisons: int
+    permutation: Permutation | None = None
+    improvement: Improvement | None = None
+    measure: Measure = TOP1
+    adjusted_p: float | None = None
+    comparisons: int = 0
 
     @property
     def verdict(self) -> str:
-        """ "supported", "not resolved" or "contradicted": see the rule above."""
+        """ "supported", "not resolved" or "contradicted"; the module's docstring has the rule."""
         if self.difference is None or self.adjusted_p is None or self.adjusted_p > ALPHA:
             return NOT_RESOLVED
-        return SUPPORTED if self.difference.estimate > 0 else CONTRADICTED
+        better = (self.difference.estimate > 0) != self.measure.lower_is_better
+        return SUPPORTED if better else CONTRADICTED
 
-    def seeds_needed(self, true_difference: float, alpha: float = ALPHA) -> int | None:
-        """Seeds of each loss that would show `true_difference` (points) with 80 % power, were this spread
-        the true one.
+    def seeds_needed(self, true_difference: float, alpha: float = ALPHA, scale: float = 1.0) -> int | None:
+        """Return the seeds of each loss that detect `true_difference` (points) with 80 % power.
 
-        None where the spread is unknown or zero.
+        Args:
+            true_difference: One fixed beforehand, as the published one. Power at the observed difference says no more
+                than its p-value.
+            alpha: Level of the two-sided test.
+            scale: The true spread over the observed one.
         """
-        if self.difference is None:
-            return None
-        if self.difference.design == "paired":
-            spread = self.difference.spread
-            return None if spread is None else power.paired_seeds(true_difference, spread, alpha=alpha)
-        std, reference_std = self.summary.std, self.reference_summary.std
+        found, std, reference_std = self.difference, self.summary.std, self.reference_summary.std
+        if found is not None and found.spread is not None:
+            return power.paired_seeds(true_difference, scale * found.spread, alpha=alpha)
         if std is None or reference_std is None:
             return None
-        return power.welch_seeds(true_difference, std, reference_std, alpha=alpha)
+        return power.welch_seeds(true_difference, scale * std, scale * reference_std, alpha=alpha)
 
-    def detectable(self) -> float | None:
-        """The difference (points) that this many seeds show with 80 % power; for unequal groups, of the
-        smaller size.
+    def seeds_interval(
+        self, true_difference: float, alpha: float = ALPHA
+    ) -> tuple[int | None, int | None] | None:
+        """Return `seeds_needed` at both ends of the spread's 95 % interval; None where there is no spread to test.
+
+        An end is None where it is more than a million.
         """
-        if self.difference is None or self.difference.p_value is None:
+        if self.difference is None or self.difference.degrees_of_freedom is None:
             return None
-        n = min(self.difference.n, self.difference.n_reference)
-        if self.difference.spread is not None:
-            return power.paired_detectable(self.difference.spread, n)
-        std, reference_std = self.summary.std, self.reference_summary.std
+        low, high = power.spread_bounds(self.difference.degrees_of_freedom)
+        return self.seeds_needed(true_difference, alpha, low), self.seeds_needed(true_difference, alpha, high)
+
+    def detectable(self, n: int | None = None) -> float | None:
+        """Return the minimum detectable difference (80 % power, points) of `n` seeds of each loss.
+
+        By default of as many as there are, for unequal groups of the smaller. None where there is no test.
+        """
+        found, std, reference_std = self.difference, self.summary.std, self.reference_summary.std
+        if found is None or found.p_value is None:
+            return None
+        n = n or min(found.n, found.n_reference)
+        if found.spread is not None:
+            return power.paired_detectable(found.spread, n)
         if std is None or reference_std is None:
             return None
         return power.welch_detectable(std, reference_std, n)
 
 
-def compare(values: Mapping[str, Mapping[int, float]], reference: str = "bce") -> tuple[Comparison, ...]:
-    """Every other loss against `reference`, from loss -> seed -> value, in the order given.
+def compare(
+    values: Mapping[str, Values],
+    reference: str = REFERENCE,
+    processors: Mapping[str, Mapping[int, str]] | None = None,
+    measure: Measure = TOP1,
+) -> tuple[Comparison, ...]:
+    """Compare every other loss with `reference`; one family, in the order given.
 
-    A loss without values stays in, and counts in the correction. Raises: KeyError if the reference is not
-    there.
+    A loss without values stays in, and counts in the correction.
+
+    Args:
+        values: loss -> seed -> value.
+        reference: One of the losses.
+        processors: loss -> seed -> kind of processor that trained the run. Another kind rounds differently, so two
+            runs of one seed are a pair only on one kind. If a shared seed is no pair, the comparison is Welch's.
+        measure: What the values are.
+
+    Raises:
+        KeyError: The reference is not among the losses.
     """
-    base = values[reference]
-    found = [
-        Comparison(
-            loss=loss,
-            reference=reference,
-            summary=summarise(own),
-            reference_summary=summarise(base),
-            difference=difference(own, base),
-            adjusted_p=None,
-            permutation=permutation_test(own, base),
-            improvement=probability_of_improvement(own, base),
-            comparisons=0,
-        )
-        for loss, own in values.items()
-        if loss != reference
-    ]
-    return _corrected(found)
+    return _corrected(_compare(values, reference, processors, measure))
+
+
+def compare_measures(
+    values: Mapping[str, Mapping[str, Values]],
+    processors: Mapping[str, Mapping[int, str]] | None = None,
+    reference: str = REFERENCE,
+) -> dict[str, tuple[Comparison, ...]]:
+    """Compare every loss with `reference` in each of `MEASURES`, corrected by the families of the module's docstring.
+
+    Args:
+        values: measure -> loss -> seed -> value.
+        processors: As for `compare`.
+        reference: The loss to compare with.
+
+    Returns:
+        measure -> comparisons, the paper's losses first; empty without runs of the reference's name.
+    """
+    found: dict[str, list[Comparison]] = {measure.key: [] for measure in MEASURES}
+    for of_paper in (True, False):
+        for family in ((TOP1,), SECONDARY):
+            made: list[Comparison] = []
+            for measure in family:
+                given = values[measure.key]
+                if reference in given:
+                    own = {
+                        k: v for k, v in given.items() if k == reference or (k in PAPER_LOSSES) is of_paper
+                    }
+                    made += _compare(own, reference, processors, measure)
+            for comparison in _corrected(made):
+                found[comparison.measure.key].append(comparison)
+    return {key: tuple(comparisons) for key, comparisons in found.items()}
 
 
 def compare_published(
-    published: Mapping[str, tuple[float, float]], n: int, reference: str = "bce"
+    published: Mapping[str, tuple[float, float]], n: int, reference: str = REFERENCE
 ) -> tuple[Comparison, ...]:
-    """The same from loss -> (mean, std) as printed, for an assumed `n` >= 2 runs of each loss (Welch).
+    """Compare from loss -> (mean, std) as printed, for an assumed `n` >= 2 runs of each loss (Welch).
 
-    Raises: KeyError if the reference is not there, ValueError for n < 2.
+    Raises:
+        KeyError: The reference is not among the losses.
+        ValueError: n < 2.
     """
     if n < 2:
         raise ValueError(f"n={n}: a printed standard deviation needs at least 2 runs")
     summaries = {loss: Summary(n, mean, std) for loss, (mean, std) in published.items()}
     base = summaries[reference]
-    found = [
-        Comparison(loss, reference, own, base, welch(own, base), None, None, None, 0)
-        for loss, own in summaries.items()
-        if loss != reference
-    ]
-    return _corrected(found)
+    return _corrected(
+        [
+            Comparison(loss, reference, own, base, welch(own, base))
+            for loss, own in summaries.items()
+            if loss != reference
+        ]
+    )
 
 
-def sentence(
-    comparison: Comparison,
-    label: str,
-    reference_label: str,
-    score: str = "Top-1",
-    claimed: float | None = None,
-) -> str:
-    """The verdict in plain words; `claimed` is the published difference in points, if there is one."""
-    return f"{label}: {comparison.verdict}. {explanation(comparison, reference_label, score, claimed)}"
+def sentence(comparison: Comparison, label: str, reference_label: str, claimed: float | None = None) -> str:
+    """Return the verdict in plain words; `claimed` is the published difference in points, if there is one."""
+    return f"{label}: {comparison.verdict}. {explanation(comparison, reference_label, claimed)}"
 
 
-def explanation(
-    comparison: Comparison, reference_label: str, score: str = "Top-1", claimed: float | None = None
-) -> str:
-    """What the verdict rests on, in plain words."""
+def explanation(comparison: Comparison, reference_label: str, claimed: float | None = None) -> str:
+    """Return what the verdict rests on, in plain words."""
     found = comparison.difference
     if found is None:
         return f"There is no finished run to compare with {reference_label}."
     side = "above" if found.estimate >= 0 else "below"
-    gap = f"Mean {score} is {abs(found.estimate):.2f} points {side} {reference_label}"
+    gap = f"Mean {comparison.measure.name} is {abs(found.estimate):.2f} points {side} {reference_label}"
     if found.interval is None:
-        counts = f"n = {found.n} and {found.n_reference}"
+        counts = "one shared seed" if found.design == "paired" else f"n = {found.n} and {found.n_reference}"
         return f"{gap}; with {counts} there is no spread, so no interval and no test."
     low, high = found.interval.low, found.interval.high
     how = f"{found.n} paired seeds"
+    if found.correlation is not None:
+        how += f", correlation {found.correlation:.2f}"
     if found.design == "welch":
         how = f"{found.n} against {found.n_reference} runs, unpaired"
     parts = [f"{gap} (95 % interval {low:+.2f} to {high:+.2f}; {how})."]
     if found.p_value is None or comparison.adjusted_p is None:
         parts.append("The differences have no spread at all, so no test applies.")
         return " ".join(parts)
-    corrected = f"; corrected for {comparison.comparisons} comparisons p {_p(comparison.adjusted_p)}"
-    parts.append(f"p {_p(found.p_value)}{corrected if comparison.comparisons > 1 else ''}.")
+    corrected = f"; corrected for {comparison.comparisons} comparisons p {format_p(comparison.adjusted_p)}"
+    parts.append(f"p {format_p(found.p_value)}{corrected if comparison.comparisons > 1 else ''}.")
     if found.p_value <= ALPHA < comparison.adjusted_p:
-        parts.append("Alone it would pass; among the comparisons made it does not.")
-    if comparison.verdict == NOT_RESOLVED:
-        parts.extend(_power_sentences(comparison, found.estimate, claimed))
+        parts.append("It is below 0.05 only before the correction.")
+    detectable = comparison.detectable()
+    if comparison.verdict == NOT_RESOLVED and detectable is not None:
+        parts.append(f"Minimum detectable difference (80 % power): {detectable:.2f} points.")
+        if claimed:
+            parts.append(seeds_text(comparison, claimed))
     if claimed is not None:
         where = "inside" if low <= claimed <= high else "outside"
         parts.append(f"The published difference of {claimed:+.2f} lies {where} the interval.")
-    return " ".join(parts)
+    return " ".join(part for part in parts if part)
 
 
-def _power_sentences(comparison: Comparison, estimate: float, claimed: float | None) -> list[str]:
-    said = []
-    detectable = comparison.detectable()
-    if detectable is not None:
-        said.append(f"These seeds show a true difference of {detectable:.2f} points four times in five.")
-    aim, whose = (claimed, "the published") if claimed else (estimate, "a true")
-    needed = comparison.seeds_needed(aim)
-    if needed is not None:
-        said.append(
-            f"With this spread {whose} {abs(aim):.2f} points would take {needed:,} seeds of each loss."
-        )
-    return said
+def seeds_text(comparison: Comparison, claimed: float) -> str:
+    """Return how many seeds the published difference needs, with the interval; empty where there is no spread."""
+    needed, interval = comparison.seeds_needed(claimed), comparison.seeds_interval(claimed)
+    if interval is None or needed is None:
+        return ""
+    low, high = interval
+    upper = "more than a million" if high is None else f"{high:,}"
+    return (
+        f"The published {abs(claimed):.2f} points need {needed:,} seeds of each loss for 80 % power "
+        f"(95 % interval {low:,} to {upper})."
+    )
 
 
-def _corrected(found: list[Comparison]) -> tuple[Comparison, ...]:
-    adjusted = holm({c.loss: c.difference.p_value if c.difference else None for c in found})
-    return tuple(replace(c, adjusted_p=adjusted[c.loss], comparisons=len(found)) for c in found)
-
-
-def _p(value: float) -> str:
+def format_p(value: float) -> str:
+    """Return a p-value with its relation: `= 0.041`, `< 0.001`."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def resolved_winner(
+    values: Mapping[str, Values], processors: Mapping[str, Mapping[int, str]] | None = None
+) -> str | None:
+    """Return the loss with the highest mean if it is better than every other loss by the rule above, else None."""
+    measured = {loss: summarise(own).mean or 0.0 for loss, own in values.items() if own}
+    if len(measured) < 2:
+        return None
+    best = max(measured, key=lambda loss: measured[loss])
+    found = {
+        loss: difference(
+            values[best],
+            values[loss],
+            pair=_same_processors(processors, best, loss, values[best].keys() & values[loss].keys()),
+        )
+        for loss in measured
+        if loss != best
+    }
+    adjusted = holm({loss: one.p_value if one else None for loss, one in found.items()})
+    resolved = all(
+        one is not None and one.estimate > 0 and (p := adjusted[loss]) is not None and p <= ALPHA
+        for loss, one in found.items()
+    )
+    return best if resolved else None
+
+
+def _compare(
+    values: Mapping[str, Values],
+    reference: str,
+    processors: Mapping[str, Mapping[int, str]] | None,
+    measure: Measure,
+) -> list[Comparison]:
+    found = []
+    for loss, all_runs in values.items():
+        if loss == reference:
+            continue
+        own, base = shared_runs(all_runs, values[reference])
+        pair = _same_processors(processors, loss, reference, own)
+        found.append(
+            Comparison(
+                loss,
+                reference,
+                summarise(own),
+                summarise(base),
+                difference(own, base, pair=pair),
+                permutation_test(own, base, pair=pair),
+                probability_of_improvement(own, base),
+                measure,
+            )
+        )
+    return found
+
+
+def _same_processors(
+    processors: Mapping[str, Mapping[int, str]] | None, loss: str, reference: str, seeds: Iterable[int]
+) -> bool:
+    kinds, base_kinds = ((processors or {}).get(name, {}) for name in (loss, reference))
+    return all(kinds.get(seed) == base_kinds.get(seed) for seed in seeds)
+
+
+def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    p_values = {str(place): c.difference.p_value if c.difference else None for place, c in enumerate(found)}
+    adjusted = holm(p_values)
+    return tuple(
+        replace(c, adjusted_p=adjusted[str(place)], comparisons=len(found)) for place, c in enumerate(found)
+    )

@@ -1,8 +1,8 @@
-"""How many seeds a difference needs: power of the two-sided t tests, from the noncentral t distribution.
+"""Power of the two-sided t tests: how many seeds a difference needs, and which difference n seeds can detect.
 
-With true difference d, standard error s and f degrees of freedom, t follows a noncentral t with
-noncentrality d / s; power is the chance that |t| exceeds its critical value (Cohen 1988). All functions
-work on the scale of the score (percentage points) and are symmetric in the sign of the difference.
+With true difference d, standard error s and f degrees of freedom, t follows a noncentral t with noncentrality d / s;
+power is the probability that |t| exceeds its critical value (Cohen 1988). All functions work on the scale of the score
+(percentage points) and are symmetric in the sign of the difference.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable
 import numpy as np
 from scipy import optimize, special, stats
 
-from anchorloss.analysis.stats import welch_degrees_of_freedom
-
 POWER = 0.8
 ALPHA = 0.05
 MOST_SEEDS = 1_000_000
@@ -23,18 +21,18 @@ QUANTILES, WEIGHTS = (1 + _NODES) / 2, _NODE_WEIGHTS / 2
 
 
 def paired_power(difference: float, spread: float, n: int, alpha: float = ALPHA) -> float:
-    """Chance to detect `difference` with `n` pairs whose differences have standard deviation `spread` > 0."""
+    """Return the power of `n` pairs whose differences have standard deviation `spread` > 0."""
     return _power(difference * math.sqrt(n) / spread, n - 1, alpha)
 
 
 def welch_power(difference: float, std: float, reference_std: float, n: int, alpha: float = ALPHA) -> float:
-    """Chance to detect `difference` with `n` independent runs of each loss; at least one std > 0."""
+    """Return the power of `n` independent runs of each loss; at least one std > 0."""
     error = math.sqrt((std**2 + reference_std**2) / n)
     return _power(difference / error, welch_degrees_of_freedom(std, n, reference_std, n), alpha)
 
 
 def paired_seeds(difference: float, spread: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
-    """Smallest number of pairs (at least 2) that detects `difference` with `power`.
+    """Return the smallest number of pairs (at least 2) that detects `difference` with `power`.
 
     None for a zero difference or spread, or where more than `MOST_SEEDS` would be needed.
     """
@@ -46,8 +44,9 @@ def paired_seeds(difference: float, spread: float, power: float = POWER, alpha: 
 def welch_seeds(
     difference: float, std: float, reference_std: float, power: float = POWER, alpha: float = ALPHA
 ) -> int | None:
-    """Smallest number of independent runs of each loss that detects `difference` with `power`; None as
-    above.
+    """Return the smallest number of independent runs of each loss that detects `difference` with `power`.
+
+    None as in `paired_seeds`.
     """
     if difference == 0 or std == reference_std == 0:
         return None
@@ -55,16 +54,34 @@ def welch_seeds(
 
 
 def paired_detectable(spread: float, n: int, power: float = POWER, alpha: float = ALPHA) -> float:
-    """The difference that `n` >= 2 pairs detect with `power`."""
+    """Return the minimum detectable difference of `n` >= 2 pairs."""
     return _root(lambda difference: paired_power(difference, spread, n, alpha), power, spread)
 
 
 def welch_detectable(
     std: float, reference_std: float, n: int, power: float = POWER, alpha: float = ALPHA
 ) -> float:
-    """The difference that `n` >= 2 independent runs of each loss detect with `power`."""
+    """Return the minimum detectable difference of `n` >= 2 independent runs of each loss."""
     scale = math.hypot(std, reference_std)
     return _root(lambda difference: welch_power(difference, std, reference_std, n, alpha), power, scale)
+
+
+def spread_bounds(freedom: float, level: float = 0.95) -> tuple[float, float]:
+    """Return the factors that take an observed standard deviation to the ends of its confidence interval.
+
+    From the chi-squared distribution with `freedom` degrees of freedom, for normally distributed values: with five
+    pairs (freedom 4) the true spread is between 0.60 and 2.87 times the observed one.
+    """
+    low, high = (freedom / stats.chi2.ppf(q, freedom) for q in ((1 + level) / 2, (1 - level) / 2))
+    return math.sqrt(low), math.sqrt(high)
+
+
+def welch_degrees_of_freedom(first_std: float, first_n: int, second_std: float, second_n: int) -> float:
+    """Return Satterthwaite's approximation; n1 + n2 - 2 where both spreads are zero."""
+    a, b = first_std**2 / first_n, second_std**2 / second_n
+    if a + b == 0:
+        return float(first_n + second_n - 2)
+    return (a + b) ** 2 / (a**2 / (first_n - 1) + b**2 / (second_n - 1))
 
 
 def _power(noncentrality: float, freedom: float, alpha: float) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from anchorloss.errors import UserError
 
+PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
 PUBLISHED = Path(__file__).with_name("published_table1.csv")
 
 

@@ -1,9 +1,8 @@
-"""Means, intervals, tests: what a few seeds of two losses can say about each other.
+"""Means, intervals and tests for a few seeds of two losses.
 
-Everything here takes plain mappings seed -> value (Top-1 or Top-5 in percent, or any other score where more
-is better) and returns small frozen results. A quantity that a sample cannot give is None, never 0: one seed
-has no standard deviation, and without a spread there is no interval and no test. Knows nothing of torch or
-of run folders.
+Every function takes plain mappings seed -> value (Top-1 in percent or any other score) and returns a small
+frozen result. A quantity that a sample cannot give is None, never 0: one seed has no standard deviation, and
+without a spread there is no interval and no test. Imports neither torch nor anything that reads run folders.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.float64]
+Values = Mapping[int, float]
 
 LEVEL = 0.95
 BOOTSTRAP_RESAMPLES = 20_000
 PERMUTATION_RESAMPLES = 100_000
+# Resamples are drawn in blocks of about this many numbers, so that memory does not grow with the number of seeds.
+BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
 class Summary:
-    """`n` values, their mean and their sample standard deviation (divisor n - 1).
-
-    mean is None for n = 0, std is None for n < 2.
-    """
+    """`n` values, their mean (None for n = 0) and sample standard deviation (divisor n - 1; None for n < 2)."""
 
     n: int
     mean: float | None
@@ -38,7 +37,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Interval:
-    """A two-sided interval that covers the true value with probability `level`."""
+    """A two-sided confidence interval at `level`."""
 
     low: float
     high: float
@@ -49,22 +48,25 @@ class Interval:
 class Difference:
     """Mean of one loss minus mean of the reference.
 
-    design: "paired" (by seed; then `n` equals `n_reference` and both count the shared seeds) or "welch".
-    spread: standard deviation of the paired differences, None under "welch".
-    interval, standard_error, degrees_of_freedom: None where a group is too small to have a spread.
-    t, p_value: also None where the spread is exactly zero; two-sided, for a true difference of zero.
+    Attributes:
+        design: "paired" (by seed; `n` equals `n_reference`) or "welch".
+        spread: Standard deviation of the paired differences; None under "welch".
+        correlation: Pearson's correlation of the pairs; None under "welch", for fewer than three pairs and where
+            one side does not vary.
+        degrees_of_freedom, interval: None where a group is too small to have a spread.
+        t, p_value: Two-sided test of a true difference of zero; also None where the spread is exactly zero.
     """
 
     design: str
     n: int
     n_reference: int
     estimate: float
-    spread: float | None
-    standard_error: float | None
-    degrees_of_freedom: float | None
-    interval: Interval | None
-    t: float | None
-    p_value: float | None
+    spread: float | None = None
+    correlation: float | None = None
+    degrees_of_freedom: float | None = None
+    interval: Interval | None = None
+    t: float | None = None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,189 +80,166 @@ class Permutation:
 
 @dataclass(frozen=True)
 class Improvement:
-    """P(a run of the loss beats a run of the reference), ties counted half; interval None for a group of
-    one.
+    """Probability that a run of the loss scores above a run of the reference, ties counted half.
+
+    The interval is None where a group has one run.
     """
 
     probability: float
     interval: Interval | None
 
 
-def summarise(values: Mapping[int, float]) -> Summary:
-    """Mean and sample standard deviation of seed -> value. Raises ValueError for a value that is not
-    finite.
+def summarise(values: Values) -> Summary:
+    """Return n, mean and sample standard deviation.
+
+    Raises:
+        ValueError: A value is not finite.
     """
-    return summarise_array(_array(values))
-
-
-def summarise_array(sample: Floats) -> Summary:
-    """The same for a plain array, shape (n,)."""
+    sample = _array(values)
     n = len(sample)
-    mean = float(sample.mean()) if n else None
-    return Summary(n, mean, float(sample.std(ddof=1)) if n > 1 else None)
+    return Summary(n, float(sample.mean()) if n else None, float(sample.std(ddof=1)) if n > 1 else None)
 
 
-def mean_interval(values: Mapping[int, float], level: float = LEVEL) -> Interval | None:
-    """Student's t interval of the mean; None for fewer than two values."""
+def mean_interval(values: Values, level: float = LEVEL) -> Interval | None:
+    """Return Student's t interval of the mean; None for fewer than two values."""
     summary = summarise(values)
     if summary.mean is None or summary.std is None:
         return None
-    return _t_interval(summary.mean, summary.std / math.sqrt(summary.n), summary.n - 1, level)
+    half = float(stats.t.ppf((1 + level) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
+    return Interval(summary.mean - half, summary.mean + half, level)
 
 
-def are_paired(values: Mapping[int, float], reference: Mapping[int, float]) -> bool:
-    """Whether two losses are compared seed by seed: every seed of the smaller group, at least two, is in
-    the other.
+def shared_runs(values: Values, reference: Values) -> tuple[Values, Values]:
+    """Return the runs to compare: those of the seeds that both have, or all of them if they share no seed.
 
-    Decided by the seeds alone, never by the values. Runs with the same seed share initial weights and data
-    order.
+    A partial sweep would otherwise compare the means of different seeds.
     """
-    shared = values.keys() & reference.keys()
-    return len(shared) >= 2 and len(shared) == min(len(values), len(reference))
+    shared = sorted(values.keys() & reference.keys())
+    if not shared:
+        return values, reference
+    return {seed: values[seed] for seed in shared}, {seed: reference[seed] for seed in shared}
 
 
 def difference(
-    values: Mapping[int, float], reference: Mapping[int, float], level: float = LEVEL
+    values: Values, reference: Values, level: float = LEVEL, *, pair: bool = True
 ) -> Difference | None:
-    """Difference of means with its t interval and test: paired where `are_paired`, Welch otherwise.
+    """Return the difference of means with its t interval and test; None if either side has no value.
 
-    None if either side has no value.
+    Runs with the same seed share initial weights and data order, so the runs of `shared_runs` are compared pair
+    by pair. Without a shared seed, or with `pair` false, Welch's test is used.
     """
-    if not values or not reference:
-        return None
-    if not are_paired(values, reference):
-        return welch(summarise(values), summarise(reference), level)
-    deltas = paired_differences(values, reference)
-    n, spread = len(deltas), float(deltas.std(ddof=1))
-    shared = values.keys() & reference.keys()
-    # Not the mean of the differences: a table subtracts means, and an exact half must round to the same digit there.
-    own, other = (
-        summarise({seed: side[seed] for seed in sorted(shared)}).mean for side in (values, reference)
-    )
-    assert own is not None
-    assert other is not None
-    estimate = own - other
-    return _tested("paired", n, n, estimate, spread, spread / math.sqrt(n), n - 1, level)
-
-
-def paired_differences(values: Mapping[int, float], reference: Mapping[int, float]) -> Floats:
-    """Value minus reference for each shared seed, in the order of the seeds; shape (shared seeds,)."""
-    shared = sorted(values.keys() & reference.keys())
-    return _array({seed: values[seed] for seed in shared}) - _array(
-        {seed: reference[seed] for seed in shared}
-    )
-
-
-def welch(first: Summary, reference: Summary, level: float = LEVEL) -> Difference:
-    """Welch's test from mean, std and n alone, as a paper prints them (Welch 1947, Satterthwaite's degrees
-    of freedom).
-
-    Raises: ValueError if a mean is missing.
-    """
-    if first.mean is None or reference.mean is None:
-        raise ValueError("Welch's test needs both means")
-    estimate = first.mean - reference.mean
-    if first.std is None or reference.std is None:
-        return Difference("welch", first.n, reference.n, estimate, None, None, None, None, None, None)
-    error = math.hypot(first.std / math.sqrt(first.n), reference.std / math.sqrt(reference.n))
-    freedom = welch_degrees_of_freedom(first.std, first.n, reference.std, reference.n)
-    return _tested("welch", first.n, reference.n, estimate, None, error, freedom, level)
-
-
-def welch_degrees_of_freedom(first_std: float, first_n: int, second_std: float, second_n: int) -> float:
-    """Satterthwaite's approximation; n1 + n2 - 2 where both spreads are zero."""
-    a, b = first_std**2 / first_n, second_std**2 / second_n
-    if a + b == 0:
-        return float(first_n + second_n - 2)
-    return (a + b) ** 2 / (a**2 / (first_n - 1) + b**2 / (second_n - 1))
-
-
-def permutation_test(values: Mapping[int, float], reference: Mapping[int, float]) -> Permutation | None:
-    """A check on the t test that assumes no normal distribution; the statistic is the difference of means.
-
-    Paired seeds: the signs of the differences are flipped; otherwise the labels are permuted. All
-    arrangements are visited while there are at most `PERMUTATION_RESAMPLES`, else that many are drawn from
-    a fixed seed. With few seeds the smallest p-value that can come out is large (0.25 for three pairs,
-    0.0625 for five).
-    None if either side has fewer than two values.
-    """
-    if min(len(values), len(reference)) < 2:
-        return None
-    sample: tuple[Floats, ...]
-    if are_paired(values, reference):
-        sample = (paired_differences(values, reference),)
-        kind, arrangements = "samples", 2 ** len(sample[0])
-    else:
-        sample = (_array(values), _array(reference))
-        kind, arrangements = "independent", math.comb(len(values) + len(reference), len(values))
-    result = stats.permutation_test(
-        sample,
-        _difference_of_means,
-        permutation_type=kind,
-        vectorized=True,
-        n_resamples=PERMUTATION_RESAMPLES,
-        random_state=np.random.default_rng(0),
-    )
-    exact = arrangements <= PERMUTATION_RESAMPLES
-    smallest = 2 / arrangements if exact else 2 / (PERMUTATION_RESAMPLES + 1)
-    return Permutation(float(result.pvalue), smallest, exact)
-
-
-def probability_of_improvement(
-    values: Mapping[int, float], reference: Mapping[int, float], level: float = LEVEL
-) -> Improvement | None:
-    """P(X > Y) + P(X = Y)/2 over all pairs of runs, as rliable defines it (Agarwal et al. 2021; one task).
-
-    The interval is rliable's: percentile bootstrap, each loss resampled on its own. With a handful of seeds
-    it is too narrow, and where every run of one loss beats every run of the other it shrinks to a point:
-    read it with n.
-    None if either side has no value.
-    """
+    values, reference = shared_runs(values, reference)
     if not values or not reference:
         return None
     first, second = _array(values), _array(reference)
-    probability = float(_share_of_wins(first, second))
-    if min(len(first), len(second)) < 2:
-        return Improvement(probability, None)
+    n, n_reference = len(first), len(second)
+    paired = pair and values.keys() == reference.keys()
+    design = "paired" if paired else "welch"
+    # Not the mean of the differences: tables subtract means, and an exact half must round to the same digit there.
+    estimate = float(first.mean()) - float(second.mean())
+    if min(n, n_reference) < 2:
+        return Difference(design, n, n_reference, estimate)
+    spread = float((first - second).std(ddof=1)) if paired else None
+    correlation = _correlation(first, second) if paired else None
+    error = spread if spread is not None else math.hypot(first.std(ddof=1), second.std(ddof=1))
+    # Differences that are equal but for rounding have no spread to test against.
+    if error <= 1e-9 * max(1.0, abs(estimate)):
+        interval = Interval(estimate, estimate, level)
+        return Difference(design, n, n_reference, estimate, spread, correlation, interval=interval)
+    test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
+    low, high = test.confidence_interval(level)
+    return Difference(
+        design,
+        n,
+        n_reference,
+        estimate,
+        spread,
+        correlation,
+        float(test.df),
+        Interval(float(low), float(high), level),
+        float(test.statistic),
+        float(test.pvalue),
+    )
+
+
+def welch(first: Summary, reference: Summary) -> Difference:
+    """Return Welch's test from mean, standard deviation and n alone, as a paper prints them; no interval.
+
+    Raises:
+        ValueError: A mean or a standard deviation is missing.
+    """
+    if None in (first.mean, first.std, reference.mean, reference.std):
+        raise ValueError("Welch's test needs both means and both standard deviations")
+    test = stats.ttest_ind_from_stats(
+        first.mean, first.std, first.n, reference.mean, reference.std, reference.n, equal_var=False
+    )
+    estimate = float(first.mean) - float(reference.mean)  # type: ignore[arg-type]
+    return Difference(
+        "welch", first.n, reference.n, estimate, t=float(test.statistic), p_value=float(test.pvalue)
+    )
+
+
+def permutation_test(values: Values, reference: Values, *, pair: bool = True) -> Permutation | None:
+    """Return a permutation test of the difference of means, which assumes no normal distribution.
+
+    Paired seeds: the signs of the differences are flipped; otherwise the labels are permuted. Every arrangement
+    is visited up to `PERMUTATION_RESAMPLES`; beyond, that many are drawn from a fixed seed. Few seeds bound the
+    p-value from below (0.25 for three pairs, 0.0625 for five). None if either side has fewer than two values.
+    """
+    values, reference = shared_runs(values, reference)
+    if min(len(values), len(reference)) < 2:
+        return None
+    first, second = _array(values), _array(reference)
+    paired = pair and values.keys() == reference.keys()
+    sample = (first - second,) if paired else (first, second)
+    arrangements = 2 ** len(first) if paired else math.comb(len(first) + len(second), len(first))
+    if arrangements > PERMUTATION_RESAMPLES:
+        p = _sign_flips(first - second) if paired else _label_permutations(first, second)
+        return Permutation(p, 2 / (PERMUTATION_RESAMPLES + 1), exact=False)
+    result = stats.permutation_test(
+        sample,
+        _difference_of_means,
+        permutation_type="samples" if paired else "independent",
+        vectorized=True,
+        n_resamples=PERMUTATION_RESAMPLES,
+    )
+    return Permutation(float(result.pvalue), 2 / arrangements, exact=True)
+
+
+def probability_of_improvement(values: Values, reference: Values, level: float = LEVEL) -> Improvement | None:
+    """Return P(X > Y) + P(X = Y) / 2 over all pairs of runs (Agarwal et al. 2021; one task).
+
+    The interval is rliable's: percentile bootstrap, each loss resampled on its own. With a handful of seeds it is
+    too narrow, and where every run of one loss beats every run of the other it shrinks to a point. None if either
+    side has no value.
+    """
+    values, reference = shared_runs(values, reference)
+    if not values or not reference:
+        return None
+    first, second = _array(values), _array(reference)
+    wins = 0.5 * (1 + np.sign(first[:, None] - second[None, :]))
+    if min(wins.shape) < 2:
+        return Improvement(float(wins.mean()), None)
     generator = np.random.default_rng(0)
-    drawn = [
-        sample[generator.integers(len(sample), size=(BOOTSTRAP_RESAMPLES, len(sample)))]
-        for sample in (first, second)
-    ]
+    counts, base_counts = (_resampled_counts(generator, n) for n in wins.shape)
+    # How often each run was drawn times how often it wins: the pairs of a resample need not be listed.
+    shares = ((counts @ wins) * base_counts).sum(axis=1) / wins.size
     tail = (1 - level) / 2
-    low, high = np.quantile(_share_of_wins(drawn[0], drawn[1]), [tail, 1 - tail])
-    return Improvement(probability, Interval(float(low), float(high), level))
+    low, high = np.quantile(shares, [tail, 1 - tail])
+    return Improvement(float(wins.mean()), Interval(float(low), float(high), level))
 
 
-def _array(values: Mapping[int, float]) -> Floats:
+def _array(values: Values) -> Floats:
     sample = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
     if not np.isfinite(sample).all():
         raise ValueError(f"values must be finite: {dict(values)}")
     return sample
 
 
-def _t_interval(estimate: float, error: float, freedom: float, level: float) -> Interval:
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    return Interval(estimate - half, estimate + half, level)
-
-
-def _tested(
-    design: str,
-    n: int,
-    n_reference: int,
-    estimate: float,
-    spread: float | None,
-    error: float,
-    freedom: float,
-    level: float,
-) -> Difference:
-    t = p = None
-    # Differences that are equal but for rounding have no spread to test against.
-    if error > 1e-9 * max(1.0, abs(estimate)):
-        t = estimate / error
-        p = 2 * float(stats.t.sf(abs(t), freedom))
-    interval = _t_interval(estimate, error, freedom, level)
-    return Difference(design, n, n_reference, estimate, spread, error, freedom, interval, t, p)
+def _correlation(first: Floats, second: Floats) -> float | None:
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _difference_of_means(first: Any, second: Any = None, axis: int = -1) -> Any:
@@ -268,7 +247,37 @@ def _difference_of_means(first: Any, second: Any = None, axis: int = -1) -> Any:
     return mean if second is None else mean - np.mean(second, axis=axis)
 
 
-def _share_of_wins(first: Floats, second: Floats) -> Any:
-    """Shapes (..., n) and (..., m) to (...): share of pairs won, ties counted half."""
-    gap = first[..., :, None] - second[..., None, :]
-    return (0.5 * (1 + np.sign(gap))).mean(axis=(-2, -1))
+def _sign_flips(deltas: Floats) -> float:
+    generator = np.random.default_rng(0)
+    sums = [generator.choice((-1.0, 1.0), (rows, len(deltas))) @ deltas for rows in _blocks(len(deltas))]
+    return _tail_share(np.concatenate(sums), float(deltas.sum()))
+
+
+def _label_permutations(first: Floats, second: Floats) -> float:
+    generator, pooled, n = np.random.default_rng(0), np.concatenate([first, second]), len(first)
+    centred = pooled - pooled.mean()
+    sums = [
+        generator.permuted(np.tile(centred, (rows, 1)), axis=1)[:, :n].sum(axis=1)
+        for rows in _blocks(len(pooled))
+    ]
+    return _tail_share(np.concatenate(sums), float(centred[:n].sum()))
+
+
+def _tail_share(drawn: Floats, observed: float) -> float:
+    """Share of resamples at least as extreme, the observed arrangement counted among them (Phipson, Smyth 2010)."""
+    extreme = int((np.abs(drawn) >= abs(observed) * (1 - 1e-12)).sum())
+    return (extreme + 1) / (len(drawn) + 1)
+
+
+def _blocks(width: int) -> list[int]:
+    """Numbers of rows of `width` that add up to `PERMUTATION_RESAMPLES`, each block of about `BLOCK` numbers."""
+    rows = max(1, min(PERMUTATION_RESAMPLES, BLOCK // width))
+    whole, rest = divmod(PERMUTATION_RESAMPLES, rows)
+    return [rows] * whole + [rest] * (rest > 0)
+
+
+def _resampled_counts(generator: np.random.Generator, n: int) -> Floats:
+    """How often each of `n` runs is in each bootstrap resample, shape (BOOTSTRAP_RESAMPLES, n)."""
+    drawn = generator.integers(n, size=(BOOTSTRAP_RESAMPLES, n))
+    drawn += n * np.arange(BOOTSTRAP_RESAMPLES)[:, None]
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures
-from anchorloss.analysis.published import Published, read_published
+from anchorloss.analysis.published import PAPER_LOSSES, Published, read_published
 from anchorloss.analysis.stats import Summary, summarise
 from anchorloss.errors import UserError
 from anchorloss.runs.provenance import short_commit
 from anchorloss.runs.store import Record, Run, differences
-
-PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from anchorloss.report.colours import VARIABLES, Style
-from anchorloss.report.evidence import Evidence
+from anchorloss.report.data import ExperimentData
 from anchorloss.report.markup import figures
 from anchorloss.report.svg import inline, panel
 
@@ -18,7 +18,7 @@ _COLOURS = {
 }
 
 
-def figure1(evidence: Evidence, styles: Mapping[str, Style]) -> str:
+def figure1(data: ExperimentData, styles: Mapping[str, Style]) -> str:
     """Both panels; one line where torch is missing. No stamp: they show the loss, not results."""
     try:
         from anchorloss.analysis.figure1 import PANELS, draw_panel

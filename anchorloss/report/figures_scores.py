@@ -14,7 +14,7 @@ from anchorloss.analysis.power import paired_detectable, welch_detectable
 from anchorloss.analysis.published import Published
 from anchorloss.analysis.stats import mean_interval, summarise
 from anchorloss.report.colours import INK, MUTED, PAPER, Style
-from anchorloss.report.evidence import Evidence
+from anchorloss.report.data import ExperimentData
 from anchorloss.report.markup import number
 from anchorloss.report.svg import inline, panel
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 MOST_SEEDS_DRAWN = 30
 
 
-def every_seed(evidence: Evidence, styles: Mapping[str, Style], score: str, name: str) -> str | None:
+def every_seed(data: ExperimentData, styles: Mapping[str, Style], score: str, name: str) -> str | None:
     """A row for each loss: a mark for each seed, below them the mean with its 95 % interval.
 
     The published mean ± std is drawn in grey where the protocol is the paper's. None without a finished run.
     """
-    losses = evidence.losses
-    if evidence.first is None:
+    losses = data.losses
+    if data.first is None:
         return None
-    with panel(5.0, 1.1 + 0.6 * len(losses), evidence.stamp) as (figure, axes):
+    with panel(5.0, 1.1 + 0.6 * len(losses), data.stamp) as (figure, axes):
         said = []
         for row, loss in enumerate(losses):
-            values = evidence.values(score)[loss]
+            values = data.values[score][loss]
             style, summary, interval = styles[loss], summarise(values), mean_interval(values)
             if summary.mean is None:
                 axes.text(
@@ -68,10 +68,10 @@ def every_seed(evidence: Evidence, styles: Mapping[str, Style], score: str, name
                     solid_capstyle="butt",
                 )
             axes.plot(summary.mean, row + 0.2, "|", color=INK, ms=11, mew=2)
-            if evidence.stamp is None and loss in evidence.published:
-                _published_mark(axes, evidence.published[loss], score, row)
-            said.append(f"{evidence.label(loss)} {summary.mean:.2f}, n = {summary.n}")
-        axes.set_yticks(range(len(losses)), [evidence.label(loss) for loss in losses], color=INK)
+            if data.stamp is None and loss in data.published:
+                _published_mark(axes, data.published[loss], score, row)
+            said.append(f"{data.label(loss)} {summary.mean:.2f}, n = {summary.n}")
+        axes.set_yticks(range(len(losses)), [data.label(loss) for loss in losses], color=INK)
         axes.set_ylim(len(losses) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
@@ -82,7 +82,11 @@ def every_seed(evidence: Evidence, styles: Mapping[str, Style], score: str, name
 
 
 def differences(
-    evidence: Evidence, styles: Mapping[str, Style], comparisons: Sequence[Comparison], score: str, name: str
+    data: ExperimentData,
+    styles: Mapping[str, Style],
+    comparisons: Sequence[Comparison],
+    score: str,
+    name: str,
 ) -> str | None:
     """Difference to the reference with its 95 % interval, a row for each loss; hollow: the published one.
 
@@ -90,12 +94,12 @@ def differences(
     """
     if all(comparison.difference is None for comparison in comparisons):
         return None
-    with panel(5.0, 1.1 + 0.6 * len(comparisons), evidence.stamp) as (figure, axes):
+    with panel(5.0, 1.1 + 0.6 * len(comparisons), data.stamp) as (figure, axes):
         axes.axvline(0, color=MUTED, lw=1.2)
         said = []
         for row, comparison in enumerate(comparisons):
             loss, found, style = comparison.loss, comparison.difference, styles[comparison.loss]
-            claimed = evidence.published_difference(loss, score)
+            claimed = data.published_difference(loss, score)
             if claimed is not None:
                 axes.plot(claimed, row + 0.24, "d", color="none", mec=MUTED, ms=7, mew=1.3)
             if found is None:
@@ -117,21 +121,21 @@ def differences(
                 ha="center",
                 fontsize=10.5,
             )
-            said.append(f"{evidence.label(loss)} {number(found.estimate, '{:+.2f}')}")
-        reference = evidence.label(comparisons[0].reference)
-        axes.set_yticks(range(len(comparisons)), [evidence.label(c.loss) for c in comparisons], color=INK)
+            said.append(f"{data.label(loss)} {number(found.estimate, '{:+.2f}')}")
+        reference = data.label(comparisons[0].reference)
+        axes.set_yticks(range(len(comparisons)), [data.label(c.loss) for c in comparisons], color=INK)
         axes.set_ylim(len(comparisons) - 0.45, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.1)
         axes.set_title(f"{_name(score)} minus {reference}")
-        claims = any(evidence.published_difference(c.loss, score) is not None for c in comparisons)
+        claims = any(data.published_difference(c.loss, score) is not None for c in comparisons)
         axes.set_xlabel("points; bar: 95 % interval" + "; ◇ published" * claims)
     return inline(figure, name, f"{_name(score)} minus {reference} in points: {'; '.join(said)}.")
 
 
 def power_curve(
-    evidence: Evidence,
+    data: ExperimentData,
     styles: Mapping[str, Style],
     comparisons: Sequence[Comparison],
     claimed: float | None,
@@ -146,7 +150,7 @@ def power_curve(
     if all(comparison.detectable() is None for comparison in comparisons):
         return None
     counts = np.arange(2, MOST_SEEDS_DRAWN + 1)
-    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+    with panel(5.0, 3.6, data.stamp) as (figure, axes):
         ends = []
         for comparison in comparisons:
             found = comparison.difference
@@ -161,7 +165,7 @@ def power_curve(
                 detectable = [welch_detectable(first, second, int(n)) for n in counts]
             style = styles[comparison.loss]
             axes.plot(counts, detectable, color=style.colour)
-            ends.append((np.log(detectable[-1]), evidence.label(comparison.loss), style.colour))
+            ends.append((np.log(detectable[-1]), data.label(comparison.loss), style.colour))
         if claimed:
             axes.axhline(abs(claimed), color=MUTED, ls=(0, (4, 3)), lw=1.2)
             axes.text(

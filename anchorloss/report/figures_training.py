@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.report.colours import MUTED, Style
-from anchorloss.report.evidence import REFERENCE, Evidence
+from anchorloss.report.data import ExperimentData
 from anchorloss.report.figures_scores import label_ends
 from anchorloss.report.svg import inline, panel
 
@@ -27,7 +28,7 @@ def over_seeds(histories: Mapping[int, pd.DataFrame], column: str) -> pd.DataFra
 
 
 def learning_curve(
-    evidence: Evidence,
+    data: ExperimentData,
     styles: Mapping[str, Style],
     column: str,
     title: str,
@@ -39,18 +40,18 @@ def learning_curve(
 
     last_share: only the last part of training, with the axis fitted to it.
     """
-    curves = {loss: over_seeds(evidence.histories[loss], column) for loss in evidence.losses}
+    curves = {loss: over_seeds(data.histories[loss], column) for loss in data.losses}
     curves = {loss: curve for loss, curve in curves.items() if not curve.empty}
     if not curves:
         return None
     start = max(curve.index.max() for curve in curves.values()) * (1 - last_share)
-    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+    with panel(5.0, 3.6, data.stamp) as (figure, axes):
         ends = []
         for loss, whole in curves.items():
             curve, style = whole[whole.index >= start], styles[loss]
             axes.fill_between(curve.index, curve["low"], curve["high"], color=style.colour, alpha=0.16, lw=0)
             axes.plot(curve.index, curve["mean"], color=style.colour)
-            ends.append((float(curve["mean"].iloc[-1]), evidence.label(loss), style.colour))
+            ends.append((float(curve["mean"].iloc[-1]), data.label(loss), style.colour))
         label_ends(axes, ends)
         axes.margins(x=0)
         axes.locator_params(axis="x", integer=True)
@@ -60,17 +61,17 @@ def learning_curve(
     return inline(figure, name, f"{title} over epochs, mean over seeds. At the end: {final}.")
 
 
-def difference_curve(evidence: Evidence, styles: Mapping[str, Style], name: str) -> str | None:
+def difference_curve(data: ExperimentData, styles: Mapping[str, Style], name: str) -> str | None:
     """Top-1 minus BCE's of the same seed by epoch: mean over shared seeds, band from the lowest to the highest.
 
     The last three quarters of training, where a difference can be seen; None without a shared seed.
     """
-    reference = {seed: h.set_index("epoch") for seed, h in evidence.histories.get(REFERENCE, {}).items()}
+    reference = {seed: h.set_index("epoch") for seed, h in data.histories.get(REFERENCE, {}).items()}
     curves = {}
-    for loss in evidence.losses:
+    for loss in data.losses:
         shared = {
             seed: (h.set_index("epoch")[["top1"]] - reference[seed][["top1"]]).reset_index()
-            for seed, h in evidence.histories[loss].items()
+            for seed, h in data.histories[loss].items()
             if seed in reference and loss != REFERENCE
         }
         curve = over_seeds(shared, "top1") if shared else pd.DataFrame()
@@ -78,18 +79,18 @@ def difference_curve(evidence: Evidence, styles: Mapping[str, Style], name: str)
             curves[loss] = curve[curve.index >= curve.index.max() / 4]
     if not curves:
         return None
-    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+    with panel(5.0, 3.6, data.stamp) as (figure, axes):
         axes.axhline(0, color=MUTED, lw=1.2)
         ends = []
         for loss, curve in curves.items():
             style = styles[loss]
             axes.fill_between(curve.index, curve["low"], curve["high"], color=style.colour, alpha=0.13, lw=0)
             axes.plot(curve.index, curve["mean"], color=style.colour)
-            ends.append((float(curve["mean"].iloc[-1]), evidence.label(loss), style.colour))
+            ends.append((float(curve["mean"].iloc[-1]), data.label(loss), style.colour))
         label_ends(axes, ends)
         axes.margins(x=0)
         axes.locator_params(axis="x", integer=True)
-        axes.set_title(f"Top-1 minus {evidence.label(REFERENCE)}, same seed")
+        axes.set_title(f"Top-1 minus {data.label(REFERENCE)}, same seed")
         axes.set_xlabel("epoch")
         axes.set_ylabel("points")
     final = "; ".join(f"{text} {value:+.2f}" for value, text, _ in ends)
@@ -98,28 +99,26 @@ def difference_curve(evidence: Evidence, styles: Mapping[str, Style], name: str)
     )
 
 
-def factors(evidence: Evidence, styles: Mapping[str, Style], side: str, name: str) -> str | None:
+def factors(data: ExperimentData, styles: Mapping[str, Style], side: str, name: str) -> str | None:
     """Quantiles over the evaluation set of the modulating factor of one side ("target" or "background") by
     epoch.
 
     Mean over seeds; None if no loss modulates that side. A factor of 1 leaves binary cross entropy as it
     is.
     """
-    losses = [loss for loss in evidence.losses if _modulates(evidence.histories[loss], side)]
+    losses = [loss for loss in data.losses if _modulates(data.histories[loss], side)]
     if not losses:
         return None
-    with panel(5.0, 3.6, evidence.stamp) as (figure, axes):
+    with panel(5.0, 3.6, data.stamp) as (figure, axes):
         axes.axhline(1, color=MUTED, lw=1.2)
         ends = []
         for loss in losses:
             for quantile in QUANTILES[side]:
-                curve = over_seeds(evidence.histories[loss], f"{side}_factor_{quantile}")
+                curve = over_seeds(data.histories[loss], f"{side}_factor_{quantile}")
                 style = styles[loss]
                 axes.plot(curve.index, curve["mean"], color=style.colour, ls=_DASHES[quantile])
                 percent = f"{int(quantile[1:])} %"
-                ends.append(
-                    (float(curve["mean"].iloc[-1]), f"{_short(evidence, loss)} {percent}", style.colour)
-                )
+                ends.append((float(curve["mean"].iloc[-1]), f"{_short(data, loss)} {percent}", style.colour))
         label_ends(axes, ends)
         axes.margins(x=0)
         axes.locator_params(axis="x", integer=True)
@@ -138,8 +137,8 @@ def _modulates(histories: Mapping[int, pd.DataFrame], side: str) -> bool:
     return any(bool((curve != 1).any()) for curve in curves)
 
 
-def _short(evidence: Evidence, loss: str) -> str:
-    label = evidence.label(loss)
+def _short(data: ExperimentData, loss: str) -> str:
+    label = data.label(loss)
     return label.split()[0] if label.startswith("(") else label
 
 

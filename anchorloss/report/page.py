@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anchorloss.report import sections_answers, sections_runs, sections_scores, statistics_text
 from anchorloss.report.colours import styles
-from anchorloss.report.evidence import Evidence, read_evidence
+from anchorloss.report.data import ExperimentData, read_experiment
 from anchorloss.report.figure1 import figure1
 from anchorloss.report.markup import escape
 from anchorloss.report.style import stylesheet
@@ -95,19 +95,19 @@ def write_report(results_dir: Path, experiment: str) -> Path:
     Raises: UserError if there is nothing to report or the runs cannot stand in one table; RunError if the
     page cannot be written.
     """
-    evidence = read_evidence(results_dir, experiment)
-    texts = {"report.html": build_page(evidence), "statistics.md": statistics_text.to_markdown(evidence)}
+    data = read_experiment(results_dir, experiment)
+    texts = {"report.html": build_page(data), "statistics.md": statistics_text.to_markdown(data)}
     folder = results_dir / experiment
     write_results(folder, {name: text.encode() for name, text in texts.items()})
     return folder / "report.html"
 
 
-def build_page(evidence: Evidence) -> str:
-    """The report as one HTML document; equal evidence gives equal text."""
-    looks = styles(evidence.losses)
+def build_page(data: ExperimentData) -> str:
+    """The report as one HTML document; equal data gives equal text."""
+    looks = styles(data.losses)
     links, bodies = [], []
     for name, title, build, lead in _SECTIONS:
-        body = build(evidence, looks)
+        body = build(data, looks)
         if body is None:
             continue
         links.append(f'<li><a href="#{name}">{escape(title)}</a></li>')
@@ -116,14 +116,14 @@ def build_page(evidence: Evidence) -> str:
             f'<section id="{name}" aria-labelledby="{name}-title" tabindex="-1">'
             f'<h2 id="{name}-title">{escape(title)}</h2>{said}{body}</section>'
         )
-    table = evidence.table
-    title = f"Anchor Loss, experiment {evidence.experiment}"
+    table = data.table
+    title = f"Anchor Loss, experiment {data.experiment}"
     stamp = " · ".join(table.stamps)
     warning = ""
     if stamp:
         warning = (
-            f'<span class="stamp"><b>{escape(stamp)}</b> <span>Experiment {escape(evidence.experiment)}. '
-            f"{_reading(evidence)}</span></span>"
+            f'<span class="stamp"><b>{escape(stamp)}</b> <span>Experiment {escape(data.experiment)}. '
+            f"{_reading(data)}</span></span>"
         )
     return f"""<!doctype html>
 <html lang="en">
@@ -153,8 +153,8 @@ tests.</p></footer> </body> </html>
 """
 
 
-def _reading(evidence: Evidence) -> str:
-    if evidence.table.data_label == "SYNTHETIC":
+def _reading(data: ExperimentData) -> str:
+    if data.table.data_label == "SYNTHETIC":
         return (
             "Generated images: these numbers show that the pipeline works and say nothing about the losses."
         )

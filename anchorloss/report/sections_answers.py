@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorloss.analysis.calibration import reliability
+from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
 from anchorloss.analysis.stats import summarise
 from anchorloss.report import figures_answers
 from anchorloss.report.colours import Style
-from anchorloss.report.evidence import REFERENCE, Evidence
+from anchorloss.report.data import ExperimentData
 from anchorloss.report.markup import Column, escape, figures, loss_name, number, spread, table
 from anchorloss.runs.store import Predictions
 
@@ -21,11 +22,11 @@ Styles = Mapping[str, Style]
 Floats = npt.NDArray[np.float64]
 
 
-def by_class(evidence: Evidence, styles: Styles) -> str | None:
+def by_class(data: ExperimentData, styles: Styles) -> str | None:
     """Accuracy by class of each loss minus BCE."""
     accuracies = {
-        loss: np.array([class_accuracy(answers, evidence.classes) for answers in by_seed.values()])
-        for loss, by_seed in evidence.answers.items()
+        loss: np.array([class_accuracy(predictions, data.classes) for predictions in by_seed.values()])
+        for loss, by_seed in data.predictions.items()
         if by_seed
     }
     others = [loss for loss in accuracies if loss != REFERENCE]
@@ -45,48 +46,45 @@ def by_class(evidence: Evidence, styles: Styles) -> str | None:
                 f"{len(change)} classes lie outside; chance would put about {expected} there."
             )
         svg = figures_answers.class_differences(
-            evidence, styles[loss], loss, REFERENCE, change, chance, f"classes-{loss}"
+            data, styles[loss], loss, REFERENCE, change, chance, f"classes-{loss}"
         )
         pictures.append((svg, caption))
-    columns = [Column("class", "short"), Column(evidence.label(REFERENCE))]
-    columns += [Column(f"{evidence.label(loss)}, difference") for loss in others]
+    columns = [Column("class", "short"), Column(data.label(REFERENCE))]
+    columns += [Column(f"{data.label(loss)}, difference") for loss in others]
     rows = [
         [
-            escape(evidence.class_name(index)),
+            escape(data.class_name(index)),
             number(_finite(means[REFERENCE][index]), "{:.1f}"),
             *(number(_finite(means[loss][index] - means[REFERENCE][index]), "{:+.1f}") for loss in others),
         ]
-        for index in range(evidence.classes)
+        for index in range(data.classes)
     ]
     everything = table("class-table", "Accuracy by class", columns, rows, "percent, mean over seeds; points")
-    return (
-        figures(pictures)
-        + f"<details><summary>All {evidence.classes} classes</summary>{everything}</details>"
-    )
+    return figures(pictures) + f"<details><summary>All {data.classes} classes</summary>{everything}</details>"
 
 
-def confusion(evidence: Evidence, styles: Styles) -> str | None:
+def confusion(data: ExperimentData, styles: Styles) -> str | None:
     """The most confused pairs, and where the target ranks."""
-    losses = [loss for loss in evidence.losses if evidence.answers[loss]]
+    losses = [loss for loss in data.losses if data.predictions[loss]]
     if not losses:
         return None
     rows = []
     for loss in losses:
-        ranks = np.mean([target_ranks(answers) for answers in evidence.answers[loss].values()], axis=0)
-        rows.append(
-            [loss_name(evidence.label(loss), styles[loss]), *(number(float(share)) for share in ranks)]
+        ranks = np.mean(
+            [target_ranks(predictions) for predictions in data.predictions[loss].values()], axis=0
         )
+        rows.append([loss_name(data.label(loss), styles[loss]), *(number(float(share)) for share in ranks)])
     columns = [Column("loss", "short"), *(Column(name) for name, _, _ in RANKS)]
     ranking = table("ranks", "Where the target ranks among the scores", columns, rows, "percent of images")
-    pairs = confused_pairs(evidence.answers, evidence.classes, PAIRS)
+    pairs = confused_pairs(data.predictions, data.classes, PAIRS)
     if not pairs:
         return ranking
     caption = "The pairs are chosen by the mean over all losses: chosen by one loss alone, they would flatter the others."
-    picture = figures([(figures_answers.confused(evidence, styles, pairs, "pairs"), caption)])
-    columns = [Column("pair", "short"), *(Column(evidence.label(loss)) for loss in losses)]
+    picture = figures([(figures_answers.confused(data, styles, pairs, "pairs"), caption)])
+    columns = [Column("pair", "short"), *(Column(data.label(loss)) for loss in losses)]
     rows = [
         [
-            escape(f"{evidence.class_name(pair.first)} · {evidence.class_name(pair.second)}"),
+            escape(f"{data.class_name(pair.first)} · {data.class_name(pair.second)}"),
             *(spread(pair.mistaken[loss], "{:.1f}") for loss in losses),
         ]
         for pair in pairs
@@ -95,16 +93,18 @@ def confusion(evidence: Evidence, styles: Styles) -> str | None:
     return f'<div class="beside">{picture}{ranking}</div>{counted}'
 
 
-def calibration(evidence: Evidence, styles: Styles) -> str | None:
+def calibration(data: ExperimentData, styles: Styles) -> str | None:
     """Reliability diagrams and the expected calibration error."""
-    losses = [loss for loss in evidence.losses if evidence.answers[loss]]
+    losses = [loss for loss in data.losses if data.predictions[loss]]
     if not losses:
         return None
     pictures: list[tuple[str | None, str]] = []
     rows = []
     for loss in losses:
-        by_seed = evidence.answers[loss]
-        errors = summarise({seed: 100 * reliability(answers).error for seed, answers in by_seed.items()})
+        by_seed = data.predictions[loss]
+        errors = summarise(
+            {seed: 100 * reliability(predictions).error for seed, predictions in by_seed.items()}
+        )
         scores = summarise(
             {seed: 100 * float(a.confidence.astype(np.float64).mean()) for seed, a in by_seed.items()}
         )
@@ -113,12 +113,12 @@ def calibration(evidence: Evidence, styles: Styles) -> str | None:
         )
         pooled = reliability(_pool(by_seed))
         svg = figures_answers.reliability_diagram(
-            evidence, styles[loss], loss, pooled, f"{spread(errors, '{:.1f}')} %", f"reliability-{loss}"
+            data, styles[loss], loss, pooled, f"{spread(errors, '{:.1f}')} %", f"reliability-{loss}"
         )
         pictures.append((svg, ""))
         rows.append(
             [
-                loss_name(evidence.label(loss), styles[loss]),
+                loss_name(data.label(loss), styles[loss]),
                 str(errors.n),
                 spread(errors),
                 spread(scores),
@@ -152,7 +152,7 @@ def _pool(by_seed: Mapping[int, Predictions]) -> Predictions:
     found = list(by_seed.values())
     return Predictions(
         *(
-            np.concatenate([getattr(answers, key) for answers in found])
+            np.concatenate([getattr(predictions, key) for predictions in found])
             for key in ("target", "predicted", "target_rank", "confidence")
         )
     )

@@ -8,40 +8,38 @@ from typing import Any
 
 from anchorloss.report import figures_training
 from anchorloss.report.colours import Style
-from anchorloss.report.evidence import Evidence
+from anchorloss.report.data import ExperimentData
 from anchorloss.report.markup import DASH, Column, escape, figures, loss_name, number, table
 from anchorloss.runs.store import Run
 
 Styles = Mapping[str, Style]
 
 
-def training(evidence: Evidence, styles: Styles) -> str | None:
+def training(data: ExperimentData, styles: Styles) -> str | None:
     """Learning curves."""
     curves = [
-        figures_training.learning_curve(evidence, styles, "top1", "Top-1, evaluation", "curve-top1"),
-        figures_training.learning_curve(
-            evidence, styles, "top1", "The last fifth", "curve-end", last_share=0.2
-        ),
-        figures_training.difference_curve(evidence, styles, "curve-difference"),
-        figures_training.learning_curve(evidence, styles, "train_top1", "Top-1, training", "curve-train"),
+        figures_training.learning_curve(data, styles, "top1", "Top-1, evaluation", "curve-top1"),
+        figures_training.learning_curve(data, styles, "top1", "The last fifth", "curve-end", last_share=0.2),
+        figures_training.difference_curve(data, styles, "curve-difference"),
+        figures_training.learning_curve(data, styles, "train_top1", "Top-1, training", "curve-train"),
     ]
     if not any(curves):
         return None
     return figures([(svg, "") for svg in curves])
 
 
-def modulation(evidence: Evidence, styles: Styles) -> str | None:
+def modulation(data: ExperimentData, styles: Styles) -> str | None:
     """How the modulating factors' distribution moves."""
     shown = [
-        (figures_training.factors(evidence, styles, side, f"factor-{side}"), "")
+        (figures_training.factors(data, styles, side, f"factor-{side}"), "")
         for side in ("target", "background")
     ]
     return figures(shown) or None
 
 
-def provenance(evidence: Evidence, styles: Styles) -> str:
+def provenance(data: ExperimentData, styles: Styles) -> str:
     """Every run folder: its numbers, state, commit, device, time."""
-    rows = [_run(run, evidence, styles) for run in evidence.runs]
+    rows = [_run(run, data, styles) for run in data.runs]
     columns = [
         Column("loss", "short"),
         Column("seed"),
@@ -64,7 +62,7 @@ def provenance(evidence: Evidence, styles: Styles) -> str:
     versions = sorted(
         {
             ", ".join(f"{name} {version}" for name, version in sorted(run.record.provenance.versions.items()))
-            for run in evidence.runs
+            for run in data.runs
             if run.record is not None
         }
     )
@@ -72,18 +70,18 @@ def provenance(evidence: Evidence, styles: Styles) -> str:
     return "".join(parts)
 
 
-def protocol(evidence: Evidence, styles: Styles) -> str | None:
+def protocol(data: ExperimentData, styles: Styles) -> str | None:
     """The settings that decide a result: those all runs share, and each loss's own."""
-    first = evidence.first
+    first = data.first
     if first is None:
         return None
     shared = {key: value for key, value in first.identity.items() if key not in ("loss", "seed")}
-    data = first.data
+    seen = first.data
     facts: dict[str, Any] = {
-        "data": data.label,
-        "data checksum": data.checksum,
-        "training images": f"{data.training_images:,}",
-        "evaluation images": f"{data.evaluation_images:,}, {first.evaluated_on}",
+        "data": seen.label,
+        "data checksum": seen.checksum,
+        "training images": f"{seen.training_images:,}",
+        "evaluation images": f"{seen.evaluation_images:,}, {first.evaluated_on}",
         **_flat(shared),
     }
     rows = [[escape(key), f"<code>{escape(value)}</code>"] for key, value in facts.items()]
@@ -96,18 +94,18 @@ def protocol(evidence: Evidence, styles: Styles) -> str | None:
         )
     ]
     rows = []
-    for loss, by_seed in evidence.records.items():
+    for loss, by_seed in data.records.items():
         for record in list(by_seed.values())[:1]:
             own = _flat({key: value for key, value in record.identity["loss"].items() if key != "name"})
             text = ", ".join(f"{key}={value}" for key, value in own.items())
-            rows.append([loss_name(evidence.label(loss), styles[loss]), f"<code>{escape(text)}</code>"])
+            rows.append([loss_name(data.label(loss), styles[loss]), f"<code>{escape(text)}</code>"])
     parts.append(table("losses-table", "Losses", [Column("loss", "short"), Column("settings", "text")], rows))
     return "".join(parts)
 
 
-def _run(run: Run, evidence: Evidence, styles: Styles) -> list[str]:
+def _run(run: Run, data: ExperimentData, styles: Styles) -> list[str]:
     name, seed, folder = (
-        loss_name(evidence.label(run.loss), styles[run.loss]),
+        loss_name(data.label(run.loss), styles[run.loss]),
         str(run.seed),
         f"<code>{escape(run.name)}</code>",
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from anchorloss.analysis.comparison import ALPHA, Comparison, compare, compare_published, explanation
-from anchorloss.analysis.table import PAPER_LOSSES, Row
+from anchorloss.analysis.comparison import ALPHA, REFERENCE, Comparison, compare_published, explanation
+from anchorloss.analysis.table import Row
 from anchorloss.report import figures_scores
 from anchorloss.report.colours import Style
-from anchorloss.report.evidence import REFERENCE, Evidence
+from anchorloss.report.data import ExperimentData
 from anchorloss.report.markup import (
     DASH,
     Column,
@@ -29,41 +29,24 @@ ASSUMED_RUNS = (3, 5, 10)
 Styles = Mapping[str, Style]
 
 
-def comparisons(evidence: Evidence, score: str) -> tuple[Comparison, ...]:
-    """Every loss against BCE; none if the experiment has no BCE.
-
-    The paper's losses are one family for Holm's correction, whatever else was trained another: an arm added for
-    orientation does not make the paper's claims harder to support.
-    """
-    if REFERENCE not in evidence.losses:
-        return ()
-    values = evidence.values(score)
-    families = (
-        {loss: v for loss, v in values.items() if (loss in PAPER_LOSSES) is paper} for paper in (True, False)
-    )
-    return tuple(c for family in families for c in compare({REFERENCE: values[REFERENCE], **family}))
-
-
-def verdicts(evidence: Evidence, styles: Styles) -> str:
+def verdicts(data: ExperimentData, styles: Styles) -> str:
     """One line for each loss on Top-1, and the differences drawn."""
-    found = comparisons(evidence, "top1")
+    found = data.comparisons["top1"]
     if not found:
         return "<p>Nothing to compare: the experiment needs BCE and at least one other loss.</p>"
     lines = []
     for comparison in found:
-        claimed = evidence.published_difference(comparison.loss, "top1")
-        said = explanation(comparison, evidence.label(REFERENCE), claimed=claimed)
+        claimed = data.published_difference(comparison.loss, "top1")
+        said = explanation(comparison, data.label(REFERENCE), claimed=claimed)
         style = styles[comparison.loss]
-        name = loss_name(evidence.label(comparison.loss), style)
+        name = loss_name(data.label(comparison.loss), style)
         lines.append(
             f'<li style="--c:var(--{style.variable})"><b>{name} better than BCE: {badge(comparison.verdict)}</b>'
             f"{_set(said)}</li>"
         )
     pictures = [
         (
-            figures_scores.differences(
-                evidence, styles, comparisons(evidence, score), score, f"difference-{score}"
-            ),
+            figures_scores.differences(data, styles, data.comparisons[score], score, f"difference-{score}"),
             "",
         )
         for score in SCORES
@@ -72,10 +55,10 @@ def verdicts(evidence: Evidence, styles: Styles) -> str:
     return f'<div class="beside">{said}{figures(pictures)}</div>'
 
 
-def beside_the_paper(evidence: Evidence, styles: Styles) -> str:
+def beside_the_paper(data: ExperimentData, styles: Styles) -> str:
     """Table 1 with the published figures, and every seed drawn."""
     rows = []
-    for row in evidence.table.rows:
+    for row in data.table.rows:
         cells = [loss_name(row.label, styles[row.loss]), escape(row.counted)]
         for score in SCORES:
             ours = spread(getattr(row, score))
@@ -86,10 +69,10 @@ def beside_the_paper(evidence: Evidence, styles: Styles) -> str:
                 cells.append(DASH)
             else:
                 cells.append(f"{getattr(paper, f'{score}_mean'):.2f} ± {getattr(paper, f'{score}_std'):.2f}")
-        if not evidence.table.stamps:
+        if not data.table.stamps:
             cells += [_above_paper(row, score) for score in SCORES]
         rows.append(cells)
-    heading = "paper, not comparable" if evidence.table.stamps else "paper"
+    heading = "paper, not comparable" if data.table.stamps else "paper"
     columns = [
         Column("loss", "short"),
         Column("n"),
@@ -98,66 +81,63 @@ def beside_the_paper(evidence: Evidence, styles: Styles) -> str:
         Column(f"Top-1, {heading}"),
         Column(f"Top-5, {heading}"),
     ]
-    if not evidence.table.stamps:
+    if not data.table.stamps:
         columns += [Column(f"{title} minus paper") for title in SCORES.values()]
     parts = [
         table(
             "table-scores", "Table 1", columns, rows, "mean ± sample standard deviation over n seeds, percent"
         )
     ]
-    if evidence.table.notes:
-        missing = "".join(f"<li><code>{escape(note)}</code></li>" for note in evidence.table.notes)
+    if data.table.notes:
+        missing = "".join(f"<li><code>{escape(note)}</code></li>" for note in data.table.notes)
         parts.append(f"<p>Not in the means:</p><ul>{missing}</ul>")
     caption = "A mark a seed; below, the mean and its 95 % interval."
-    if not evidence.table.stamps:
+    if not data.table.stamps:
         caption += " Grey: the published mean ± std."
     parts.append(
         figures(
-            [
-                (figures_scores.every_seed(evidence, styles, score, f"seeds-{score}"), caption)
-                for score in SCORES
-            ]
+            [(figures_scores.every_seed(data, styles, score, f"seeds-{score}"), caption) for score in SCORES]
         )
     )
     return "".join(parts)
 
 
-def statistics(evidence: Evidence, styles: Styles) -> str | None:
+def statistics(data: ExperimentData, styles: Styles) -> str | None:
     """The tests and the power, Top-1 and Top-5."""
     parts = []
     for score, title in SCORES.items():
-        found = comparisons(evidence, score)
+        found = data.comparisons[score]
         if not found:
             return None
         parts.append(f"<h3>{title}</h3>")
-        parts.append(_tests(evidence, styles, found, score, title))
-        parts.append(_checks(evidence, styles, found, score, title))
-    found = comparisons(evidence, "top1")
+        parts.append(_tests(data, styles, found, score, title))
+        parts.append(_checks(data, styles, found, score, title))
+    found = data.comparisons["top1"]
     claimed = max(
-        (evidence.published_difference(c.loss, "top1") or 0.0 for c in found),
+        (data.published_difference(c.loss, "top1") or 0.0 for c in found),
         default=0.0,
     )
-    curve = figures_scores.power_curve(evidence, styles, found, claimed or None, "power")
+    curve = figures_scores.power_curve(data, styles, found, claimed or None, "power")
     caption = "How small a true Top-1 difference n seeds of each loss show four times in five, with the spread seen here."
     return "".join(parts) + figures([(curve, caption)])
 
 
-def published(evidence: Evidence, styles: Styles) -> str | None:
+def published(data: ExperimentData, styles: Styles) -> str | None:
     """What the paper's own figures show under an assumed number of runs."""
-    if REFERENCE not in evidence.published:
+    if REFERENCE not in data.published:
         return None
     parts = []
     for score, title in SCORES.items():
         given = {
             loss: (getattr(row, f"{score}_mean"), getattr(row, f"{score}_std"))
-            for loss, row in evidence.published.items()
+            for loss, row in data.published.items()
         }
         by_runs = {n: compare_published(given, n) for n in ASSUMED_RUNS}
         rows = []
         for index, first in enumerate(by_runs[ASSUMED_RUNS[0]]):
             assert first.difference is not None
             style = styles.get(first.loss)
-            label = evidence.published[first.loss].label
+            label = data.published[first.loss].label
             cells = [loss_name(label, style) if style else escape(label)]
             cells.append(number(first.difference.estimate, "{:+.2f}"))
             for n in ASSUMED_RUNS:
@@ -182,11 +162,11 @@ def published(evidence: Evidence, styles: Styles) -> str | None:
     return "".join(parts)
 
 
-def _tests(evidence: Evidence, styles: Styles, found: Sequence[Comparison], score: str, title: str) -> str:
+def _tests(data: ExperimentData, styles: Styles, found: Sequence[Comparison], score: str, title: str) -> str:
     rows = []
     for comparison in found:
         difference = comparison.difference
-        name = loss_name(evidence.label(comparison.loss), styles[comparison.loss])
+        name = loss_name(data.label(comparison.loss), styles[comparison.loss])
         if difference is None:
             rows.append([name, *[DASH] * 7, badge(comparison.verdict)])
             continue
@@ -220,14 +200,14 @@ def _tests(evidence: Evidence, styles: Styles, found: Sequence[Comparison], scor
     return table(f"tests-{score}", f"{title} minus BCE, points", columns, rows, "two-sided t tests")
 
 
-def _checks(evidence: Evidence, styles: Styles, found: Sequence[Comparison], score: str, title: str) -> str:
+def _checks(data: ExperimentData, styles: Styles, found: Sequence[Comparison], score: str, title: str) -> str:
     rows = []
     for comparison in found:
         permutation, improvement = comparison.permutation, comparison.improvement
-        claimed = evidence.published_difference(comparison.loss, score)
+        claimed = data.published_difference(comparison.loss, score)
         rows.append(
             [
-                loss_name(evidence.label(comparison.loss), styles[comparison.loss]),
+                loss_name(data.label(comparison.loss), styles[comparison.loss]),
                 probability(permutation.p_value if permutation else None),
                 probability(permutation.smallest_possible if permutation else None),
                 number(improvement.probability if improvement else None),

@@ -1,21 +1,21 @@
-"""The verdicts as plain Markdown, for those who read or cite them without the page."""
+"""The verdicts as plain Markdown, to read or cite without the page."""
 
 from __future__ import annotations
 
-from anchorloss.analysis.comparison import sentence
-from anchorloss.report.evidence import REFERENCE, Evidence
-from anchorloss.report.sections_scores import SCORES, comparisons
+from anchorloss.analysis.comparison import MEASURES, REFERENCE, TOP1, sentence
+from anchorloss.report.data import ExperimentData
 
 
-def to_markdown(evidence: Evidence) -> str:
-    """Every loss against BCE in Top-1 and Top-5; equal evidence gives equal text."""
-    table = evidence.table
-    lines = [f"# {' - '.join([f'Statistics of experiment {evidence.experiment}', *table.stamps])}", ""]
-    for score, name in SCORES.items():
-        lines += [f"{name}, better than BCE:", ""]
-        for found in comparisons(evidence, score):
-            claimed = evidence.published_difference(found.loss, score)
-            said = sentence(found, evidence.label(found.loss), evidence.label(REFERENCE), name, claimed)
-            lines.append(f"- {said}")
+def to_markdown(data: ExperimentData) -> str:
+    """Return every loss against BCE in every measure; equal data gives equal text."""
+    table = data.table
+    lines = [f"# {' - '.join([f'Statistics of experiment {data.experiment}', *table.stamps])}", ""]
+    for measure in MEASURES:
+        kind = "primary measure" if measure is TOP1 else "secondary measure"
+        better = ", better means lower" if measure.lower_is_better else ""
+        lines += [f"{measure.name[0].upper()}{measure.name[1:]} ({kind}), better than BCE{better}:", ""]
+        for found in data.comparisons[measure.key]:
+            claimed = data.published_difference(found.loss, measure.key)
+            lines.append(f"- {sentence(found, data.label(found.loss), data.label(REFERENCE), claimed)}")
         lines.append("")
     return "\n".join([*lines, table.provenance, ""])

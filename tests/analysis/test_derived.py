@@ -9,7 +9,7 @@ from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.table import build_table
 from anchorloss.analysis.table_text import to_csv, to_latex, to_markdown
 from anchorloss.report import statistics_text
-from anchorloss.report.evidence import read_evidence
+from anchorloss.report.data import read_experiment
 from anchorloss.runs.store import read_runs
 from tests.conftest import ROOT
 
@@ -19,7 +19,7 @@ MAKERS = {
     "table1.md": lambda name: to_markdown(table(name)),
     "table1.tex": lambda name: to_latex(table(name)),
     "table1.csv": lambda name: to_csv(table(name)),
-    "statistics.md": lambda name: statistics_text.to_markdown(read_evidence(RESULTS, name)),
+    "statistics.md": lambda name: statistics_text.to_markdown(read_experiment(RESULTS, name)),
     "curves.md": lambda name: curves.to_markdown(curves.read_curves(RESULTS, name)),
     "runs.md": lambda name: listing.list_runs(RESULTS, name),
     "precision.md": lambda name: bf16.compare_precisions(

@@ -10,6 +10,7 @@ from anchorloss.analysis.power import (
     paired_detectable,
     paired_power,
     paired_seeds,
+    spread_bounds,
     welch_detectable,
     welch_power,
     welch_seeds,
@@ -68,3 +69,18 @@ def test_nothing_is_needed_where_nothing_can_be_said():
     assert paired_seeds(0.3, 0.0) is None
     assert welch_seeds(0.3, 0.0, 0.0) is None
     assert paired_seeds(1e-9, 1.0) is None
+
+
+def test_the_interval_of_a_spread_covers_the_truth_95_times_in_100():
+    stds = np.random.default_rng(3).normal(0, 0.35, (20_000, 5)).std(axis=1, ddof=1)
+    low, high = spread_bounds(4)
+    covered = (low * stds <= 0.35) & (high * stds >= 0.35)
+    assert covered.mean() == pytest.approx(0.95, abs=0.005)
+
+
+def test_a_spread_from_five_pairs_leaves_the_number_of_seeds_open():
+    """In a printed table chi-squared with 4 degrees of freedom has quantiles 0.484 and 11.143."""
+    assert spread_bounds(4) == pytest.approx((np.sqrt(4 / 11.143), np.sqrt(4 / 0.4844)), rel=1e-3)
+    spread = 1.014  # of (ii) in table1_small
+    low, high = (paired_seeds(0.37, factor * spread) for factor in spread_bounds(4))
+    assert (low, paired_seeds(0.37, spread), high) == (24, 61, 489)

@@ -7,6 +7,7 @@ import math
 import statistics as standard_library
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from scipy import stats
 from anchorloss.analysis.holm import holm
 from anchorloss.analysis.stats import (
     Summary,
-    are_paired,
     difference,
     mean_interval,
     permutation_test,
@@ -95,19 +95,43 @@ def test_pairing_is_by_seed_not_by_order():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "reference", "paired"),
+    ("seeds", "reference", "design", "n"),
     [
-        ({0, 1, 2}, {0, 1, 2}, True),
-        ({0, 1}, {0, 1, 2}, True),
-        ({0, 1, 3}, {0, 1, 2}, False),
-        ({0}, {0, 1, 2}, False),
-        ({5, 6}, {0, 1}, False),
+        ({0, 1, 2}, {0, 1, 2}, "paired", (3, 3)),
+        ({0, 1}, {0, 1, 2}, "paired", (2, 2)),
+        ({0, 1, 3}, {0, 1, 2}, "paired", (2, 2)),
+        ({0}, {0, 1, 2}, "paired", (1, 1)),
+        ({5, 6, 7}, {0, 1}, "welch", (3, 2)),
     ],
 )
-def test_when_losses_are_compared_seed_by_seed(seeds, reference, paired):
-    first, second = dict.fromkeys(seeds, 1.0), dict.fromkeys(reference, 2.0)
-    assert are_paired(first, second) is paired
-    assert are_paired(second, first) is paired
+def test_only_the_seeds_that_both_have_are_compared(seeds, reference, design, n):
+    first = {seed: 71.0 + seed**2 for seed in seeds}
+    second = {seed: 70.0 + seed for seed in reference}
+    shared = sorted(seeds & reference)
+    means = [np.mean([side[seed] for seed in (shared or side)]) for side in (first, second)]
+    for one, other, sign in ((first, second, 1), (second, first, -1)):
+        found = difference(one, other)
+        assert (found.design, found.n, found.n_reference) == (design, *n[::sign])
+        assert found.estimate == pytest.approx(sign * (means[0] - means[1]))
+
+
+def test_a_run_that_only_the_reference_has_moves_nothing():
+    """BCE with two seeds and a loss with one of them: the means differ, the shared seed does not."""
+    assert difference({0: 70.0}, {0: 70.0, 1: 78.7}).estimate == 0.0
+
+
+def test_runs_that_may_not_be_paired_are_compared_by_welch_on_the_shared_seeds():
+    found = difference(SLEEP_2, {**SLEEP_1, 99: 50.0}, pair=False)
+    assert found == difference(unpaired(SLEEP_2), SLEEP_1)
+    assert permutation_test(SLEEP_2, SLEEP_1, pair=False) == permutation_test(unpaired(SLEEP_2), SLEEP_1)
+
+
+def test_the_correlation_of_the_pairs_is_pearsons():
+    first, second = (list(values.values()) for values in (SLEEP_1, SLEEP_2))
+    assert difference(SLEEP_2, SLEEP_1).correlation == pytest.approx(stats.pearsonr(first, second).statistic)
+    assert difference(unpaired(SLEEP_2), SLEEP_1).correlation is None
+    assert difference({0: 1.0, 1: 2.0}, {0: 5.0, 1: 3.0}).correlation is None  # two pairs: always 1 or -1
+    assert difference({0: 1.0, 1: 2.0, 2: 4.0}, {0: 3.0, 1: 3.0, 2: 3.0}).correlation is None
 
 
 def test_a_missing_seed_leaves_the_pairs_that_are_there():
@@ -132,7 +156,7 @@ def test_one_seed_gives_a_difference_without_interval_or_test():
     found = difference({0: 74.0}, {0: 73.5})
     assert found is not None
     assert found.estimate == 0.5
-    assert (found.spread, found.standard_error, found.interval, found.t, found.p_value) == (None,) * 5
+    assert (found.spread, found.correlation, found.interval, found.t, found.p_value) == (None,) * 5
     assert permutation_test({0: 74.0}, {0: 73.5}) is None
 
 
@@ -209,6 +233,38 @@ def test_many_seeds_are_sampled_the_same_way_every_time():
     assert found.p_value == pytest.approx(
         stats.ttest_rel(list(first.values()), list(second.values())).pvalue, rel=0.1
     )
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_sampled_permutations_agree_with_scipys(paired):
+    generator = np.random.default_rng(8)
+    first = dict(enumerate(generator.normal(0.35, 1, 60)))
+    second = dict(enumerate(generator.normal(0, 1, 60)))
+    found = permutation_test(first, second, pair=paired)
+    x, y = (np.array(list(values.values())) for values in (first, second))
+    sample = (x - y,) if paired else (x, y)
+    oracle = stats.permutation_test(
+        sample,
+        (lambda d, axis: d.mean(axis)) if paired else (lambda a, b, axis: a.mean(axis) - b.mean(axis)),
+        permutation_type="samples" if paired else "independent",
+        vectorized=True,
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    )
+    assert found.p_value == pytest.approx(oracle.pvalue, abs=4 * np.sqrt(oracle.pvalue / 20_000))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_memory_does_not_grow_with_resamples_times_pairs_of_runs(paired):
+    """250 seeds of two losses: 20,000 resamples of 62,500 pairs would be 10 GB."""
+    generator = np.random.default_rng(2)
+    first, second = (dict(enumerate(generator.normal(0, 1, 250))) for _ in range(2))
+    tracemalloc.start()
+    permutation_test(first, second, pair=paired)
+    probability_of_improvement(first, second)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400e6
 
 
 def test_probability_of_improvement_is_mann_whitneys_u_over_the_number_of_pairs():

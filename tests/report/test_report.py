@@ -17,7 +17,7 @@ import pytest
 from anchorloss.analysis.stats import summarise
 from anchorloss.errors import UserError
 from anchorloss.report.colours import styles
-from anchorloss.report.evidence import Evidence, read_evidence
+from anchorloss.report.data import ExperimentData, read_experiment
 from anchorloss.report.figures_training import factors
 from anchorloss.report.markup import DASH
 from anchorloss.report.page import build_page, write_report
@@ -130,13 +130,13 @@ def results(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evidence(results) -> Evidence:
-    return read_evidence(results, "quick")
+def data(results) -> ExperimentData:
+    return read_experiment(results, "quick")
 
 
 @pytest.fixture(scope="module")
-def text(evidence) -> str:
-    return build_page(evidence)
+def text(data) -> str:
+    return build_page(data)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_synthetic_results_say_so_in_the_headline_and_in_every_picture(page):
 
 def test_a_reduced_protocol_says_so_in_the_headline_and_in_every_picture(tmp_path):
     make_runs(tmp_path, "small", seeds=range(2), images=300, epochs=4, data="cifar100")
-    small = Page(build_page(read_evidence(tmp_path, "small")))
+    small = Page(build_page(read_experiment(tmp_path, "small")))
     assert "NOT THE FULL PROTOCOL (resnet20, 4 epochs)" in small.headings[0][1]
     assert [name[:8] for name in unstamped(small, "NOT THE FULL PROTOCOL")] == ["(i) Modu", "(ii) Mod"]
     assert "Top-1, paper, not comparable" in small.tables["Table 1"][0]
@@ -236,7 +236,7 @@ def test_a_reduced_protocol_says_so_in_the_headline_and_in_every_picture(tmp_pat
 
 
 def test_the_full_protocol_carries_no_stamp_and_is_held_against_the_paper(results):
-    text = build_page(read_evidence(results, "table1"))
+    text = build_page(read_experiment(results, "table1"))
     full = Page(text)
     assert "PROTOCOL" not in text
     assert "Top-1 minus paper" in full.tables["Table 1"][0]
@@ -261,7 +261,7 @@ def test_each_run_names_its_commit_and_device_and_the_page_its_data(page, result
 
 def test_one_seed_shows_no_spread_and_no_interval(tmp_path):
     make_runs(tmp_path, "one", seeds=[0], images=300, epochs=4)
-    one = Page(build_page(read_evidence(tmp_path, "one")))
+    one = Page(build_page(read_experiment(tmp_path, "one")))
     assert re.fullmatch(rf"\d\d\.\d\d ± {DASH}", one.tables["Table 1"][1][2])
     for row in one.tables["Top-1 minus BCE, points"][1:]:
         assert row[3:8] == [DASH] * 5
@@ -280,27 +280,27 @@ def test_one_seed_shows_no_spread_and_no_interval(tmp_path):
 )
 def test_a_page_is_made_of_whatever_has_ended(tmp_path, arguments, recwarn):
     make_runs(tmp_path, "odd", epochs=4, **{"images": 300, **arguments})
-    Page(build_page(read_evidence(tmp_path, "odd")))
+    Page(build_page(read_experiment(tmp_path, "odd")))
     assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_an_arm_beside_the_papers_losses_does_not_change_their_correction(tmp_path):
     make_runs(tmp_path, "with", losses=["bce", "anchor_target", "anchor_bg", "softmax"], images=300, epochs=4)
     make_runs(tmp_path, "without", losses=["bce", "anchor_target", "anchor_bg"], images=300, epochs=4)
-    found = [Page(build_page(read_evidence(tmp_path, name))) for name in ("with", "without")]
+    found = [Page(build_page(read_experiment(tmp_path, name))) for name in ("with", "without")]
     tables = [page.tables["Top-1 minus BCE, points"] for page in found]
     assert tables[0][:3] == tables[1]
     assert tables[0][3][0] == "softmax"
 
 
-def test_text_from_records_cannot_become_markup(evidence, tmp_path):
+def test_text_from_records_cannot_become_markup(data, tmp_path):
     parent = make_runs(tmp_path, "hostile", losses=["bce"], seeds=[0], images=300, epochs=4)
     (folder,) = parent.iterdir()
     (run,) = read_runs(tmp_path, "hostile")
     device = "<script>alert(1)</script>"
     (folder / "record.json").unlink()
     (folder / "record.json").write_text(with_provenance(run.record, device=device).to_json())
-    text = build_page(read_evidence(tmp_path, "hostile"))
+    text = build_page(read_experiment(tmp_path, "hostile"))
     assert "&lt;script&gt;alert(1)" in text
     assert "script" not in Page(text).tags
 
@@ -330,18 +330,18 @@ def test_an_experiment_without_runs_is_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_side_that_a_loss_leaves_alone_is_not_drawn(evidence):
+def test_a_side_that_a_loss_leaves_alone_is_not_drawn(data):
     """Training writes a factor of exactly 1 where a loss does not modulate."""
-    looks = styles(evidence.losses)
-    drawn = factors(evidence, looks, "background", "f")
+    looks = styles(data.losses)
+    drawn = factors(data, looks, "background", "f")
     assert drawn is not None
     assert "(i) " not in drawn
     histories = {
         loss: {seed: h.assign(**dict.fromkeys(FACTORS, 1.0)) for seed, h in by_seed.items()}
-        for loss, by_seed in evidence.histories.items()
+        for loss, by_seed in data.histories.items()
     }
     still = dataclasses.replace(
-        evidence, histories={**evidence.histories, "anchor_target": histories["anchor_target"]}
+        data, histories={**data.histories, "anchor_target": histories["anchor_target"]}
     )
     assert factors(still, looks, "background", "f") == drawn
-    assert factors(dataclasses.replace(evidence, histories=histories), looks, "background", "f") is None
+    assert factors(dataclasses.replace(data, histories=histories), looks, "background", "f") is None

@@ -1,0 +1,137 @@
+"""Everything a report rests on, read once from an experiment's run folders and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anchorloss.analysis.calibration import reliability
+from anchorloss.analysis.comparison import REFERENCE, Comparison, compare_measures
+from anchorloss.analysis.protocol import planned
+from anchorloss.analysis.published import Published, read_published
+from anchorloss.analysis.table import Table, build_table, order
+from anchorloss.data.class_names import class_name
+from anchorloss.device import processor_kind
+from anchorloss.errors import UserError
+from anchorloss.runs.store import (
+    Predictions,
+    Record,
+    Run,
+    read_history,
+    read_predictions,
+    read_runs,
+    verify_files,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """The runs of an experiment: all of them in `runs`, and what the finished ones left, by loss and seed.
+
+    `losses` are in the order of Table 1, then others by name; one without a finished run has empty mappings.
+    """
+
+    experiment: str
+    table: Table
+    runs: tuple[Run, ...]
+    losses: tuple[str, ...]
+    records: dict[str, dict[int, Record]]
+    histories: dict[str, dict[int, pd.DataFrame]]
+    predictions: dict[str, dict[int, Predictions]]
+    published: dict[str, Published]
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, dict[int, float]]]:
+        """measure -> loss -> seed -> percent, after the last epoch: `top1`, `top5`, `ece`."""
+        found = {
+            score: {
+                loss: {seed: getattr(record, score) for seed, record in by_seed.items()}
+                for loss, by_seed in self.records.items()
+            }
+            for score in ("top1", "top5")
+        }
+        found["ece"] = {
+            loss: {seed: 100 * reliability(one).error for seed, one in by_seed.items()}
+            for loss, by_seed in self.predictions.items()
+        }
+        return found
+
+    @cached_property
+    def comparisons(self) -> Mapping[str, tuple[Comparison, ...]]:
+        """measure -> every loss against BCE; empty if the experiment has no BCE."""
+        processors = {
+            loss: {seed: processor_kind(record.provenance.device) for seed, record in by_seed.items()}
+            for loss, by_seed in self.records.items()
+        }
+        return compare_measures(self.values, processors)
+
+    def label(self, loss: str) -> str:
+        """What the table calls the loss."""
+        return next((row.label for row in self.table.rows if row.loss == loss), loss)
+
+    def published_difference(self, loss: str, measure: str) -> float | None:
+        """The paper's loss minus its BCE in points; None where it does not have the loss or measure, or on other data."""
+        known = self.table.data_label == "CIFAR-100" and measure in ("top1", "top5")
+        if not known or loss not in self.published or REFERENCE not in self.published:
+            return None
+        key = f"{measure}_mean"
+        return float(getattr(self.published[loss], key) - getattr(self.published[REFERENCE], key))
+
+    @property
+    def stamp(self) -> str | None:
+        """What every section says when its numbers may not be compared with the paper's, else None."""
+        return " · ".join((*self.table.stamps, self.experiment)) if self.table.stamps else None
+
+    @cached_property
+    def first(self) -> Record | None:
+        """Any finished record: they agree in everything but loss and seed."""
+        return next((record for by_seed in self.records.values() for record in by_seed.values()), None)
+
+    @cached_property
+    def classes(self) -> int:
+        """Number of classes that occur among targets and predictions."""
+        found = [one for by_seed in self.predictions.values() for one in by_seed.values()]
+        return 1 + max((int(max(one.target.max(), one.predicted.max())) for one in found), default=-1)
+
+    def class_name(self, index: int) -> str:
+        """What class `index` is called."""
+        return class_name(self.first.data.name if self.first else "", index)
+
+
+def read_experiment(results_dir: Path, experiment: str) -> ExperimentData:
+    """Read `<results_dir>/runs/<experiment>` and the published table.
+
+    Raises:
+        UserError: No run has ended, a file is damaged or does not match its record, or the finished runs differ in a
+            setting other than loss and seed.
+    """
+    runs = read_runs(results_dir, experiment)
+    table = build_table(runs, experiment, planned(experiment))
+    losses = [row.loss for row in table.rows]
+    data = ExperimentData(
+        experiment,
+        table,
+        tuple(sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name))),
+        tuple(losses),
+        {loss: {} for loss in losses},
+        {loss: {} for loss in losses},
+        {loss: {} for loss in losses},
+        read_published(),
+    )
+    for run in runs:
+        if run.record is None or run.record.status != "finished":
+            continue
+        verify_files(run.folder, run.record)
+        predictions = read_predictions(run.folder)
+        if len(predictions.target) == 0:
+            raise UserError(f"{run.folder}: predictions.npz holds no image; restore it from a copy")
+        data.records[run.loss][run.seed] = run.record
+        data.histories[run.loss][run.seed] = read_history(run.folder)
+        data.predictions[run.loss][run.seed] = predictions
+    return data
