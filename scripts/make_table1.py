@@ -1,4 +1,7 @@
-"""Make Table 1 from the run records of an experiment: results/<experiment>/table1.{md,tex,csv}; print it too."""
+"""Make Table 1 from the run records of an experiment: results/<experiment>/table1.{md,tex,csv}; print it too.
+
+Runs that differ in more than loss and seed get a row for each combination of what was swept, in settings.{md,csv}.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,24 @@ from _common import parser, run, show
 
 
 def main() -> None:
-    arguments = parser(__doc__, experiment="table1").parse_args()
-    from anchorloss.analysis.table_text import make_table, to_markdown
+    options = parser(__doc__, experiment="table1")
+    options.add_argument("--reference", metavar="LOSS", help="the loss to compare with (default: bce)")
+    arguments = options.parse_args()
+    from anchorloss.analysis import settings_table, table_text
+    from anchorloss.analysis.comparison import REFERENCE
+    from anchorloss.runs.store import read_runs
 
-    show(to_markdown(make_table(arguments.results_dir, arguments.experiment)))
-    print(f"\nwritten: {arguments.results_dir / arguments.experiment / 'table1'}.md, .tex and .csv")
+    results_dir, experiment, reference = arguments.results_dir, arguments.experiment, arguments.reference
+    records = [run.record for run in read_runs(results_dir, experiment) if run.record is not None]
+    if settings_table.swept(records):
+        show(
+            settings_table.to_markdown(settings_table.make_settings_table(results_dir, experiment, reference))
+        )
+        print(f"\nwritten: {results_dir / experiment / 'settings'}.md and .csv")
+    else:
+        table = table_text.make_table(results_dir, experiment, reference or REFERENCE)
+        show(table_text.to_markdown(table))
+        print(f"\nwritten: {results_dir / experiment / 'table1'}.md, .tex and .csv")
 
 
 if __name__ == "__main__":

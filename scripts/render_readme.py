@@ -1,4 +1,4 @@
-"""Fill the marked blocks of README.md from files under results/; `--check` only says whether that would change it.
+"""Fill the marked blocks of README.md and docs/ from files under results/; `--check` only says what would change.
 
 A block stands between `<!-- begin: results/FILE -->` and `<!-- end -->` and shows that file, its title in bold; where
 the file is not there, the block says that nothing has been run.
@@ -43,18 +43,18 @@ def _content(path: Path) -> str:
 
 def main() -> None:
     options = parser(__doc__, results_dir=None)
-    options.add_argument("--check", action="store_true", help="exit with status 2 if README.md would change")
+    options.add_argument("--check", action="store_true", help="exit with status 2 if a page would change")
     arguments = options.parse_args()
-    path = ROOT / "README.md"
-    text = path.read_text()
-    rendered = render(text)
-    if rendered == text:
-        print(f"{path.name} says what the results say")
-    elif arguments.check:
-        raise UserError(f"{path.name}: is behind the results; run python scripts/render_readme.py")
-    else:
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text()
+        rendered = render(text)
+        if rendered == text:
+            continue
+        if arguments.check:
+            raise UserError(f"{path.name}: is behind the results; run python scripts/render_readme.py")
         write_atomically(path, rendered.encode())
-        print(f"{path.name} is made anew", file=sys.stderr)
+        print(f"{path.name}: updated", file=sys.stderr)
+    print("all pages show the results")
 
 
 if __name__ == "__main__":

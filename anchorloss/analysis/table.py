@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures
-from anchorloss.analysis.published import PAPER_LOSSES, Published, read_published
+from anchorloss.analysis.published import PAPER_LOSSES, Published, published_for, read_published
 from anchorloss.analysis.stats import Summary, summarise
 from anchorloss.errors import UserError
 from anchorloss.runs.provenance import short_commit
@@ -47,16 +48,25 @@ class Table:
     provenance: str
     data_label: str
     evaluated_on: str
+    reference: str = REFERENCE
+
+    @property
+    def reference_row(self) -> Row | None:
+        """The row of the loss that the others are compared with."""
+        return next((row for row in self.rows if row.loss == self.reference), None)
 
     @property
     def title(self) -> str:
         return " - ".join([f"Table 1, experiment {self.experiment}", *self.stamps])
 
 
-def build_table(runs: Iterable[Run], experiment: str, plan: Plan | None = None) -> Table:
+def build_table(
+    runs: Iterable[Run], experiment: str, plan: Plan | None = None, reference: str = REFERENCE
+) -> Table:
     """The table of these runs; every one of them is counted or listed in it, and every one of `plan` that is missing.
 
-    Raises: UserError if none has a record, or if finished runs differ in more than loss and seed.
+    Raises: UserError if none has a record, if finished runs differ in more than loss and seed, or if no run has the
+    loss `reference`.
     """
     runs = list(runs)
     records = [run.record for run in runs if run.record is not None]
@@ -66,17 +76,26 @@ def build_table(runs: Iterable[Run], experiment: str, plan: Plan | None = None) 
         raise UserError(f"experiment={experiment}: {planned}, so there is no table; run {command}")
     finished = [record for record in records if record.status == "finished"]
     require_one_protocol(finished)
+    require_reference(reference, runs)
     first = (finished or records)[0]
     return Table(
         experiment=experiment,
         stamps=stamps(finished or records),
         protocol=_protocol(first),
-        rows=_mark_best(_rows(runs, plan)),
+        rows=_mark_best(_rows(runs, plan, published_for(first.data.label))),
         notes=_notes(runs, plan),
         provenance=made_from(records),
         data_label=first.data.label,
         evaluated_on=first.evaluated_on,
+        reference=reference,
     )
+
+
+def require_reference(reference: str, runs: Iterable[Run]) -> None:
+    """Raises: UserError if the loss to compare with was named and has no run."""
+    losses = sorted({run.loss for run in runs}, key=order)
+    if reference != REFERENCE and reference not in losses:
+        raise UserError(f"--reference {reference}: has no run; use one of {', '.join(losses)}")
 
 
 def planned_table() -> Table:
@@ -156,7 +175,7 @@ def _protocol(record: Record) -> str:
     )
 
 
-def _rows(runs: list[Run], plan: Plan | None) -> list[Row]:
+def _rows(runs: list[Run], plan: Plan | None, of_paper: dict[str, Published]) -> list[Row]:
     published = read_published()
     losses, seeds = _expected(runs, plan)
     rows = []
@@ -171,7 +190,7 @@ def _rows(runs: list[Run], plan: Plan | None) -> list[Row]:
                 failed=len(records) - len(finished),
                 top1=summarise({record.seed: record.top1 for record in finished if record.top1 is not None}),
                 top5=summarise({record.seed: record.top5 for record in finished if record.top5 is not None}),
-                published=published.get(loss),
+                published=of_paper.get(loss),
             )
         )
     return rows

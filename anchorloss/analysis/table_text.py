@@ -7,21 +7,25 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.markdown import markdown_table
 from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.stats import Summary
 from anchorloss.analysis.table import Row, Table, build_table
+from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.store import read_runs
 
 
-def make_table(results_dir: Path, experiment: str) -> Table:
+def make_table(results_dir: Path, experiment: str, reference: str = REFERENCE) -> Table:
     """Read the records of an experiment and write its `table1.md`, `.tex` and `.csv` under `results_dir`.
+
+    The differences are from the loss `reference`.
 
     Raises: UserError if there is no record, or if they cannot stand in one table; RunError if a file cannot be
     written.
     """
-    table = build_table(read_runs(results_dir, experiment), experiment, planned(experiment))
+    table = build_table(read_runs(results_dir, experiment), experiment, planned(experiment), reference)
     texts = {"md": to_markdown(table), "tex": to_latex(table), "csv": to_csv(table)}
     write_results(
         results_dir / experiment, {f"table1.{suffix}": text.encode() for suffix, text in texts.items()}
@@ -44,8 +48,10 @@ def to_markdown(table: Table) -> str:
         for row in table.rows
     ]
     lines = [f"# {table.title}", "", table.protocol, "", markdown_table(header, cells)]
-    if table.stamps:
-        lines += ["", f"Only the differences from BCE stand beside the paper's: {', '.join(table.stamps)}."]
+    if table.stamps and _has_paper(table):
+        reference = _reference_label(table)
+        stamps = ", ".join(table.stamps)
+        lines += ["", f"Only the differences from {reference} stand beside the paper's: {stamps}."]
     if table.notes:
         lines += ["", "Not in the means:", "", *(f"- {note}" for note in table.notes)]
     return "\n".join([*lines, "", table.provenance, ""])
@@ -59,7 +65,7 @@ def to_latex(table: Table) -> str:
         "\\begin{table}",
         "  \\centering",
         f"  \\caption{{{_latex(table.title)}. {_latex(table.protocol)}}}",
-        "  \\begin{tabular}{lrrrrrrr}",
+        f"  \\begin{{tabular}}{{l{'r' * (3 + len(_comparison_header(table)))}}}",
         "    \\toprule",
         f"    loss & $n$ & Top-1 & Top-5 & {' & '.join(_latex(cell) for cell in _comparison_header(table))} \\\\",
         "    \\midrule",
@@ -100,7 +106,8 @@ def to_csv(table: Table) -> str:
         "failed",
     ]
     papers = [f"paper_{score}" for score in scores]
-    differences = [f"{whose}{top}_minus_{what}" for whose, what in _COMPARED for top in ("top1", "top5")]
+    compared = (("", "paper"), ("", table.reference), ("paper_", table.reference))
+    differences = [f"{whose}{top}_minus_{what}" for whose, what in compared for top in ("top1", "top5")]
     writer.writerow([*first, *scores, *papers, *differences])
     for row in table.rows:
         writer.writerow(
@@ -110,8 +117,8 @@ def to_csv(table: Table) -> str:
                 *(row.top1.mean, row.top1.std, row.top5.mean, row.top5.std),
                 *(getattr(row.published, score) if row.published else None for score in scores),
                 *_from_paper(table, row),
-                *_from_bce(table, row),
-                *_paper_from_bce(table, row),
+                *_from_reference(table, row),
+                *_paper_from_reference(table, row),
             ]
         )
     return text.getvalue()
@@ -124,19 +131,20 @@ def _spread(row: Row, score: Summary, dash: str) -> str:
 
 
 _Pair = tuple[float | None, float | None]
-_COMPARED = (("", "paper"), ("", "bce"), ("paper_", "bce"))
 
 
 def _comparison_header(table: Table) -> list[str]:
-    """What stands beside our figures: the paper's, where they may be compared; else only differences from BCE."""
+    """What stands beside our figures: the paper's, where they may be compared; else only differences."""
     if table.stamps:
-        return ["Top-1 - BCE", "Top-5 - BCE", "paper Top-1 - BCE", "paper Top-5 - BCE"]
+        differences = [f"{top} - {_reference_label(table)}" for top in ("Top-1", "Top-5")]
+        return [*differences, *(f"paper {difference}" for difference in differences if _has_paper(table))]
     return ["paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
 
 
 def _comparison_cells(table: Table, row: Row, dash: str) -> list[str]:
     if table.stamps:
-        return _signed([*_from_bce(table, row), *_paper_from_bce(table, row)], dash)
+        paper_differences = _paper_from_reference(table, row) if _has_paper(table) else ()
+        return _signed([*_from_reference(table, row), *paper_differences], dash)
     paper = row.published
     if paper is None:
         return [dash] * 4
@@ -155,25 +163,30 @@ def _from_paper(table: Table, row: Row) -> _Pair:
     return row.top1.mean - row.published.top1_mean, row.top5.mean - row.published.top5_mean
 
 
-def _from_bce(table: Table, row: Row) -> _Pair:
-    bce = _bce(table)
-    if bce is None or row is bce or row.top1.mean is None or row.top5.mean is None:
+def _from_reference(table: Table, row: Row) -> _Pair:
+    base = table.reference_row
+    if base is None or row is base or row.top1.mean is None or row.top5.mean is None:
         return None, None
-    if bce.top1.mean is None or bce.top5.mean is None:
+    if base.top1.mean is None or base.top5.mean is None:
         return None, None
-    return row.top1.mean - bce.top1.mean, row.top5.mean - bce.top5.mean
+    return row.top1.mean - base.top1.mean, row.top5.mean - base.top5.mean
 
 
-def _paper_from_bce(table: Table, row: Row) -> _Pair:
-    bce = _bce(table)
-    if bce is None or row is bce or row.published is None or bce.published is None:
+def _paper_from_reference(table: Table, row: Row) -> _Pair:
+    base = table.reference_row
+    if base is None or row is base or row.published is None or base.published is None:
         return None, None
-    ours, base = row.published, bce.published
-    return ours.top1_mean - base.top1_mean, ours.top5_mean - base.top5_mean
+    ours, theirs = row.published, base.published
+    return ours.top1_mean - theirs.top1_mean, ours.top5_mean - theirs.top5_mean
 
 
-def _bce(table: Table) -> Row | None:
-    return next((row for row in table.rows if row.loss == "bce"), None)
+def _has_paper(table: Table) -> bool:
+    """Whether a column for the paper makes sense: not for a data set of one's own."""
+    return table.data_label in DATA_SETS.values()
+
+
+def _reference_label(table: Table) -> str:
+    return table.reference_row.label if table.reference_row is not None else "BCE"
 
 
 def _bold(text: str, opening: str, closing: str, best: bool) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from anchorloss.config.settings import (
+    DATA_SETS,
     Config,
     DataSettings,
     Execution,
@@ -18,6 +19,7 @@ from anchorloss.config.settings import (
     OptimSettings,
     RunSettings,
 )
+from anchorloss.config.source import source_hash
 from anchorloss.errors import UserError
 
 
@@ -32,11 +34,11 @@ def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
         raise TypeError("parse needs a config composed on the schema `Config`")
     _check(settings)
     loss = _loss(settings.loss)
+    model = replace(settings.model, source=_source("model", settings.model.function, settings.model.source))
+    data = replace(settings.data, source=_source("data", settings.data.function, settings.data.source))
     precision = resolve_precision(settings.precision, settings.device)
     runs = [
-        RunSettings(
-            settings.experiment.name, loss, settings.model, settings.data, settings.optim, precision, seed
-        )
+        RunSettings(settings.experiment.name, loss, model, data, settings.optim, precision, seed)
         for seed in settings.seeds
     ]
     execution = Execution(
@@ -126,17 +128,29 @@ def _check_seeds(seeds: list[int]) -> None:
 
 
 def _check_model(model: ModelSettings) -> None:
+    _choice("model.shortcut", model.shortcut, ("A", "B"))
+    if model.function is not None:
+        _name("model.name", model.name)
+        return
+    _no_arguments("model", model.arguments)
     digits = model.name.removeprefix("resnet")
     depth = int(digits) if model.name.startswith("resnet") and digits.isdecimal() else 0
     known = depth in (18, 34, 50) or (depth >= 8 and depth % 6 == 2)
     _require(
         known, "model.name", model.name, "must be resnet18, resnet34, resnet50 or resnetD with D = 6n+2 ≥ 8"
     )
-    _choice("model.shortcut", model.shortcut, ("A", "B"))
 
 
 def _check_data(data: DataSettings) -> None:
-    _choice("data.name", data.name, ("cifar100", "cifar10", "synthetic"))
+    if data.function is None:
+        _choice("data.name", data.name, tuple(DATA_SETS))
+        _no_arguments("data", data.arguments)
+    else:
+        _name("data.name", data.name)
+        taken = {word.lower() for pair in DATA_SETS.items() for word in pair}
+        _require(
+            data.name.lower() not in taken, "data.name", data.name, "is taken; name your data set otherwise"
+        )
     _choice("data.evaluate_on", data.evaluate_on, ("test", "validation"))
     _positive("data.validation", data.validation, zero=True)
     _positive("data.validation_seed", data.validation_seed, zero=True)
@@ -177,6 +191,9 @@ def _loss(loss: dict[str, Any]) -> LossSettings:
     for key in ("name", "function"):
         value = arguments.pop(key, None)
         _require(isinstance(value, str), f"loss.{key}", value, "a loss config needs `name` and `function`")
+    scores, source = arguments.pop("scores", None), arguments.pop("source", None)
+    if scores is not None:
+        _choice("loss.scores", scores, ("sigmoid", "softmax"))
     _name("loss.name", loss["name"])
     _require("-" not in loss["name"], "loss.name", loss["name"], "'-' separates the parts of a run's name")
     for key in ("gamma", "gamma_target", "gamma_background"):
@@ -188,7 +205,24 @@ def _loss(loss: dict[str, Any]) -> LossSettings:
         _number("loss.slack", arguments["slack"])
         _require(0 <= arguments["slack"] <= 1, "loss.slack", arguments["slack"], "a probability, from 0 to 1")
         arguments["slack"] = float(arguments["slack"])
-    return LossSettings(loss["name"], loss["function"], arguments)
+    source = _source("loss", loss["function"], source)
+    return LossSettings(loss["name"], loss["function"], arguments, scores, source)
+
+
+def _source(part: str, function: str | None, given: Any) -> str | None:
+    """The hash of a function's source; a run's config names the one that it was trained with."""
+    found = None if function is None else source_hash(function)
+    _require(
+        given in (None, found),
+        f"{part}.source",
+        given,
+        f"the code of {function} is another now (its hash is {found}); restore it, or leave {part}.source out",
+    )
+    return found
+
+
+def _no_arguments(part: str, arguments: dict[str, Any]) -> None:
+    _require(not arguments, f"{part}.arguments", arguments, f"are those of {part}.function, which is not set")
 
 
 def _number(key: str, value: Any) -> None:

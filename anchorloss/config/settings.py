@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+# The data sets that are there, and what tables call them. One of your own is called by its name.
+DATA_SETS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
+
 
 @dataclass
 class ModelSettings:
@@ -23,6 +26,12 @@ class ModelSettings:
     shortcut: str = "A"
     # Start the last bias at -log((1 - pi) / pi), pi = 1 / classes, instead of at zero.
     prior_bias: bool = True
+    # For a network of your own: the import path of a function of num_classes that returns it; null: those above.
+    function: str | None = None
+    # Further arguments of `function`.
+    arguments: dict[str, Any] = field(default_factory=dict)
+    # Hash of the source of `function`; filled in.
+    source: str | None = None
 
 
 @dataclass
@@ -42,6 +51,12 @@ class DataSettings:
     # Sizes of the synthetic set; null for the real ones.
     training_images: int | None = None
     test_images: int | None = None
+    # For a data set of your own: the import path of a function of `root` that returns its images; null: those above.
+    function: str | None = None
+    # Further arguments of `function`.
+    arguments: dict[str, Any] = field(default_factory=dict)
+    # Hash of the source of `function`; filled in.
+    source: str | None = None
 
 
 @dataclass
@@ -129,6 +144,16 @@ class LossSettings:
     name: str
     function: str
     arguments: Mapping[str, Any]
+    # How scores become probabilities: `sigmoid` or `softmax`; None where the function says so itself.
+    scores: str | None = None
+    # Hash of the function's source, where it is not part of this package.
+    source: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """The part of a run's identity that says which loss it is."""
+        extras = {"scores": self.scores, "source": self.source}
+        set_extras = {key: value for key, value in extras.items() if value is not None}
+        return {"name": self.name, "function": self.function, **self.arguments, **set_extras}
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
@@ -151,16 +176,23 @@ class RunSettings:
 
     def identity(self) -> dict[str, Any]:
         """The settings that can change the result, as plain nested data; what the hash is made of."""
-        data = asdict(self.data)
+        data = _without_unset(asdict(self.data))
         del data["root"], data["download"]
         return {
-            "loss": {"name": self.loss.name, "function": self.loss.function, **self.loss.arguments},
-            "model": asdict(self.model),
+            "loss": self.loss.identity(),
+            "model": _without_unset(asdict(self.model)),
             "data": data,
             "optim": asdict(self.optim),
             "precision": self.precision,
             "seed": self.seed,
         }
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The import paths of the loss, and of the network and data set where they have one."""
+        return tuple(
+            part.function for part in (self.loss, self.model, self.data) if part.function is not None
+        )
 
     @property
     def hash(self) -> str:
@@ -171,6 +203,15 @@ class RunSettings:
     def run(self) -> str:
         """The name of the run's folder; legal on Windows."""
         return f"{self.loss.name}-{self.model.name}-seed{self.seed}-{self.hash}"
+
+
+def _without_unset(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the keys that came later, as long as they are not set: identities from before have none of them."""
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in ("function", "arguments", "source") or value
+    }
 
 
 @dataclass(frozen=True)

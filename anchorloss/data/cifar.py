@@ -214,7 +214,7 @@ def download(archive: Archive, root: Path) -> Path:
     """
     remedy = f"fetch {archive.url} yourself and name the file: data.root=FILE, or `make data FROM=FILE`"
     try:
-        download_url = _torchvision_download()
+        download_url = torchvision_download()
     except Exception as error:  # a torchvision built for another torch raises many kinds
         raise UserError(
             f"data.root={root}: torchvision, which downloads, fails ({error}); {remedy}"
@@ -227,7 +227,7 @@ def download(archive: Archive, root: Path) -> Path:
         return install(Source(archive, staging), root)
 
 
-def _torchvision_download() -> Callable[..., None]:
+def torchvision_download() -> Callable[..., None]:
     """torchvision's `download_url`; beside a torch without CUDA torchvision imports only if two operators are there."""
     try:
         from torchvision.datasets.utils import download_url

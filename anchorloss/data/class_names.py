@@ -1,6 +1,8 @@
-"""The names of CIFAR's classes, so that a report made from records alone can name them."""
+"""The names of classes, for a report that is made from records alone."""
 
 from __future__ import annotations
+
+from anchorloss.runs.record import Data
 
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR100 = """
@@ -15,7 +17,10 @@ wardrobe whale willow_tree wolf woman worm
 """
 
 
-def class_name(data: str, index: int) -> str:
-    """What class `index` of the data set `data` (cifar100, cifar10, or another) is called."""
-    names = {"cifar100": CIFAR100, "cifar10": CIFAR10}.get(data, "").split()
-    return names[index].replace("_", " ") if index < len(names) else f"class {index}"
+def class_name(data: Data | None, index: int) -> str:
+    """Name a class of a record's data set: as the record names it, as CIFAR does, or by its number."""
+    known = {"cifar100": CIFAR100, "cifar10": CIFAR10}
+    names: list[str] = []
+    if data is not None:
+        names = data.class_names or [name.replace("_", " ") for name in known.get(data.name, "").split()]
+    return names[index] if index < len(names) else f"class {index}"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anchorloss.data import cifar, synthetic
+from anchorloss.config.settings import DATA_SETS
+from anchorloss.data import cifar, custom, synthetic
 from anchorloss.errors import UserError
 
 ARCHIVES = {"cifar100": cifar.CIFAR100, "cifar10": cifar.CIFAR10}
-LABELS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
 # Of the full training set, pixels in [0, 1], over all pixels of a channel. CIFAR-100: measured on the official file
 # (tests/data/test_cifar.py does it again); CIFAR-10: the figures in common use.
 MEAN_STD = {
@@ -26,7 +28,8 @@ MEAN_STD = {
 class Dataset:
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,) in memory; `mean` and `std` are those of pixels in [0, 1].
 
-    `label` is what every table and picture made from it says: CIFAR-100, CIFAR-10 or SYNTHETIC.
+    `label` is what every table and figure made from it says: CIFAR-100, CIFAR-10, SYNTHETIC, or the name of a data set
+    of one's own.
     """
 
     name: str
@@ -52,23 +55,38 @@ def load(
     evaluate_on: str = "test",
     training_images: int | None = None,
     test_images: int | None = None,
+    function: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """The data set `name`: cifar100 or cifar10 from `root`, or synthetic in the sizes given.
+    """Load a data set.
 
-    `validation` training images are held out, as many of each class as of any other, chosen by `validation_seed`
-    alone. Evaluated on "validation", the test file is never opened.
+    Args:
+        name: `cifar100` or `cifar10`, read from `root`; `synthetic`; or, with `function`, what yours is called.
+        root: folder or archive that holds the files.
+        download: fetch the official archive if `root` does not hold it.
+        validation: number of training images to hold out, the same number in each class.
+        validation_seed: chooses which.
+        evaluate_on: `test`, or `validation`: then CIFAR's test file is never opened.
+        training_images: size of the synthetic training set.
+        test_images: size of the synthetic test set.
+        function: import path of a loader, called with `root` and `arguments`; see `anchorloss.data.custom`.
+        arguments: further arguments of the loader.
 
-    Raises: UserError naming the key or file that is wrong and the remedy.
+    Raises:
+        UserError: a key or file is wrong; the message names it and the remedy.
     """
-    if name not in LABELS:
-        raise UserError(f"data.name={name}: must be one of {', '.join(LABELS)}")
+    if function is None and name not in DATA_SETS:
+        raise UserError(f"data.name={name}: must be one of {', '.join(DATA_SETS)}")
     if evaluate_on not in ("test", "validation"):
         raise UserError(f"data.evaluate_on={evaluate_on}: must be test or validation")
     on_validation = evaluate_on == "validation"
     if on_validation and validation == 0:
         raise UserError("data.evaluate_on=validation: needs held-out images: set data.validation=5000")
-    if name == "synthetic":
-        whole = _synthetic(training_images or 0, test_images or 0)
+    if function is not None:
+        whole = _from_arrays(name, name, custom.load(function, Path(root), arguments or {}))
+    elif name == "synthetic":
+        made = synthetic.make(training_images or 0, test_images or 0)
+        whole = _from_arrays(name, DATA_SETS[name], made)
     else:
         whole = _cifar(name, Path(root), download, read_test=not on_validation)
     if validation == 0:
@@ -100,7 +118,7 @@ def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset
     mean, std = MEAN_STD[name]
     return Dataset(
         name=name,
-        label=LABELS[name],
+        label=DATA_SETS[name],
         checksum=archive.checksum,
         class_names=source.class_names(),
         train_images=torch.from_numpy(train_images),
@@ -113,19 +131,18 @@ def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset
     )
 
 
-def _synthetic(training_images: int, test_images: int) -> Dataset:
-    made = synthetic.make(training_images, test_images)
-    pixels = made.train_images.astype(np.float64) / 255
+def _from_arrays(name: str, label: str, arrays: custom.Arrays | synthetic.Synthetic) -> Dataset:
+    pixels = arrays.train_images.astype(np.float64) / 255
     mean, std = (tuple(float(value) for value in f(pixels, axis=(0, 2, 3))) for f in (np.mean, np.std))
     return Dataset(
-        name="synthetic",
-        label=LABELS["synthetic"],
-        checksum=made.checksum,
-        class_names=made.class_names,
-        train_images=torch.from_numpy(made.train_images),
-        train_labels=torch.from_numpy(made.train_labels),
-        evaluation_images=torch.from_numpy(made.test_images),
-        evaluation_labels=torch.from_numpy(made.test_labels),
+        name=name,
+        label=label,
+        checksum=arrays.checksum,
+        class_names=arrays.class_names,
+        train_images=torch.from_numpy(arrays.train_images),
+        train_labels=torch.from_numpy(arrays.train_labels),
+        evaluation_images=torch.from_numpy(arrays.test_images),
+        evaluation_labels=torch.from_numpy(arrays.test_labels),
         evaluated_on="test",
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),

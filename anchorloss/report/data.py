@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from anchorloss.analysis.calibration import reliability
 from anchorloss.analysis.comparison import REFERENCE, Comparison, compare_measures
 from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.published import Published, read_published
+from anchorloss.analysis.published import Published, published_for
 from anchorloss.analysis.table import Table, build_table, order
 from anchorloss.data.class_names import class_name
 from anchorloss.device import processor_kind
@@ -101,7 +101,7 @@ class ExperimentData:
 
     def class_name(self, index: int) -> str:
         """What class `index` is called."""
-        return class_name(self.first.data.name if self.first else "", index)
+        return class_name(self.first.data if self.first else None, index)
 
 
 def read_experiment(results_dir: Path, experiment: str) -> ExperimentData:
@@ -122,7 +122,7 @@ def read_experiment(results_dir: Path, experiment: str) -> ExperimentData:
         {loss: {} for loss in losses},
         {loss: {} for loss in losses},
         {loss: {} for loss in losses},
-        read_published(),
+        published_for(table.data_label),
     )
     for run in runs:
         if run.record is None or run.record.status != "finished":

@@ -12,19 +12,43 @@ from pathlib import Path
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf")
 
 
+# Where an untracked file is code that a run may have used.
+CODE = ("anchorloss", "models", "hydra_plugins", ":(glob)*.py")
+
+
 @cache
-def commit() -> tuple[str, bool]:
-    """The commit of this repository and whether tracked files differ from it; ("unknown", True) outside of git."""
+def commit(*files: Path) -> tuple[str, bool]:
+    """Name the commit of this repository, and say whether the code differs from it.
+
+    Args:
+        files: code of a run that is not part of this package.
+
+    Returns:
+        The commit, and whether a tracked file is changed, code is untracked, or one of `files` is not in a commit as it
+        is now; ("unknown", True) outside of git.
+    """
     root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
-
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+        untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE)
     except (OSError, subprocess.SubprocessError):
         return "unknown", True
+    return head, bool(changed or untracked) or not all(_is_committed(path) for path in files)
+
+
+def _is_committed(path: Path) -> bool:
+    """Whether a file is in the newest commit of its repository as it is now."""
+    try:
+        tracked = _git(path.parent, "ls-files", "--", path.name)
+        return bool(tracked) and not _git(path.parent, "status", "--porcelain", "--", path.name)
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
 @cache

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anchorloss.config.settings import identity_hash
+from anchorloss.config.settings import DATA_SETS, identity_hash
 from anchorloss.errors import UserError
 from anchorloss.runs import typed_json
 
 RECORD, HISTORY, PREDICTIONS = "record.json", "history.csv", "predictions.npz"
 WEIGHTS = "weights.safetensors"  # with keep_weights=true alone
-DATA_LABELS = ("CIFAR-100", "CIFAR-10", "SYNTHETIC")
 NAME = re.compile(r"[A-Za-z0-9_+.]*[A-Za-z0-9_+]")
 RUN_NAME = re.compile(
     rf"(?P<loss>{NAME.pattern})-(?P<model>{NAME.pattern})-seed(?P<seed>\d{{1,10}})-[0-9a-f]{{10}}"
@@ -56,6 +55,8 @@ class Data:
     checksum: str
     training_images: int
     evaluation_images: int
+    # Of a data set of one's own.
+    class_names: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,10 @@ class Record:
             self.evaluated_on,
             "test or validation",
         )
-        _require(
-            self.data.label in DATA_LABELS, "data.label", self.data.label, f"one of {', '.join(DATA_LABELS)}"
-        )
-        for key in ("experiment", "loss", "model"):
-            _require(NAME.fullmatch(getattr(self, key)) is not None, key, getattr(self, key), "not a name")
+        label = DATA_SETS.get(self.data.name, self.data.name)
+        _require(self.data.label == label, "data.label", self.data.label, f"should be {label!a:.80}")
+        for key in ("experiment", "loss", "model", "data.name"):
+            _require(NAME.fullmatch(_dotted(self, key)) is not None, key, _dotted(self, key), "not a name")
         _require(self.hash == identity_hash(self.identity), "hash", self.hash, "not that of the identity")
         run = f"{self.loss}-{self.model}-seed{self.seed}-{self.hash}"
         _require(

@@ -61,6 +61,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             key: _convert(content, item, _join(where, key))
             for key, item in _expect(dict, value, where).items()
         }
+    if get_origin(kind) is list:
+        (content,) = get_args(kind)
+        return [_convert(content, item, where) for item in _expect(list, value, where)]
     if dataclasses.is_dataclass(kind):
         return _convert_object(kind, _expect(dict, value, where), where)
     if kind is float and type(value) is int:
@@ -93,6 +96,7 @@ def _expect(kind: type, value: Any, where: str) -> Any:
 
 _JSON_NAMES = {
     dict: "an object",
+    list: "an array",
     str: "a string",
     int: "an integer",
     float: "a number",

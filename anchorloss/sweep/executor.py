@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from anchorloss.config.settings import Execution, RunSettings
+from anchorloss.config.source import source_files
 from anchorloss.device import choose_convolutions, resolve_device
 from anchorloss.errors import ClaimLostError, RunError, UserError
 from anchorloss.runs import provenance, store
@@ -63,7 +64,9 @@ def execute(plan: list[RunSettings], execution: Execution, begun: float | None =
         RunError: a file cannot be written.
     """
     begun = time.monotonic() if begun is None else begun
-    provenance.commit()  # kept from here on, so that records name the code that runs
+    for run in plan:
+        # Kept from here on, so that records name the code that runs.
+        provenance.commit(*source_files(run.functions))
     device = resolve_device(execution.device)
     prepare_torch(execution, device)
     _Sweep(plan, execution, device).carry_out(begun)

@@ -22,11 +22,12 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
 
     Raises: UserError if a setting is wrong, or if the loss of one of them refuses its arguments.
     """
-    from anchorloss.training import losses  # imports torch, which `--help` does not need
+    from anchorloss.training import losses, networks  # imports torch, which `--help` does not need
 
     jobs = [parse(config) for config in configs]
     for runs, _ in jobs:
         losses.resolve(runs[0].loss)
+        networks.check(runs[0].model)
     unique = {run.run: run for runs, _ in jobs for run in runs}
     return sorted(unique.values(), key=lambda run: run.seed), jobs[0][1]
 

@@ -17,7 +17,7 @@ from typing import Any
 import wandb
 from tqdm import tqdm
 
-from anchorloss.config.settings import RunSettings
+from anchorloss.config.settings import DATA_SETS, RunSettings
 from anchorloss.runs.store import PREDICTIONS, Record, read_predictions
 
 # Seconds to wait for a server: for any answer, for a new run, for what is not yet sent at a run's end.
@@ -146,10 +146,8 @@ class Session:
         self._told = True
 
     def _arguments(self, settings: RunSettings) -> dict[str, Any]:
-        from anchorloss.data.dataset import LABELS  # imports torch, which a decision does not need
-
         identity = settings.identity()
-        label = LABELS[settings.data.name]
+        label = DATA_SETS.get(settings.data.name, settings.data.name)
         tags = [settings.experiment, settings.loss.name, settings.model.name, label]
         if settings.data.evaluate_on == "validation":
             tags.append("validation")
@@ -266,7 +264,7 @@ def tables(record: Record, folder: Path) -> dict[str, Any]:
 
     predictions = read_predictions(folder)
     classes = 1 + int(max(predictions.target.max(), predictions.predicted.max()))
-    names = [class_name(record.data.name, index) for index in range(classes)]
+    names = [class_name(record.data, index) for index in range(classes)]
     counts = confusions(predictions, classes)
     images = counts.sum(1)
     accuracy = class_accuracy(predictions, classes)

@@ -53,6 +53,8 @@ class RunContext:
             validation=data.validation,
             validation_seed=data.validation_seed,
             evaluate_on=data.evaluate_on,
+            function=data.function,
+            arguments=data.arguments,
             **(sizes if data.name == "synthetic" else {}),
         )
         return RunContext.of(

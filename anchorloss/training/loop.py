@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from anchorloss.config.settings import RunSettings
+from anchorloss.config.source import source_files
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, store, weights
@@ -223,7 +224,7 @@ def _conclude(
     if not finished:
         failure = _failure(state, totals)
     dataset = context.dataset
-    commit, dirty = provenance.commit()
+    commit, dirty = provenance.commit(*source_files(settings.functions))
     record = store.Record(
         format=1,
         status="finished" if finished else "failed",
@@ -245,6 +246,7 @@ def _conclude(
             checksum=dataset.checksum,
             training_images=len(dataset.train_labels),
             evaluation_images=len(dataset.evaluation_labels),
+            class_names=list(dataset.class_names) if settings.data.function is not None else None,
         ),
         identity=settings.identity(),
         hash=settings.hash,

@@ -1,12 +1,10 @@
-"""From a loss config to a function: `function` is a dotted path, the other keys are its arguments.
+"""From a loss config to a function: `function` is an import path, the other keys are its arguments.
 
-So a new loss is one config file and one function `f(logits, target, reduction="mean", **arguments)`.
+A new loss is one config file and one function `f(logits, target, **arguments)`: docs/adding-a-loss.md.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from anchorloss.config.functions import check_arguments, import_function
 from anchorloss.config.settings import LossSettings
 from anchorloss.errors import UserError
 
@@ -33,44 +32,32 @@ class Loss:
     @property
     def uses_softmax(self) -> bool:
         """Whether scores read as softmax probabilities rather than as independent sigmoids."""
+        if self.settings.scores is not None:
+            return self.settings.scores == "softmax"
         return self.settings.function == "torch.nn.functional.cross_entropy"
 
 
 def resolve(loss: LossSettings) -> Loss:
-    """The loss as a function of `logits` (N, C) float and `target` (N,) int64, giving the mean over the batch.
+    """Import a loss and bind its arguments.
 
-    It is tried on two samples here, so that a wrong argument is found before any run starts.
+    It is tried on two samples, so that a mistake is found before any run starts.
 
-    Raises: UserError naming the key of the loss config that is wrong.
+    Raises:
+        UserError: the function cannot be imported, does not take the arguments, or does not return a mean with a
+            gradient; the message names the key of the loss config.
     """
-    function = _import(loss.function)
-    known = inspect.signature(function).parameters
-    for key in loss.arguments:
-        if key not in known:
-            arguments = ", ".join(name for name in known if name not in ("logits", "target", "reduction"))
-            raise UserError(f"loss.{key}={loss.arguments[key]}: {loss.function} takes {arguments}")
+    function = import_function("loss.function", loss.function)
+    check_arguments("loss", loss.function, function, loss.arguments, own=("logits", "target", "reduction"))
     configured = partial(function, **loss.arguments)
     try:
-        value = configured(torch.zeros(2, 3), torch.tensor([0, 1]))
+        value = configured(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
     except Exception as error:
         raise UserError(
-            f"loss={loss.name}: {loss.function} refuses {dict(loss.arguments)}: {error}"
+            f"loss={loss.name}: {loss.function} fails with {dict(loss.arguments)}: {error}"
         ) from error
-    if not isinstance(value, Tensor) or value.shape != ():
+    if not isinstance(value, Tensor) or value.shape != () or not value.requires_grad:
         raise UserError(
-            f"loss={loss.name}: {loss.function} must return the mean over the batch, a tensor without axes"
+            f"loss={loss.name}: {loss.function} must return the mean over the batch, a differentiable tensor without "
+            "dimensions"
         )
     return Loss(loss, configured)
-
-
-def _import(path: str) -> Callable[..., Tensor]:
-    module_name, _, name = path.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"loss.function={path}: not found ({error}); give the path as package.module.function"
-        ) from None
-    if not callable(function):
-        raise UserError(f"loss.function={path}: not a function")
-    return function

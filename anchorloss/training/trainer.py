@@ -21,11 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import models
 from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
-from anchorloss.training import losses
+from anchorloss.training import losses, networks
 from anchorloss.training.precision import autocast, input_dtype
 from anchorloss.training.schedule import learning_rate
 
@@ -214,8 +213,7 @@ class Trainer:
         # torch's generator belongs to the process, and runs side by side may be built at the same moment.
         with _BUILDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            model = self.settings.model
-            network = models.build(model.name, self.images.classes, model.shortcut, model.prior_bias)
+            network = networks.build(self.settings.model, self.images.classes)
         return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _build_optimizer(self) -> torch.optim.SGD:

@@ -1,0 +1,184 @@
+"""A table of an experiment that sweeps over other settings than loss and seed: a row for each combination."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anchorloss.analysis.markdown import escape, markdown_table
+from anchorloss.analysis.stats import Summary, summarise
+from anchorloss.analysis.table import made_from, order, stamps
+from anchorloss.errors import UserError
+from anchorloss.runs.atomic import write_results
+from anchorloss.runs.store import Record, describe_difference, differences, read_ended
+
+SCORES = ("top1", "top5")
+
+
+@dataclass(frozen=True)
+class SettingsRow:
+    """The runs of one loss at one combination of the swept settings.
+
+    `values` has a setting's value as JSON, `absent` where the loss does not have it. Accuracies in percent.
+    """
+
+    loss: str
+    values: tuple[str, ...]
+    failed: int
+    top1: Summary
+    top5: Summary
+
+
+@dataclass(frozen=True)
+class SettingsTable:
+    """The rows, by loss and then by settings; `keys` names the swept settings, dotted."""
+
+    experiment: str
+    stamps: tuple[str, ...]
+    keys: tuple[str, ...]
+    rows: tuple[SettingsRow, ...]
+    reference: str | None
+    protocol: str
+    provenance: str
+
+    def difference(self, row: SettingsRow, score: str) -> float | None:
+        """The mean minus that of the reference at the same settings; the reference's own settings do not count."""
+        if self.reference is None or row.loss == self.reference:
+            return None
+        shared = [place for place, key in enumerate(self.keys) if not key.startswith("loss.")]
+        others = [
+            other
+            for other in self.rows
+            if other.loss == self.reference
+            and all(other.values[place] == row.values[place] for place in shared)
+        ]
+        means = [getattr(one, score).mean for one in (row, *others)]
+        # Two references at the same settings would be a choice.
+        return means[0] - means[1] if len(means) == 2 and None not in means else None
+
+
+def make_settings_table(results_dir: Path, experiment: str, reference: str | None = None) -> SettingsTable:
+    """Read the records of an experiment and write its `settings.md` and `settings.csv` under `results_dir`.
+
+    Args:
+        results_dir: the results folder.
+        experiment: its name.
+        reference: a loss; every other's difference from it is given, at the same settings.
+
+    Raises:
+        UserError: no run has ended, the runs saw different data, or the reference has no run; RunError if a file cannot
+            be written.
+    """
+    table = build([record for _, record in read_ended(results_dir, experiment)], experiment, reference)
+    contents = {"settings.md": to_markdown(table).encode(), "settings.csv": to_csv(table).encode()}
+    write_results(results_dir / experiment, contents)
+    return table
+
+
+def swept(records: Sequence[Record]) -> tuple[str, ...]:
+    """The settings beside loss and seed in which records differ, dotted."""
+    found = differences([(record.loss, record.identity) for record in records])
+    return tuple(sorted({key for *_, difference in found for key in difference}))
+
+
+def build(records: Sequence[Record], experiment: str, reference: str | None = None) -> SettingsTable:
+    """Group records by loss and by the settings in which they differ.
+
+    Raises:
+        UserError: the runs saw different data under the same settings, or the reference has no run.
+    """
+    losses = {record.loss for record in records}
+    if reference is not None and reference not in losses:
+        raise UserError(
+            f"--reference {reference}: has no run; use one of {', '.join(sorted(losses, key=order))}"
+        )
+    keys = swept(records)
+    groups: dict[tuple[str, tuple[str, ...]], list[Record]] = {}
+    for record in records:
+        known = {key: value for key, (_, value) in describe_difference({}, record.identity).items()}
+        values = tuple(known.get(key, "absent") for key in keys)
+        groups.setdefault((record.loss, values), []).append(record)
+    for group in groups.values():
+        if len({record.data.checksum for record in group}) > 1:
+            raise UserError(
+                f"{group[0].run} and {group[1].run} cannot stand in one table: they saw different images; move the runs "
+                "of one of them away"
+            )
+    rows = [_row(loss, values, group) for (loss, values), group in groups.items()]
+    first = records[0]
+    return SettingsTable(
+        experiment=experiment,
+        stamps=stamps(records),
+        keys=keys,
+        rows=tuple(
+            sorted(rows, key=lambda row: (order(row.loss), [_sortable(value) for value in row.values]))
+        ),
+        reference=reference,
+        protocol=(
+            f"{first.data.label}. Accuracy in percent after the last epoch, mean ± sample standard deviation (n - 1) "
+            "over n seeds."
+        ),
+        provenance=made_from(records),
+    )
+
+
+def to_markdown(table: SettingsTable) -> str:
+    """The table as Markdown, with the differences from the reference if there is one."""
+    named = {"top1": "Top-1", "top5": "Top-5"}
+    compared = [f"{name} - {table.reference}" for name in named.values()] if table.reference else []
+    header = ["loss", *table.keys, "n", *named.values(), *compared]
+    cells = []
+    for row in table.rows:
+        count = f"{row.top1.n} ({row.failed} failed)" if row.failed else str(row.top1.n)
+        scores = [_spread(getattr(row, score)) for score in SCORES]
+        gaps = [table.difference(row, score) for score in SCORES] if compared else []
+        shown = ["—" if gap is None else f"{gap:+.2f}" for gap in gaps]
+        cells.append([escape(row.loss), *(escape(value) for value in row.values), count, *scores, *shown])
+    title = " - ".join([f"Experiment {table.experiment} by setting", *table.stamps])
+    return f"# {title}\n\n{table.protocol}\n\n{markdown_table(header, cells)}\n\n{table.provenance}\n"
+
+
+def to_csv(table: SettingsTable) -> str:
+    """The table with all digits; empty where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    scores = [f"{score}_{part}" for score in SCORES for part in ("mean", "std")]
+    compared = [f"{score}_minus_{table.reference}" for score in SCORES] if table.reference else []
+    writer.writerow(["loss", *table.keys, "n", "failed", *scores, *compared])
+    for row in table.rows:
+        values = [getattr(getattr(row, score), part) for score in SCORES for part in ("mean", "std")]
+        gaps = [table.difference(row, score) for score in SCORES] if compared else []
+        settings = ["" if value == "absent" else _plain(value) for value in row.values]
+        writer.writerow([row.loss, *settings, row.top1.n, row.failed, *values, *gaps])
+    return text.getvalue()
+
+
+def _row(loss: str, values: tuple[str, ...], group: list[Record]) -> SettingsRow:
+    finished = [record for record in group if record.status == "finished"]
+    top1, top5 = (summarise({record.seed: getattr(record, score) for record in finished}) for score in SCORES)
+    return SettingsRow(loss, values, len(group) - len(finished), top1, top5)
+
+
+def _spread(summary: Summary) -> str:
+    if summary.mean is None:
+        return "—"
+    return f"{summary.mean:.2f} ± {'—' if summary.std is None else f'{summary.std:.2f}'}"
+
+
+def _plain(value: str) -> Any:
+    """A setting as CSV has it: text without JSON's quotes, unless a spreadsheet would take it for a formula."""
+    content = json.loads(value)
+    return content if isinstance(content, str) and content[:1] not in tuple("=+-@\t") else value
+
+
+def _sortable(value: str) -> tuple[int, float, str]:
+    """Numbers by size, then texts."""
+    try:
+        return (0, float(value), "")
+    except ValueError:
+        return (1, 0.0, value)

@@ -1,0 +1,113 @@
+"""A data set of one's own: what its loader returns, checked and brought into the form that training takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anchorloss.config.functions import check_arguments, import_function
+from anchorloss.errors import UserError
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a loader returns.
+
+    Args:
+        train_images: pixels 0 to 255, integers, as arrays or tensors: grey (N, H, W) or (N, 1, H, W), or RGB
+            (N, 3, H, W); at most 32 high and wide. Smaller images get a black border, grey ones three equal channels.
+        train_labels: classes 0 to C - 1, (N,).
+        test_images: the same for evaluation.
+        test_labels: the same for evaluation.
+        class_names: a name for each of the C classes; 2 to 256.
+    """
+
+    train_images: ArrayLike
+    train_labels: ArrayLike
+    test_images: ArrayLike
+    test_labels: ArrayLike
+    class_names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The same, checked: images uint8 (N, 3, 32, 32), labels int64 (N,), and a SHA-256 over all of them."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    checksum: str
+
+
+def load(function: str, root: Path, arguments: Mapping[str, Any]) -> Arrays:
+    """Call the loader at the import path `function` with `root` and `arguments`.
+
+    Raises:
+        UserError: the loader cannot be imported, fails, or returns something else than `Images` of the right form.
+    """
+    where = f"data.function={function}"
+    loader = import_function("data.function", function)
+    check_arguments("data.arguments", function, loader, arguments, own=("root",))
+    try:
+        images = loader(root, **arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{where}: fails with root={root}, {dict(arguments)}: {error}") from error
+    if not isinstance(images, Images):
+        raise UserError(f"{where}: must return anchorloss.data.custom.Images, not {type(images).__name__}")
+    try:
+        return _checked(images)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _checked(images: Images) -> Arrays:
+    names = tuple(str(name) for name in images.class_names)
+    if not 2 <= len(names) <= 256 or len(set(names)) < len(names):
+        raise ValueError(f"class_names has {len(set(names))} different names; 2 to 256 are needed, each once")
+    if not all(name.isprintable() and 0 < len(name) <= 80 for name in names):
+        raise ValueError("class_names: a name is 1 to 80 printable characters")
+    train_images, train_labels = _split("train", images.train_images, images.train_labels, len(names))
+    test_images, test_labels = _split("test", images.test_images, images.test_labels, len(names))
+    digest = hashlib.sha256()
+    for array in (train_images, train_labels, test_images, test_labels):
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return Arrays(train_images, train_labels, test_images, test_labels, names, f"sha256:{digest.hexdigest()}")
+
+
+def _split(split: str, images: ArrayLike, labels: ArrayLike, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    pixels, targets = np.asarray(images), np.asarray(labels)
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or max(pixels.shape[2:]) > SIDE:
+        raise ValueError(
+            f"{split}_images has shape {np.shape(images)}; must be (N, H, W), (N, 1, H, W) or (N, 3, H, W) with H and W "
+            f"at most {SIDE}"
+        )
+    if len(pixels) == 0 or targets.shape != (len(pixels),):
+        raise ValueError(
+            f"{split}_labels has shape {targets.shape}; needs one label for each of {len(pixels)} images"
+        )
+    for name, values, limit in (("images", pixels, 256), ("labels", targets, classes)):
+        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= limit:
+            raise ValueError(
+                f"{split}_{name} must be whole numbers from 0 to {limit - 1}; found {values.dtype}"
+            )
+    if pixels.min() == pixels.max():
+        raise ValueError(f"{split}_images: every pixel is the same")
+    height, width = pixels.shape[2:]
+    border = [(0, 0), (0, 0), *(((SIDE - n) // 2, SIDE - n - (SIDE - n) // 2) for n in (height, width))]
+    padded = np.pad(pixels.astype(np.uint8), border)
+    rgb = np.broadcast_to(padded, (len(padded), 3, SIDE, SIDE))
+    return rgb.copy(), targets.astype(np.int64)

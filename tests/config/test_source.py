@@ -1,0 +1,166 @@
+"""Code that is not part of the package enters the identity by the hash of its source."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from anchorloss.config.settings import identity_hash
+from anchorloss.config.source import source_files, source_hash
+from anchorloss.errors import UserError
+from tests.conftest import ROOT, SMALL
+from tests.in_process import settings
+
+LOSS = """
+from torch.nn import functional as F
+from {helper} import scale
+
+def loss(logits, target):
+    return scale(F.cross_entropy(logits, target))
+"""
+HELPER = "def scale(value):\n    return {factor} * value\n"
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A folder that is on the path, with a loss in two modules."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_loss.py").write_text(LOSS.format(helper="own_helper"))
+    (tmp_path / "own_helper.py").write_text(HELPER.format(factor=2))
+    return tmp_path
+
+
+def test_functions_of_the_package_and_of_torch_have_none():
+    for function in ("anchorloss.loss.anchor_loss", "torch.nn.functional.cross_entropy"):
+        assert source_hash(function) is None
+        assert source_files([function]) == ()
+
+
+def test_what_is_not_found_has_none():
+    for function in ("own_nowhere.loss", "loss", "", ".loss", "own_nowhere", "..x.y", "math.fsum.x"):
+        assert source_files([function]) == ()
+    assert source_hash("own_nowhere.loss") is None
+
+
+def test_the_module_and_what_it_imports_count(code):
+    first = source_hash("own_loss.loss")
+    assert source_files(["own_loss.loss"]) == (code / "own_helper.py", code / "own_loss.py")
+    (code / "own_helper.py").write_text(HELPER.format(factor=3))
+    second = source_hash("own_loss.loss")
+    assert first != second
+    (code / "unrelated.py").write_text("x = 1\n")
+    assert source_hash("own_loss.loss") == second
+    (code / "own_helper.py").write_bytes(HELPER.format(factor=3).replace("\n", "\r\n").encode())
+    assert source_hash("own_loss.loss") == second, "other line endings, same source"
+
+
+def test_relative_imports_within_a_package_count(code):
+    package = code / "own_package" / "inner"
+    package.mkdir(parents=True)
+    (code / "own_package" / "__init__.py").write_text("from .inner import loss\n")
+    (package / "__init__.py").write_text("from .formula import *\n")
+    (package / "formula.py").write_text(LOSS.format(helper="..helper"))
+    (code / "own_package" / "helper.py").write_text(HELPER.format(factor=1))
+    for function in ("own_package.loss", "own_package.inner.formula.loss"):
+        before = source_hash(function)
+        (code / "own_package" / "helper.py").write_text(HELPER.format(factor=len(function)))
+        assert source_hash(function) != before
+        assert code / "own_package" / "helper.py" in source_files([function])
+
+
+def test_modules_that_import_each_other_end(code):
+    (code / "own_helper.py").write_text("import own_loss\n" + HELPER.format(factor=1))
+    assert len(source_files(["own_loss.loss"])) == 2
+
+
+def test_the_hash_executes_nothing(code):
+    (code / "own_loss.py").write_text("raise SystemExit(3)\n")
+    assert source_hash("own_loss.loss") is not None
+    assert "own_loss" not in sys.modules
+
+
+def test_a_function_of_an_installed_package_enters_by_its_version():
+    found = source_hash("scipy.special.logsumexp")
+    assert found is not None
+    assert found == source_hash("scipy.special.expit") != source_hash("numpy.mean")
+    assert source_files(["scipy.special.logsumexp"]) == ()
+
+
+def test_the_identity_of_a_run_has_the_hash(code):
+    def run():
+        return settings(
+            "loss.name=mine", "loss.function=own_loss.loss", "~loss.anchor", "~loss.gamma", "~loss.slack"
+        )[0]
+
+    first = run()
+    assert first.identity()["loss"] == {
+        "name": "mine",
+        "function": "own_loss.loss",
+        "source": source_hash("own_loss.loss"),
+    }
+    (code / "own_helper.py").write_text(HELPER.format(factor=5))
+    assert run().hash != first.hash
+
+
+def test_a_config_that_names_other_code_is_refused(code):
+    """As the config.yaml of a run does whose code has changed since."""
+    arguments = [
+        "loss.name=mine",
+        "loss.function=own_loss.loss",
+        "~loss.anchor",
+        "~loss.gamma",
+        "~loss.slack",
+    ]
+    with pytest.raises(UserError, match=r"loss\.source=0123: the code of own_loss\.loss is another now"):
+        settings(*arguments, "+loss.source='0123'")
+
+
+def test_every_recorded_identity_is_still_the_one_of_its_config():
+    """The keys that are newer than a record are not in its identity."""
+    from omegaconf import OmegaConf
+
+    from anchorloss.config.parsing import parse
+    from anchorloss.config.settings import Config
+
+    folders = [path.parent for path in (ROOT / "results" / "runs").glob("*/*/record.json")]
+    assert len(folders) > 50
+    for folder in folders:
+        record = json.loads((folder / "record.json").read_text())
+        config = OmegaConf.merge(
+            OmegaConf.structured(Config), yaml.safe_load((folder / "config.yaml").read_text())
+        )
+        (run,) = parse(config)[0]
+        assert run.identity() == record["identity"]
+        assert run.hash == record["hash"] == identity_hash(record["identity"])
+
+
+def test_changed_code_trains_again_and_is_dirty_until_committed(code, tmp_path, train, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{code}:{ROOT}")
+    arguments = [*SMALL, "optim.epochs=1", "loss.name=mine", "loss.function=own_loss.loss"]
+    arguments += ["~loss.anchor", "~loss.gamma", "~loss.slack", "experiment.name=own"]
+    assert "0 of 1 are done" in train(*arguments, check=True).stdout
+    assert "1 of 1 are done" in train(*arguments, check=True).stdout
+    (code / "own_helper.py").write_text(HELPER.format(factor=3))
+    assert "0 of 1 are done" in train(*arguments, check=True).stdout
+    records = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("runs/own/*/record.json")]
+    assert len({record["hash"] for record in records}) == 2
+    assert all(record["provenance"]["dirty"] for record in records)
+    table = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "scripts" / "make_table1.py",
+            "--experiment",
+            "own",
+            "--results-dir",
+            "results",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "| 2 |" not in table.stdout.replace("  ", " ")
+    assert "loss.source" in table.stdout + table.stderr
