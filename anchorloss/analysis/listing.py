@@ -1,22 +1,29 @@
-"""Every run of an experiment and the settings in which they differ: for experiments that no one table can hold."""
+"""Every run of an experiment, one row each, with the settings in which they differ."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from anchorloss.analysis.markdown import escape, markdown_table
+from anchorloss.analysis.settings_table import swept
 from anchorloss.analysis.table import made_from, order
 from anchorloss.runs.provenance import short_commit
-from anchorloss.runs.store import Record, describe_difference, differences, read_ended
+from anchorloss.runs.store import Record, describe_difference, read_ended
 
 
 def list_runs(results_dir: Path, experiment: str) -> str:
-    """Markdown, a row a run: its loss, what of its settings is not the same in all, accuracies, when, and its commit.
+    """List the runs of an experiment that have ended.
 
-    Raises: UserError if no run of the experiment has ended, or one is damaged.
+    Returns:
+        Markdown with a row for each run: its loss, the settings that are not the same in all runs, its accuracies, when
+        it ran, and its commit.
+
+    Raises:
+        UserError: no run of the experiment has ended, or a record is damaged.
     """
     records = [record for _, record in read_ended(results_dir, experiment)]
-    differing = differences([(record.loss, record.identity) for record in records])
-    keys = sorted({key for *_, difference in differing for key in difference})
+    keys = swept(records)
     records.sort(key=lambda record: (order(record.loss), record.provenance.started, record.seed))
     data = records[0].data
     sets = ", ".join(sorted({record.evaluated_on for record in records}))
@@ -27,23 +34,21 @@ def list_runs(results_dir: Path, experiment: str) -> str:
         f"{data.label}, {data.training_images:,} training images; accuracies in percent on the "
         f"{data.evaluation_images:,} {sets} images after the last epoch.",
         "",
-        f"| {' | '.join(header)} |",
-        f"|{'---|' * len(header)}",
+        markdown_table(header, [_cells(record, keys) for record in records]),
     ]
-    lines += [f"| {' | '.join(_cells(record, keys))} |" for record in records]
     return "\n".join([*lines, "", made_from(records), ""])
 
 
-def _cells(record: Record, keys: list[str]) -> list[str]:
+def _cells(record: Record, keys: Sequence[str]) -> list[str]:
     settings = {key: value for key, (_, value) in describe_difference({}, record.identity).items()}
     made = record.provenance
     scores = [f"{score:.2f}" if score is not None else "failed" for score in (record.top1, record.top5)]
     times = [time.replace("+00:00", "Z") for time in (made.started, made.finished)]
     return [
-        record.loss,
-        *(settings.get(key, "") for key in keys),
+        escape(record.loss),
+        *(escape(settings.get(key, "")) for key in keys),
         str(record.seed),
         *scores,
-        *times,
+        *(escape(time) for time in times),
         short_commit(made.commit, made.dirty),
     ]

@@ -1,4 +1,8 @@
-"""CIFAR-100 and CIFAR-10 as their authors published them: found, verified by checksum, and only then unpickled."""
+"""CIFAR-100 and CIFAR-10 as their authors published them: found, verified by checksum, and only then unpickled.
+
+torchvision.datasets is not used because torchvision does not import beside a torch without CUDA; see
+`torchvision_download`.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,13 @@ from anchorloss.runs.atomic import write_atomically
 REMEDY = "name the official folder or archive with data.root=…, or get it with `make data`"
 # The largest official file has 155 MB; an archive that claims more is not unpacked into memory.
 _MOST_BYTES = 1 << 28
-# Defined for torchvision, and gone if nobody kept them.
+# Operators that are defined for torchvision last only as long as their library is referenced.
 _OPERATORS: list[Any] = []
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The facts of one published archive; the md5 sums are the ones that torchvision checks."""
+    """One published archive and its files by name, with the md5 sums that torchvision checks too."""
 
     name: str
     folder: str
@@ -47,7 +51,7 @@ class Archive:
 
     @property
     def checksum(self) -> str:
-        """What a record says of the data: one digest over the md5 sums of its files."""
+        """The checksum in a run's record: one digest over the md5 sums of the files."""
         text = "\n".join(f"{name} {md5}" for name, md5 in sorted(self.md5_of.items()))
         return f"md5:{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}"
 
@@ -93,9 +97,15 @@ class Source:
     """
 
     def __init__(self, archive: Archive, root: Path, names: Iterable[str] | None = None) -> None:
-        """Find the files `names` (default: all of the archive's); no other is opened.
+        """Find the files `names`.
 
-        Raises: UserError if there is neither the official folder nor the archive, or the archive is damaged.
+        Args:
+            archive: which archive.
+            root: where to look.
+            names: the files to read, default all of the archive's; no other is opened.
+
+        Raises:
+            UserError: there is neither the official folder nor the archive, or the archive is damaged.
         """
         self.archive = archive
         self.names = tuple(archive.md5_of if names is None else names)
@@ -108,13 +118,14 @@ class Source:
             self._contents = _members(archive, found, self.names)
 
     def place(self, name: str) -> str:
-        """Where the file is, for people."""
+        """Where the file is, for messages."""
         return f"{self._place}{'/' if self._contents is None else ':'}{name}"
 
     def read(self, name: str) -> bytes:
-        """The content of one of the files, once its md5 sum is found right.
+        """Read one of the files and verify its md5 sum.
 
-        Raises: UserError naming the file if it is missing or is not the official one.
+        Raises:
+            UserError: the file is missing or is not the official one; the message names it.
         """
         try:
             content = (self._place / name).read_bytes() if self._contents is None else self._contents[name]
@@ -127,16 +138,24 @@ class Source:
         return content
 
     def images(self, names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The images, uint8 (N, 3, 32, 32), and labels, int64 (N,), of these files, one after another.
+        """Read the images and labels of these files, one file after another.
 
-        Raises: UserError as `read` does, and naming the file whose images or labels have a wrong shape or range.
+        Returns:
+            Images uint8 (N, 3, 32, 32) and labels int64 (N,).
+
+        Raises:
+            UserError: as `read`, or images or labels of a file have a wrong shape or range.
         """
         parts = [self._batch(name) for name in names]
         images, labels = zip(*parts, strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the labels. Raises: UserError as `images` does."""
+        """Read the names of the classes, in the order of the labels.
+
+        Raises:
+            UserError: as `images`.
+        """
         (meta,) = self.archive.meta
         names = self._unpickle(meta).get(self.archive.class_key)
         if not isinstance(names, list) or len(names) != self.archive.classes:
@@ -166,7 +185,11 @@ class Source:
 
 
 def locate(archive: Archive, root: Path) -> Path | None:
-    """The official folder or the archive, unread, or None. Raises: UserError if `root` cannot be looked into."""
+    """Find the official folder or the archive without reading it; None if there is neither.
+
+    Raises:
+        UserError: `root` cannot be read.
+    """
     try:
         if root.is_file():
             return root
@@ -185,9 +208,12 @@ def install(source: Source, root: Path) -> Path:
     A folder that is not there yet appears whole. In one that is there, only files that are not the official ones are
     replaced, and nothing else is touched.
 
-    Returns: the folder.
-    Raises: UserError if a file of `source` is missing or damaged, or `root` cannot hold a folder; RunError if the
-    disk cannot take it. Nothing is left behind then.
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: a file of `source` is missing or damaged, or `root` cannot hold a folder. Nothing is left behind.
+        RunError: the files cannot be written, on a full disk for example. Nothing is left behind.
     """
     folder = root / source.archive.folder
     contents = {name: source.read(name) for name in source.names}
@@ -208,9 +234,12 @@ def install(source: Source, root: Path) -> Path:
 def download(archive: Archive, root: Path) -> Path:
     """Fetch the archive through torchvision, verify it, and put the official folder into `root`.
 
-    Returns: the folder.
-    Raises: UserError if torchvision does not import, the archive cannot be fetched or is not the official one;
-    otherwise as `install` does. Nothing is left behind then.
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: torchvision does not import, or the archive cannot be fetched or is not the official one; otherwise as
+            `install`. Nothing is left behind.
     """
     remedy = f"fetch {archive.url} yourself and name the file: data.root=FILE, or `make data FROM=FILE`"
     try:
@@ -228,7 +257,10 @@ def download(archive: Archive, root: Path) -> Path:
 
 
 def torchvision_download() -> Callable[..., None]:
-    """torchvision's `download_url`; beside a torch without CUDA torchvision imports only if two operators are there."""
+    """Import torchvision's `download_url`.
+
+    Beside a torch without CUDA, torchvision imports only once two operators are defined.
+    """
     try:
         from torchvision.datasets.utils import download_url
     except RuntimeError:

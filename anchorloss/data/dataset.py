@@ -17,7 +17,7 @@ from anchorloss.errors import UserError
 
 ARCHIVES = {"cifar100": cifar.CIFAR100, "cifar10": cifar.CIFAR10}
 # Of the full training set, pixels in [0, 1], over all pixels of a channel. CIFAR-100: measured on the official file
-# (tests/data/test_cifar.py does it again); CIFAR-10: the figures in common use.
+# (tests/data/test_cifar.py repeats it); CIFAR-10: the figures in common use.
 MEAN_STD = {
     "cifar100": ((0.5070752, 0.4865489, 0.4409178), (0.2673343, 0.2564385, 0.2761505)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -150,7 +150,7 @@ def _from_arrays(name: str, label: str, arrays: custom.Arrays | synthetic.Synthe
 
 
 def _held_out(labels: np.ndarray, classes: int, validation: int, seed: int) -> np.ndarray:
-    """Which images are held out, bool (N,): `validation` of them, the same number in each class."""
+    """Choose the images to hold out, bool (N,): `validation` of them, the same number in each class."""
     if validation % classes or validation >= len(labels):
         raise UserError(
             f"data.validation={validation}: must be a multiple of the {classes} classes and below {len(labels)}"

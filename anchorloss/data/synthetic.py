@@ -1,4 +1,4 @@
-"""An embedded set of 100 classes of 32×32 RGB images, made by code in seconds. Everything made from it is SYNTHETIC.
+"""A set of 100 classes of 32×32 RGB images, generated in seconds. Every result on it is labelled SYNTHETIC.
 
 Twenty groups have a coarse coloured pattern each; the five classes of a group add a fine pattern of their own, so that
 classes of one group are easily confused. An image shows its class's pattern shifted by up to four pixels, mirrored or
@@ -33,9 +33,11 @@ class Synthetic:
 
 
 def make(training_images: int, test_images: int) -> Synthetic:
-    """Make the set in these sizes; labels go round, so that classes are as even as the sizes allow.
+    """Generate the set. Sets of different sizes are different draws from the same classes.
 
-    Sets of different sizes are different draws from the same classes.
+    Args:
+        training_images: number of training images; labels cycle through the classes.
+        test_images: number of test images.
     """
     patterns = _patterns(np.random.Generator(np.random.PCG64(SEED)))
     train_images, train_labels = _split(patterns, 0, training_images)
