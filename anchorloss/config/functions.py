@@ -22,7 +22,7 @@ def import_function(key: str, path: str) -> Callable[..., Any]:
     try:
         function: Callable[..., Any] = get_method(path)
     except (Exception, SystemExit) as error:  # whatever the module raises while it is imported
-        cause = error
+        cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
