@@ -15,7 +15,7 @@ from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.loss import modulation
 from anchorloss.training.losses import Loss
-from anchorloss.training.precision import autocast, input_dtype
+from anchorloss.training.precision import forward_pass, input_dtype
 
 BATCH = 500
 
@@ -104,11 +104,12 @@ def _percent(right: Tensor) -> float:
 @torch.no_grad()
 def _logits(network: nn.Module, evaluation: EvaluationImages, precision: str) -> Tensor:
     network.eval()
+    forward = forward_pass(network, evaluation.images.device, precision)
     parts = []
     for batch in evaluation.images.split(BATCH):
-        inputs = augmentation.normalize(batch, evaluation.mean, evaluation.std, input_dtype(precision))
-        with autocast(batch.device, precision):
-            parts.append(network(inputs).float())
+        parts.append(
+            forward(augmentation.normalize(batch, evaluation.mean, evaluation.std, input_dtype(precision)))
+        )
     network.train()
     return torch.cat(parts)
 

@@ -218,7 +218,7 @@ def _conclude(
     # One that no record names may be left of a process that was to keep weights and was killed.
     (folder / store.WEIGHTS).unlink(missing_ok=True)
     if finished and context.keep_weights:
-        content = weights.to_bytes(trainer.network.state_dict())
+        content = weights.to_bytes(trainer.network_state())
         write_atomically(folder / store.WEIGHTS, content)
         files[store.WEIGHTS] = sha256(content)
     if not finished:

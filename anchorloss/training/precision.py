@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from anchorloss.training import emulated_bf16
+
+# Of the modules that autocast computes in bfloat16, those whose parameters nothing else reads.
+_CAST_MODULES = (nn.Conv2d, nn.Linear)
+
+Forward = Callable[[Tensor], Tensor]
 
 
 def input_dtype(precision: str) -> torch.dtype:
@@ -15,12 +22,73 @@ def input_dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The context of a forward pass: autocast to bfloat16 for "bf16", nothing for "fp32"."""
-    enabled = precision == "bf16"
+def forward_pass(
+    network: nn.Module, device: torch.device, precision: str, *, compile: bool = False
+) -> Forward:
+    """The network's forward pass in `precision`.
+
+    In bf16 the weights of convolutions and linear layers are cast together, which gives the numbers of autocast in
+    two kernels where autocast takes one a weight. So a network must not read such a weight outside of its module.
+
+    Args:
+        network: maps images (N, 3, H, W) to logits (N, C); its parameters are float32.
+        device: where it is.
+        precision: "bf16" or "fp32".
+        compile: compile it for one size of batch with torch.compile.
+
+    Returns:
+        A function from images of `input_dtype(precision)` to float32 logits. It follows the network's parameters and
+        its training mode as they change.
+    """
+    if precision == "fp32":
+        module: Forward = torch.compile(network, dynamic=False) if compile else network
+        return lambda images: module(images).float()
+
+    parameters = {
+        f"{prefix}.{name}" if prefix else name: parameter
+        for prefix, module in network.named_modules()
+        if type(module) in _CAST_MODULES
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+
+    def call(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+        return torch.func.functional_call(network, weights, (images,))
+
+    compiled = torch.compile(call, dynamic=False) if compile else call
+
+    def forward(images: Tensor) -> Tensor:
+        weights = dict(zip(parameters, _CastTogether.apply(*parameters.values()), strict=True))
+        with _autocast(device):
+            return compiled(weights, images).float()
+
+    return forward
+
+
+def _autocast(device: torch.device) -> AbstractContextManager[Any]:
     context = ExitStack()
     # The cache of cast weights would not survive a graph's replay.
-    context.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False))
-    if enabled and emulated_bf16.is_needed(device):
+    context.enter_context(torch.autocast(device.type, torch.bfloat16, cache_enabled=False))
+    if emulated_bf16.is_needed(device):
         context.enter_context(emulated_bf16.EmulatedBf16())
     return context
+
+
+class _CastTogether(torch.autograd.Function):
+    """float32 tensors to bfloat16, and their gradients back, each by one call."""
+
+    @staticmethod
+    def forward(context: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        context.set_materialize_grads(False)
+        return tuple(_cast(tensors, torch.bfloat16))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        cast = iter(_cast([gradient for gradient in gradients if gradient is not None], torch.float32))
+        return tuple(None if gradient is None else next(cast) for gradient in gradients)
+
+
+def _cast(tensors: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    tensors = list(tensors)
+    result = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(result, tensors)
+    return result

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.training import losses, networks
-from anchorloss.training.precision import autocast, input_dtype
+from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
 
 _BUILDING = threading.Lock()
@@ -75,12 +75,16 @@ class Trainer:
         self.device = device
         self.steps = math.ceil(len(images.labels) / settings.optim.batch_size)
         self.network = self._build_network()
-        self._forward: Callable[[Tensor], Tensor] = (
-            torch.compile(self.network, dynamic=False) if compile else self.network
+        self._batch_counters = _remove_batch_counters(self.network)
+        self._eager_forward = forward_pass(self.network, device, settings.precision)
+        self._forward = (
+            forward_pass(self.network, device, settings.precision, compile=True)
+            if compile
+            else self._eager_forward
         )
         self.loss = losses.resolve(settings.loss)
         self.optimizer = self._build_optimizer()
-        self.step_in_epoch = 0
+        self.epoch = self.step_in_epoch = 0
         self._plan = augmentation.plan_epoch(settings.seed, 0, len(images.labels)).to(device)
         self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._totals = {
@@ -142,15 +146,13 @@ class Trainer:
         pixels = augmentation.augment(
             images.padded, index, plan.rows[place], plan.columns[place], plan.flip[place]
         )
-        precision = self.settings.precision
-        inputs = augmentation.normalize(pixels, images.mean, images.std, input_dtype(precision))
+        dtype = input_dtype(self.settings.precision)
+        inputs = augmentation.normalize(pixels, images.mean, images.std, dtype)
 
         # An epoch's last batch is not worth a compilation of its own.
-        forward = self._forward if size == self.settings.optim.batch_size else self.network
+        forward = self._forward if size == self.settings.optim.batch_size else self._eager_forward
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device, precision):
-            logits = forward(inputs)
-        logits = logits.float()
+        logits = forward(inputs)
         loss = nn.functional.cross_entropy(logits, target) if softmax else self.loss(logits, target)
         loss.backward()
         self.optimizer.step()
@@ -189,16 +191,22 @@ class Trainer:
         self.wait()
         buffers = [self.optimizer.state[p]["momentum_buffer"] for p in self._momentum_parameters()]
         return {
-            "network": {name: value.cpu() for name, value in self.network.state_dict().items()},
+            "network": {name: value.cpu() for name, value in self.network_state().items()},
             "momentum": [buffer.cpu() for buffer in buffers],
             "totals": {name: value.cpu() for name, value in self._totals.items()},
             "step_in_epoch": self.step_in_epoch,
         }
 
+    def network_state(self) -> dict[str, Tensor]:
+        """The network's state, with the numbers of batches that its normalisations have seen."""
+        batches = self.epoch * self.steps + self.step_in_epoch
+        counters = {name: torch.tensor(batches) for name in self._batch_counters}
+        return {**self.network.state_dict(), **counters}
+
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Go on from `state`, inside `epoch`; values are copied in place, so that memory layouts stay as they were."""
         with torch.no_grad():
-            _copy_all(self.network.state_dict(), state["network"])
+            _copy_all(self.network_state(), state["network"])
             for parameter, buffer in zip(self._momentum_parameters(), state["momentum"], strict=True):
                 _copy(self.optimizer.state[parameter]["momentum_buffer"], buffer)
             _copy_all(self._totals, state["totals"])
@@ -287,3 +295,20 @@ def _copy(own: Tensor, value: Tensor) -> None:
     if own.shape != value.shape:
         raise ValueError(f"a tensor has the shape {tuple(value.shape)}, not {tuple(own.shape)}")
     own.copy_(value)
+
+
+def _remove_batch_counters(network: nn.Module) -> list[str]:
+    """Stop batch normalisations from counting their batches, which costs a kernel each a step and serves nothing.
+
+    Only a normalisation without momentum reads its counter.
+
+    Returns:
+        The names of the buffers removed.
+    """
+    removed = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            if module.num_batches_tracked is not None:
+                removed.append(f"{name}.num_batches_tracked")
+            module.num_batches_tracked = None
+    return removed

@@ -93,3 +93,20 @@ def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():
     assert warmed.totals() == cold.totals()
     for ours, theirs in zip(warmed.network.parameters(), cold.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_state_has_the_batches_that_each_normalisation_has_seen():
+    """They are not counted step by step, and another network, or PyTorch's own, still finds them in the state."""
+    (run,) = settings("loss=bce", "seeds=[7]")
+    place = workplace(run)
+    trainer = Trainer(run, place.training, place.device)
+    trainer.start_epoch(1)
+    for _ in range(2):
+        trainer.train_step()
+    state = copy.deepcopy(trainer.state())
+    counters = [value for name, value in state["network"].items() if name.endswith("num_batches_tracked")]
+    assert counters == [trainer.steps + 2] * 7
+    models.build("resnet8", 100).load_state_dict(state["network"], strict=True)
+    other = Trainer(run, place.training, place.device)
+    other.restore(state, 1)
+    assert all(torch.equal(other.state()["network"][name], value) for name, value in state["network"].items())
