@@ -12,7 +12,7 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 merge status readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
+.PHONY: help setup quickstart data table1 plan merge status readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -36,6 +36,9 @@ data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else dow
 table1: $(INSTALLED) ## Table 1 (PROFILE=full, resnet20 or small): train what is missing, then make the table
 	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT)
+
+plan: $(INSTALLED) ## how many runs at once are fastest here, and how long the rest of EXPERIMENT will take
+	$(RUN) train.py experiment=$(EXPERIMENT) --plan $(ARGS)
 
 merge: $(INSTALLED) ## bring run folders from other machines together: FROM=results-folder
 	$(RUN) scripts/merge_results.py $(FROM)

@@ -19,6 +19,8 @@ from anchorloss.errors import one_line_errors
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+FLAGS = {"--retry-failed": "retry_failed=true", "--plan": "plan_only=true"}
+
 
 def main() -> None:
     """Train what the command line asks for."""
@@ -46,12 +48,12 @@ def train(config: DictConfig) -> None:
 
 
 def command_line(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra takes them: `-m` first, and `--retry-failed` as an override."""
+    """The arguments as Hydra takes them: `-m` first, and the flags of this project as overrides."""
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     others = [argument for argument in arguments if argument not in multirun]
     return [
         *multirun[:1],
-        *("retry_failed=true" if argument == "--retry-failed" else argument for argument in others),
+        *(FLAGS.get(argument, argument) for argument in others),
     ]
 
 

@@ -85,13 +85,15 @@ def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) ->
         from anchorloss.sweep.executor import CONCURRENT_ON_GPU
 
         for config in configs:
-            config.concurrent = config.concurrent or max(1, min(share, CONCURRENT_ON_GPU))
+            if config.concurrent in ("auto", "0"):
+                config.concurrent = str(max(1, min(share, CONCURRENT_ON_GPU)))
     else:
         os.environ["OMP_NUM_THREADS"] = "1"
         for config in configs:
             config.threads = config.threads or 1
             # The processes share the cores out, not the runs within one.
-            config.concurrent = config.concurrent or 1
+            if config.concurrent in ("auto", "0"):
+                config.concurrent = "1"
     from anchorloss.sweep.plan import train_all
 
     with one_line_errors():

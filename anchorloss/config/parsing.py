@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,14 @@ def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
         data_root=settings.data.root,
         data_download=settings.data.download,
         logger=settings.logger,
-        concurrent=settings.concurrent,
+        concurrent=0 if settings.concurrent == "auto" else int(settings.concurrent),
         deterministic=settings.deterministic,
         compile=settings.compile,
         checkpoint_seconds=settings.checkpoint_seconds,
         keep_weights=settings.keep_weights,
         minutes=settings.minutes,
         retry_failed=settings.retry_failed,
+        plan_only=settings.plan_only,
         threads=settings.threads,
     )
     return runs, execution
@@ -111,7 +113,8 @@ def _check(settings: Config) -> None:
         settings.device,
         "must be auto, cpu, cuda, cuda:N or mps",
     )
-    _positive("concurrent", settings.concurrent, zero=True)
+    known = settings.concurrent == "auto" or re.fullmatch("[0-9]{1,4}", settings.concurrent)
+    _require(bool(known), "concurrent", settings.concurrent, "must be auto or a whole number below 10000")
     _positive("threads", settings.threads, zero=True)
     _positive("checkpoint_seconds", settings.checkpoint_seconds, zero=True)
     _positive("minutes", settings.minutes, zero=True)

@@ -118,9 +118,9 @@ class Config:
     device: str = "auto"
     # Where runs and tables go.
     results_dir: str = "results"
-    # Runs trained side by side in this process; 0: several on a GPU; on a CPU as many as the cores have room for with
-    # `threads` each, one if that is not set.
-    concurrent: int = 0
+    # Runs trained at once in this process: a number, or auto. That is on a GPU as many as `--plan` found fastest there,
+    # 8 if it was not asked; on a CPU as many as the cores have room for with `threads` each, one if that is not set.
+    concurrent: str = "auto"
     # Deterministic algorithms: always on a CPU; on a GPU at some cost in speed.
     deterministic: bool = False
     # torch.compile the network.
@@ -133,6 +133,8 @@ class Config:
     minutes: float = 0.0
     # Run failed runs again.
     retry_failed: bool = False
+    # Train nothing: measure how many runs at once are fastest, and how long the plan will take.
+    plan_only: bool = False
     # Threads on a CPU; 0: torch's default. Another number of threads may round differently.
     threads: int = 0
 
@@ -223,6 +225,7 @@ class Execution:
     data_root: str
     data_download: bool
     logger: LoggerSettings
+    # 0: auto.
     concurrent: int
     deterministic: bool
     compile: bool
@@ -230,4 +233,5 @@ class Execution:
     keep_weights: bool
     minutes: float
     retry_failed: bool
+    plan_only: bool
     threads: int

@@ -27,12 +27,13 @@ from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.sweep.messages import SweepProgress, announce, counted, say_ended, say_skipped
 from anchorloss.sweep.signals import Signals
+from anchorloss.sweep.width import fastest
 from anchorloss.tracking.tracking import Tracking
 from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train
 
 POLL_SECONDS = 0.5
-# What `concurrent=0` means on a GPU. Not measured: no GPU was at hand.
+# What `concurrent=auto` means on a GPU on which it was not measured.
 CONCURRENT_ON_GPU = 8
 GO_ON = "a checkpoint of each unfinished run is saved: give the same command again to go on"
 
@@ -90,7 +91,7 @@ class _Sweep:
         self._device = device
         self._contexts: dict[str, RunContext] = {}
         self._tracking = Tracking(execution.logger)
-        self._width = execution.concurrent or _default_width(device, execution.threads)
+        self._width = execution.concurrent or _default_width(plan[0], execution, device)
         self._side_by_side = SideBySide(device, torch.get_num_threads())
         self._waiting: list[RunSettings] = []
         self._claims: dict[str, Claim] = {}
@@ -258,10 +259,16 @@ def _folder(execution: Execution, settings: RunSettings) -> Path:
     return run_folder(execution.results_dir, settings.experiment, settings.run)
 
 
-def _default_width(device: torch.device, threads: int) -> int:
+def _default_width(settings: RunSettings, execution: Execution, device: torch.device) -> int:
+    """What `concurrent=auto` is for runs like this one."""
     if device.type == "cuda":
-        return CONCURRENT_ON_GPU
-    return max(1, cores() // threads) if device.type == "cpu" and threads else 1
+        measured = fastest(settings, device, compile=execution.compile)
+        if measured is None:
+            print(
+                f"concurrent={CONCURRENT_ON_GPU}, not measured on this device: --plan finds what is fastest"
+            )
+        return measured or CONCURRENT_ON_GPU
+    return max(1, cores() // execution.threads) if device.type == "cpu" and execution.threads else 1
 
 
 def _make_folder(settings: RunSettings, folder: Path) -> None:

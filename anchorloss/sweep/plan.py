@@ -40,6 +40,11 @@ def train_all(configs: Sequence[DictConfig]) -> None:
     """
     begun = time.monotonic()
     runs, execution = plan(configs)
+    if execution.plan_only:
+        from anchorloss.sweep.estimate import estimate
+
+        estimate(runs, execution, begun)
+        return
     from anchorloss.sweep.executor import execute
 
     execute(runs, execution, begun)
