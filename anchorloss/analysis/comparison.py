@@ -33,6 +33,8 @@ from anchorloss.analysis.stats import (
     welch,
 )
 
+Processors = Mapping[str, Mapping[int, str]]
+
 ALPHA = power.ALPHA
 REFERENCE = "bce"
 SUPPORTED = "supported"
@@ -131,7 +133,7 @@ class Comparison:
 def compare(
     values: Mapping[str, Values],
     reference: str = REFERENCE,
-    processors: Mapping[str, Mapping[int, str]] | None = None,
+    processors: Processors | None = None,
     measure: Measure = TOP1,
 ) -> tuple[Comparison, ...]:
     """Compare every other loss with `reference`; one family, in the order given.
@@ -153,7 +155,7 @@ def compare(
 
 def compare_measures(
     values: Mapping[str, Mapping[str, Values]],
-    processors: Mapping[str, Mapping[int, str]] | None = None,
+    processors: Processors | None = None,
     reference: str = REFERENCE,
 ) -> dict[str, tuple[Comparison, ...]]:
     """Compare every loss with `reference` in each of `MEASURES`, corrected by the families of the module's docstring.
@@ -262,23 +264,21 @@ def format_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
-def resolved_winner(
-    values: Mapping[str, Values], processors: Mapping[str, Mapping[int, str]] | None = None
-) -> str | None:
+def difference_between(
+    values: Mapping[str, Values], loss: str, reference: str, processors: Processors | None = None
+) -> Difference | None:
+    """Return the difference of two losses, paired where the processors allow it; arguments as for `compare`."""
+    own, base = shared_runs(values[loss], values[reference])
+    return difference(own, base, pair=_same_processors(processors, loss, reference, own))
+
+
+def resolved_winner(values: Mapping[str, Values], processors: Processors | None = None) -> str | None:
     """Return the loss with the highest mean if it is better than every other loss by the rule above, else None."""
     measured = {loss: summarise(own).mean or 0.0 for loss, own in values.items() if own}
     if len(measured) < 2:
         return None
     best = max(measured, key=lambda loss: measured[loss])
-    found = {
-        loss: difference(
-            values[best],
-            values[loss],
-            pair=_same_processors(processors, best, loss, values[best].keys() & values[loss].keys()),
-        )
-        for loss in measured
-        if loss != best
-    }
+    found = {loss: difference_between(values, best, loss, processors) for loss in measured if loss != best}
     adjusted = holm({loss: one.p_value if one else None for loss, one in found.items()})
     resolved = all(
         one is not None and one.estimate > 0 and (p := adjusted[loss]) is not None and p <= ALPHA
@@ -290,7 +290,7 @@ def resolved_winner(
 def _compare(
     values: Mapping[str, Values],
     reference: str,
-    processors: Mapping[str, Mapping[int, str]] | None,
+    processors: Processors | None,
     measure: Measure,
 ) -> list[Comparison]:
     found = []
@@ -314,9 +314,7 @@ def _compare(
     return found
 
 
-def _same_processors(
-    processors: Mapping[str, Mapping[int, str]] | None, loss: str, reference: str, seeds: Iterable[int]
-) -> bool:
+def _same_processors(processors: Processors | None, loss: str, reference: str, seeds: Iterable[int]) -> bool:
     kinds, base_kinds = ((processors or {}).get(name, {}) for name in (loss, reference))
     return all(kinds.get(seed) == base_kinds.get(seed) for seed in seeds)
 

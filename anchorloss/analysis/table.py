@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from anchorloss.analysis.comparison import REFERENCE
+from anchorloss.analysis.comparison import REFERENCE, difference_between, resolved_winner
 from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures
 from anchorloss.analysis.published import PAPER_LOSSES, Published, published_for, read_published
-from anchorloss.analysis.stats import Summary, summarise
+from anchorloss.analysis.stats import Difference, Summary, summarise
+from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
 from anchorloss.runs.provenance import short_commit
 from anchorloss.runs.store import Record, Run, differences
@@ -17,7 +19,11 @@ from anchorloss.runs.store import Record, Run, differences
 
 @dataclass(frozen=True)
 class Row:
-    """One loss: the last epoch's accuracies over its finished runs, in percent."""
+    """One loss: the last epoch's accuracies over its finished runs, in percent.
+
+    The differences are from the reference over the seeds that both have. `best_…` marks the highest mean, if its
+    difference from every other loss is resolved.
+    """
 
     loss: str
     label: str
@@ -26,6 +32,8 @@ class Row:
     top1: Summary
     top5: Summary
     published: Published | None
+    top1_difference: Difference | None = None
+    top5_difference: Difference | None = None
     best_top1: bool = False
     best_top5: bool = False
 
@@ -82,7 +90,7 @@ def build_table(
         experiment=experiment,
         stamps=stamps(finished or records),
         protocol=_protocol(first),
-        rows=_mark_best(_rows(runs, plan, published_for(first.data.label))),
+        rows=_rows(runs, plan, published_for(first.data.label), reference),
         notes=_notes(runs, plan),
         provenance=made_from(records),
         data_label=first.data.label,
@@ -175,49 +183,42 @@ def _protocol(record: Record) -> str:
     )
 
 
-def _rows(runs: list[Run], plan: Plan | None, of_paper: dict[str, Published]) -> list[Row]:
+def _rows(
+    runs: list[Run], plan: Plan | None, of_paper: dict[str, Published], reference: str
+) -> tuple[Row, ...]:
     published = read_published()
     losses, seeds = _expected(runs, plan)
-    rows = []
-    for loss in losses:
-        records = [run.record for run in runs if run.loss == loss and run.record is not None]
-        finished = [record for record in records if record.status == "finished"]
-        rows.append(
-            Row(
-                loss=loss,
-                label=_label(loss, published),
-                planned=len(seeds),
-                failed=len(records) - len(finished),
-                top1=summarise({record.seed: record.top1 for record in finished if record.top1 is not None}),
-                top5=summarise({record.seed: record.top5 for record in finished if record.top5 is not None}),
-                published=of_paper.get(loss),
-            )
+    records = {loss: [run.record for run in runs if run.loss == loss and run.record] for loss in losses}
+    finished = {loss: [r for r in own if r.status == "finished"] for loss, own in records.items()}
+    processors = {
+        loss: {record.seed: processor_kind(record.provenance.device) for record in own}
+        for loss, own in finished.items()
+    }
+    found: dict[str, dict[str, Any]] = {loss: {} for loss in losses}
+    for score in ("top1", "top5"):
+        values = {loss: {r.seed: float(getattr(r, score)) for r in own} for loss, own in finished.items()}
+        winner = resolved_winner(values, processors)
+        for loss, own in values.items():
+            found[loss][score] = summarise(own)
+            found[loss][f"best_{score}"] = loss == winner
+            if loss != reference and reference in values:
+                against = difference_between(values, loss, reference, processors)
+                found[loss][f"{score}_difference"] = against
+    return tuple(
+        Row(
+            loss=loss,
+            label=_label(loss, published),
+            planned=len(seeds),
+            failed=len(records[loss]) - len(finished[loss]),
+            published=of_paper.get(loss),
+            **found[loss],
         )
-    return rows
+        for loss in losses
+    )
 
 
 def _label(loss: str, published: dict[str, Published]) -> str:
     return published[loss].label if loss in published else loss.replace("_", " ")
-
-
-def _mark_best(rows: list[Row]) -> tuple[Row, ...]:
-    """Best means best in the two digits that are shown; of one loss there is no best."""
-
-    def shown(row: Row, top: str) -> str:
-        return f"{getattr(row, top).mean:.2f}"
-
-    measured = [row for row in rows if row.top1.n > 0]
-    if len(measured) < 2:
-        return tuple(rows)
-    best = {top: max((shown(row, top) for row in measured), key=float) for top in ("top1", "top5")}
-    return tuple(
-        dataclasses.replace(
-            row, best_top1=shown(row, "top1") == best["top1"], best_top5=shown(row, "top5") == best["top5"]
-        )
-        if row.top1.n > 0
-        else row
-        for row in rows
-    )
 
 
 def _expected(runs: list[Run], plan: Plan | None) -> tuple[list[str], list[int]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.markdown import markdown_table
 from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.stats import Summary
+from anchorloss.analysis.stats import Difference, Summary
 from anchorloss.analysis.table import Row, Table, build_table
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.atomic import write_results
@@ -108,7 +108,8 @@ def to_csv(table: Table) -> str:
     papers = [f"paper_{score}" for score in scores]
     compared = (("", "paper"), ("", table.reference), ("paper_", table.reference))
     differences = [f"{whose}{top}_minus_{what}" for whose, what in compared for top in ("top1", "top5")]
-    writer.writerow([*first, *scores, *papers, *differences])
+    ends = [f"{top}_minus_{table.reference}_{end}" for top in ("top1", "top5") for end in ("low", "high")]
+    writer.writerow([*first, *scores, *papers, *differences, *ends])
     for row in table.rows:
         writer.writerow(
             [
@@ -117,8 +118,10 @@ def to_csv(table: Table) -> str:
                 *(row.top1.mean, row.top1.std, row.top5.mean, row.top5.std),
                 *(getattr(row.published, score) if row.published else None for score in scores),
                 *_from_paper(table, row),
-                *_from_reference(table, row),
+                *_from_reference(row),
                 *_paper_from_reference(table, row),
+                *_ends(row.top1_difference),
+                *_ends(row.top5_difference),
             ]
         )
     return text.getvalue()
@@ -135,21 +138,27 @@ _Pair = tuple[float | None, float | None]
 
 def _comparison_header(table: Table) -> list[str]:
     """What stands beside our figures: the paper's, where they may be compared; else only differences."""
+    differences = [f"{top} - {_reference_label(table)}" for top in ("Top-1", "Top-5")]
     if table.stamps:
-        differences = [f"{top} - {_reference_label(table)}" for top in ("Top-1", "Top-5")]
-        return [*differences, *(f"paper {difference}" for difference in differences if _has_paper(table))]
-    return ["paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
+        return [
+            *(f"{difference} (95 %)" for difference in differences),
+            *(f"paper {difference}" for difference in differences if _has_paper(table)),
+        ]
+    return [f"{differences[0]} (95 %)", "paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
 
 
 def _comparison_cells(table: Table, row: Row, dash: str) -> list[str]:
     if table.stamps:
         paper_differences = _paper_from_reference(table, row) if _has_paper(table) else ()
-        return _signed([*_from_reference(table, row), *paper_differences], dash)
+        ours = [_with_interval(found, dash) for found in (row.top1_difference, row.top5_difference)]
+        return [*ours, *_signed(paper_differences, dash)]
+    ours = [_with_interval(row.top1_difference, dash)]
     paper = row.published
     if paper is None:
-        return [dash] * 4
+        return [*ours, *[dash] * 4]
     scores = [(paper.top1_mean, paper.top1_std), (paper.top5_mean, paper.top5_std)]
-    return [*(f"{mean:.2f} ± {std:.2f}" for mean, std in scores), *_signed(_from_paper(table, row), dash)]
+    figures = [f"{mean:.2f} ± {std:.2f}" for mean, std in scores]
+    return [*ours, *figures, *_signed(_from_paper(table, row), dash)]
 
 
 def _signed(values: Iterable[float | None], dash: str) -> list[str]:
@@ -163,13 +172,20 @@ def _from_paper(table: Table, row: Row) -> _Pair:
     return row.top1.mean - row.published.top1_mean, row.top5.mean - row.published.top5_mean
 
 
-def _from_reference(table: Table, row: Row) -> _Pair:
-    base = table.reference_row
-    if base is None or row is base or row.top1.mean is None or row.top5.mean is None:
-        return None, None
-    if base.top1.mean is None or base.top5.mean is None:
-        return None, None
-    return row.top1.mean - base.top1.mean, row.top5.mean - base.top5.mean
+def _from_reference(row: Row) -> _Pair:
+    one, other = row.top1_difference, row.top5_difference
+    return one.estimate if one else None, other.estimate if other else None
+
+
+def _ends(found: Difference | None) -> _Pair:
+    return (found.interval.low, found.interval.high) if found and found.interval else (None, None)
+
+
+def _with_interval(found: Difference | None, dash: str) -> str:
+    if found is None:
+        return dash
+    interval = found.interval
+    return f"{found.estimate:+.2f}" + (f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else "")
 
 
 def _paper_from_reference(table: Table, row: Row) -> _Pair:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from anchorloss.analysis.published import read_published
 from anchorloss.analysis.table import Table, build_table
@@ -65,13 +66,16 @@ def test_means_deviations_and_differences_are_those_of_the_records(tmp_path: Pat
     assert cells["BCE"] == [
         "3",
         "73.90 ± 0.40",
-        "**92.17 ± 0.21**",
+        "92.17 ± 0.21",
+        "—",
         "73.88 ± 0.22",
         "92.03 ± 0.42",
         "+0.02",
         "+0.14",
     ]
-    assert cells["(ii) background"][1] == "**74.37 ± 0.32**"
+    assert cells["(ii) background"][1] == "74.37 ± 0.32"
+    # ttest_rel of 74.0, 74.5, 74.6 and 73.5, 73.9, 74.3: 0.4667 ± 4.3027 * 0.1528 / sqrt(3).
+    assert cells["(ii) background"][3] == "+0.47 [+0.09, +0.85]"
     assert cells["(iii) both"][:3] == ["3", "73.40 ± 0.53", "91.40 ± 0.53"]
 
 
@@ -107,7 +111,7 @@ def test_rows_stand_in_the_papers_order_and_others_follow(tmp_path: Path) -> Non
         finish_run(tmp_path, make_settings(loss))
     table = table_of(tmp_path)
     assert [row.loss for row in table.rows] == [*ANCHORS, "a_new_loss", "softmax"]
-    assert markdown_cells(table)["softmax"][3:] == ["—", "—", "—", "—"]
+    assert markdown_cells(table)["softmax"][3:] == ["+0.00", "—", "—", "—", "—"]
 
 
 def test_one_run_has_no_deviation_and_one_loss_is_not_best(tmp_path: Path) -> None:
@@ -115,11 +119,31 @@ def test_one_run_has_no_deviation_and_one_loss_is_not_best(tmp_path: Path) -> No
     assert markdown_cells(table_of(tmp_path))["BCE"][:2] == ["1", "74.00 ± —"]
 
 
-def test_losses_that_show_the_same_digits_are_both_best(tmp_path: Path) -> None:
-    finish_run(tmp_path, make_settings("bce"), top1=74.001)
-    finish_run(tmp_path, make_settings("anchor_bg"), top1=74.002)
-    finish_run(tmp_path, make_settings("softmax"), top1=9.99)
-    assert [row.best_top1 for row in table_of(tmp_path).rows] == [True, True, False]
+def test_only_a_winner_that_is_resolved_is_bold(tmp_path: Path) -> None:
+    finish_all(tmp_path)
+    assert not any(row.best_top1 or row.best_top5 for row in table_of(tmp_path).rows)
+    for seed, top1 in enumerate((78.0, 78.5, 78.7)):
+        finish_run(tmp_path, make_settings("anchor_target", seed), top1=top1, top5=93.0)
+    table = table_of(tmp_path)
+    assert [row.loss for row in table.rows if row.best_top1] == ["anchor_target"]
+    assert markdown_cells(table)["(i) target"][1] == "**78.40 ± 0.36**"
+
+
+def test_one_seed_each_has_no_winner(tmp_path: Path) -> None:
+    finish_run(tmp_path, make_settings("bce"), top1=70.0)
+    finish_run(tmp_path, make_settings("anchor_bg"), top1=90.0)
+    assert "**" not in to_markdown(table_of(tmp_path))
+
+
+def test_a_partial_sweep_is_compared_on_the_shared_seeds(tmp_path: Path) -> None:
+    """BCE with two seeds, (iii) with one of them: the means differ by 4.35, the shared seed by nothing."""
+    for seed, top1 in enumerate((70.0, 78.7)):
+        finish_run(tmp_path, make_settings("bce", seed, experiment="part"), top1=top1)
+    finish_run(tmp_path, make_settings("anchor_both", 0, experiment="part"), top1=70.0)
+    table = table_of(tmp_path, "part")
+    assert markdown_cells(table)["(iii) both"][3] == "+0.00"
+    (row,) = [row for row in csv.DictReader(io.StringIO(to_csv(table))) if row["loss"] == "anchor_both"]
+    assert float(row["top1_minus_bce"]) == 0.0
 
 
 def test_no_run_is_dropped_in_silence(tmp_path: Path) -> None:
@@ -149,7 +173,7 @@ def test_no_run_is_dropped_in_silence(tmp_path: Path) -> None:
 def test_a_table_of_failures_alone_shows_them(tmp_path: Path) -> None:
     finish_run(tmp_path, make_settings("bce"), failed=True)
     assert markdown_cells(table_of(tmp_path))["BCE"] == [
-        *("0 of 1 (1 failed)", "—", "—", "73.88 ± 0.22", "92.03 ± 0.42", "—", "—")
+        *("0 of 1 (1 failed)", "—", "—", "—", "73.88 ± 0.22", "92.03 ± 0.42", "—", "—")
     ]
 
 
@@ -251,6 +275,8 @@ def test_csv_gives_all_digits(tmp_path: Path) -> None:
     assert float(rows["softmax"]["top1_mean"]) == 73.123456789
     assert rows["softmax"]["top1_std"] == rows["softmax"]["paper_top1_mean"] == ""
     assert (rows["softmax"]["n"], rows["softmax"]["planned"]) == ("1", "3")
+    ends = [float(rows["anchor_bg"][f"top1_minus_bce_{end}"]) for end in ("low", "high")]
+    assert ends == pytest.approx(stats.ttest_rel(TOP1["anchor_bg"], TOP1["bce"]).confidence_interval())
 
 
 def test_latex_is_escaped_and_balanced(tmp_path: Path) -> None:
