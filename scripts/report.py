@@ -6,10 +6,12 @@ from _common import parser, run
 
 
 def main() -> None:
-    arguments = parser(__doc__, experiment="table1").parse_args()
+    options = parser(__doc__, experiment="table1")
+    options.add_argument("--reference", default="bce", metavar="LOSS", help="compare with it (default: bce)")
+    arguments = options.parse_args()
     from anchorloss.report.page import write_report
 
-    print(write_report(arguments.results_dir, arguments.experiment))
+    print(write_report(arguments.results_dir, arguments.experiment, arguments.reference))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorloss.analysis.plotting import COLOURS, picture
-from anchorloss.analysis.table import failure_text, made_from, order, require_one_protocol, stamps
+from anchorloss.analysis.table import (
+    failure_text,
+    made_from,
+    order,
+    require_one_protocol,
+    require_reference,
+    stamps,
+)
 from anchorloss.runs.store import HISTORY, Record, Run, read_ended, read_history, verify_files
 
 if TYPE_CHECKING:
@@ -35,11 +42,15 @@ class Curves:
     histories: Mapping[str, pd.DataFrame]
     failures: tuple[str, ...]
     provenance: str
+    reference: str | None = None
 
 
-def read_curves(results_dir: Path, experiment: str) -> Curves:
-    """Raises: UserError if no run of the experiment has ended, if two differ in more than loss and seed, or if a
-    history is damaged or not its record's.
+def read_curves(results_dir: Path, experiment: str, reference: str | None = None) -> Curves:
+    """Read the histories of an experiment; with a reference they have `top1_difference`, see `_minus`.
+
+    Raises:
+        UserError: no run of the experiment has ended, two differ in more than loss and seed, a history is damaged or not
+            its record's, or the reference has no run.
     """
     ended = sorted(read_ended(results_dir, experiment), key=lambda end: (order(end[0].loss), end[0].seed))
     records = [record for _, record in ended]
@@ -49,6 +60,9 @@ def read_curves(results_dir: Path, experiment: str) -> Curves:
     }
     first = records[0]
     data = first.data
+    if reference is not None:
+        require_reference(reference, [run for run, _ in ended])
+        histories = _minus(reference, histories)
     return Curves(
         experiment,
         " - ".join([data.label, *stamps(records)]),
@@ -58,11 +72,15 @@ def read_curves(results_dir: Path, experiment: str) -> Curves:
         histories,
         tuple(f"failed: {_name(run)}{failure_text(run)}" for run, _ in ended if run.state == "failed"),
         made_from(records),
+        reference,
     )
 
 
 def to_markdown(curves: Curves) -> str:
     """A row an epoch of each run."""
+    columns = dict(COLUMNS)
+    if curves.reference is not None:
+        columns["top1_difference"] = f"Top-1 - {curves.reference}, same seed"
     lines = [
         f"# Every epoch of experiment {curves.experiment}",
         "",
@@ -70,32 +88,55 @@ def to_markdown(curves: Curves) -> str:
         "",
         curves.protocol,
         "",
-        f"| run | {' | '.join(COLUMNS.values())} |",
-        f"|---|{'---|' * len(COLUMNS)}",
+        f"| run | {' | '.join(columns.values())} |",
+        f"|---|{'---|' * len(columns)}",
     ]
     for name, history in curves.histories.items():
         for _, row in history.iterrows():
-            lines.append(f"| {name} | {' | '.join(_cell(key, row[key]) for key in COLUMNS)} |")
+            lines.append(f"| {name} | {' | '.join(_cell(key, row[key]) for key in columns)} |")
     return "\n".join([*lines, "", *(f"{failure}\n" for failure in curves.failures), curves.provenance, ""])
 
 
 def draw(curves: Curves) -> bytes:
-    """Top-1 by epoch, of training dashed, a colour a run; SVG, the same bytes every time."""
+    """Draw Top-1 by epoch, of training dashed, a colour a run; with a reference the difference from it instead.
+
+    Returns:
+        SVG, the same bytes every time.
+    """
     with picture(6.5, 4.0, curves.stamp) as drawn:
         axes = drawn.axes
+        score = "top1" if curves.reference is None else "top1_difference"
         for place, (name, history) in enumerate(curves.histories.items()):
+            if name.partition(" ")[0] == curves.reference:
+                continue
             colour = COLOURS[place % len(COLOURS)]
-            seen = history.dropna(subset=["top1"])
-            axes.plot(seen["epoch"], seen["top1"], "o-", ms=3.5, color=colour, label=name)
-            axes.plot(history["epoch"], history["train_top1"], "--", lw=1, color=colour)
+            seen = history.dropna(subset=[score])
+            axes.plot(seen["epoch"], seen[score], "o-", ms=3.5, color=colour, label=name)
+            if curves.reference is None:
+                axes.plot(history["epoch"], history["train_top1"], "--", lw=1, color=colour)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("Top-1 in percent")
-        axes.set_title("after each epoch; dashed: on training images", loc="left", fontsize=10)
         axes.locator_params(axis="x", integer=True)
-        axes.set_ylim(bottom=0)
+        if curves.reference is None:
+            axes.set_ylabel("Top-1 in percent")
+            axes.set_title("after each epoch; dashed: on training images", loc="left", fontsize=10)
+            axes.set_ylim(bottom=0)
+        else:
+            axes.set_ylabel("points")
+            axes.set_title(f"Top-1 minus {curves.reference}, same seed", loc="left", fontsize=10)
+            axes.axhline(0, color="grey", lw=1)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return drawn.svg
+
+
+def _minus(reference: str, histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The histories with a column `top1_difference`: Top-1 minus the reference's of the same seed and epoch."""
+    compared = {}
+    for name, history in histories.items():
+        base = histories.get(f"{reference} {name.partition(' ')[2]}")
+        theirs = base.set_index("epoch")["top1"] if base is not None else {}
+        compared[name] = history.assign(top1_difference=history["top1"] - history["epoch"].map(theirs))
+    return compared
 
 
 def _history(run: Run, record: Record) -> pd.DataFrame | None:

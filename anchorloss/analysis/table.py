@@ -84,7 +84,8 @@ def build_table(
         raise UserError(f"experiment={experiment}: {planned}, so there is no table; run {command}")
     finished = [record for record in records if record.status == "finished"]
     require_one_protocol(finished)
-    require_reference(reference, runs)
+    if reference != REFERENCE:
+        require_reference(reference, runs)
     first = (finished or records)[0]
     return Table(
         experiment=experiment,
@@ -102,7 +103,7 @@ def build_table(
 def require_reference(reference: str, runs: Iterable[Run]) -> None:
     """Raises: UserError if the loss to compare with was named and has no run."""
     losses = sorted({run.loss for run in runs}, key=order)
-    if reference != REFERENCE and reference not in losses:
+    if reference not in losses:
         raise UserError(f"--reference {reference}: has no run; use one of {', '.join(losses)}")
 
 

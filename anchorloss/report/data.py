@@ -45,6 +45,7 @@ class ExperimentData:
     histories: dict[str, dict[int, pd.DataFrame]]
     predictions: dict[str, dict[int, Predictions]]
     published: dict[str, Published]
+    reference: str = REFERENCE
 
     @cached_property
     def values(self) -> dict[str, dict[str, dict[int, float]]]:
@@ -64,24 +65,29 @@ class ExperimentData:
 
     @cached_property
     def comparisons(self) -> Mapping[str, tuple[Comparison, ...]]:
-        """measure -> every loss against BCE; empty if the experiment has no BCE."""
+        """measure -> every loss against the reference; empty if the experiment does not have it."""
         processors = {
             loss: {seed: processor_kind(record.provenance.device) for seed, record in by_seed.items()}
             for loss, by_seed in self.records.items()
         }
-        return compare_measures(self.values, processors)
+        return compare_measures(self.values, processors, self.reference)
 
     def label(self, loss: str) -> str:
         """What the table calls the loss."""
         return next((row.label for row in self.table.rows if row.loss == loss), loss)
 
+    @property
+    def reference_label(self) -> str:
+        """What the table calls the loss that the others are compared with."""
+        return "BCE" if self.reference == REFERENCE else self.label(self.reference)
+
     def published_difference(self, loss: str, measure: str) -> float | None:
-        """The paper's loss minus its BCE in points; None where it does not have the loss or measure, or on other data."""
+        """The published difference from the reference in points; None where the paper has none, or on other data."""
         known = self.table.data_label == "CIFAR-100" and measure in ("top1", "top5")
-        if not known or loss not in self.published or REFERENCE not in self.published:
+        if not known or loss not in self.published or self.reference not in self.published:
             return None
         key = f"{measure}_mean"
-        return float(getattr(self.published[loss], key) - getattr(self.published[REFERENCE], key))
+        return float(getattr(self.published[loss], key) - getattr(self.published[self.reference], key))
 
     @property
     def stamp(self) -> str | None:
@@ -104,15 +110,15 @@ class ExperimentData:
         return class_name(self.first.data if self.first else None, index)
 
 
-def read_experiment(results_dir: Path, experiment: str) -> ExperimentData:
-    """Read `<results_dir>/runs/<experiment>` and the published table.
+def read_experiment(results_dir: Path, experiment: str, reference: str = REFERENCE) -> ExperimentData:
+    """Read `<results_dir>/runs/<experiment>` and the published table; losses are compared with `reference`.
 
     Raises:
         UserError: No run has ended, a file is damaged or does not match its record, or the finished runs differ in a
             setting other than loss and seed.
     """
     runs = read_runs(results_dir, experiment)
-    table = build_table(runs, experiment, planned(experiment))
+    table = build_table(runs, experiment, planned(experiment), reference)
     losses = [row.loss for row in table.rows]
     data = ExperimentData(
         experiment,
@@ -123,6 +129,7 @@ def read_experiment(results_dir: Path, experiment: str) -> ExperimentData:
         {loss: {} for loss in losses},
         {loss: {} for loss in losses},
         published_for(table.data_label),
+        reference,
     )
     for run in runs:
         if run.record is None or run.record.status != "finished":

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.report.colours import MUTED, Style
 from anchorloss.report.data import ExperimentData
 from anchorloss.report.figures_scores import label_ends
@@ -62,17 +61,17 @@ def learning_curve(
 
 
 def difference_curve(data: ExperimentData, styles: Mapping[str, Style], name: str) -> str | None:
-    """Top-1 minus BCE's of the same seed by epoch: mean over shared seeds, band from the lowest to the highest.
+    """Top-1 minus the reference's of the same seed by epoch: mean over shared seeds, band from the lowest to the highest.
 
     The last three quarters of training, where a difference can be seen; None without a shared seed.
     """
-    reference = {seed: h.set_index("epoch") for seed, h in data.histories.get(REFERENCE, {}).items()}
+    reference = {seed: h.set_index("epoch") for seed, h in data.histories.get(data.reference, {}).items()}
     curves = {}
     for loss in data.losses:
         shared = {
             seed: (h.set_index("epoch")[["top1"]] - reference[seed][["top1"]]).reset_index()
             for seed, h in data.histories[loss].items()
-            if seed in reference and loss != REFERENCE
+            if seed in reference and loss != data.reference
         }
         curve = over_seeds(shared, "top1") if shared else pd.DataFrame()
         if not curve.empty:
@@ -90,12 +89,14 @@ def difference_curve(data: ExperimentData, styles: Mapping[str, Style], name: st
         label_ends(axes, ends)
         axes.margins(x=0)
         axes.locator_params(axis="x", integer=True)
-        axes.set_title(f"Top-1 minus {data.label(REFERENCE)}, same seed")
+        axes.set_title(f"Top-1 minus {data.reference_label}, same seed")
         axes.set_xlabel("epoch")
         axes.set_ylabel("points")
     final = "; ".join(f"{text} {value:+.2f}" for value, text, _ in ends)
     return inline(
-        figure, name, f"Top-1 minus that of BCE with the same seed over epochs. At the end: {final}."
+        figure,
+        name,
+        f"Top-1 minus that of {data.reference_label} with the same seed over epochs. At the end: {final}.",
     )
 
 

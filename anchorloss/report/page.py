@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.report import sections_answers, sections_runs, sections_scores, statistics_text
 from anchorloss.report.colours import styles
 from anchorloss.report.data import ExperimentData, read_experiment
@@ -18,10 +19,10 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _SECTIONS = (
     (
         "verdict",
-        "Better than BCE?",
+        "Better than {reference}?",
         sections_scores.verdicts,
-        "The claim for each loss: its Top-1 is higher than BCE's. Supported or contradicted only where p, corrected "
-        "by Holm's method over the paper's losses, is at most 0.05; else not resolved.",
+        "The claim for each loss: its Top-1 is higher than that of {reference}. Supported or contradicted only where p, "
+        "corrected by Holm's method over the paper's losses, is at most 0.05; else not resolved.",
     ),
     ("table", "Beside the paper", sections_scores.beside_the_paper, ""),
     (
@@ -30,8 +31,8 @@ _SECTIONS = (
         sections_scores.statistics,
         "Runs of one seed share initial weights and data order, so losses are compared seed by seed where the seeds "
         "match, by Welch's test otherwise. The permutation test assumes no normal distribution, but few seeds cannot "
-        "give it a small p. P(better): the chance that a run of the loss beats a run of BCE; its bootstrap interval "
-        "is too narrow for a handful of seeds.",
+        "give it a small p. P(better): the chance that a run of the loss beats a run of {reference}; its bootstrap "
+        "interval is too narrow for a handful of seeds.",
     ),
     (
         "published",
@@ -57,7 +58,7 @@ _SECTIONS = (
         "classes",
         "Class by class",
         sections_answers.by_class,
-        "Accuracy by class minus BCE's, mean over seeds.",
+        "Accuracy by class minus that of {reference}, mean over seeds.",
     ),
     (
         "confusion",
@@ -89,13 +90,15 @@ _SECTIONS = (
 )
 
 
-def write_report(results_dir: Path, experiment: str) -> Path:
+def write_report(results_dir: Path, experiment: str, reference: str = REFERENCE) -> Path:
     """Read the records of an experiment and write `<results_dir>/<experiment>/report.html`, `statistics.md` beside it.
+
+    Every other loss is compared with `reference`.
 
     Raises: UserError if there is nothing to report or the runs cannot stand in one table; RunError if the
     page cannot be written.
     """
-    data = read_experiment(results_dir, experiment)
+    data = read_experiment(results_dir, experiment, reference)
     texts = {"report.html": build_page(data), "statistics.md": statistics_text.to_markdown(data)}
     folder = results_dir / experiment
     write_results(folder, {name: text.encode() for name, text in texts.items()})
@@ -110,6 +113,7 @@ def build_page(data: ExperimentData) -> str:
         body = build(data, looks)
         if body is None:
             continue
+        title, lead = (text.format(reference=data.reference_label) for text in (title, lead))
         links.append(f'<li><a href="#{name}">{escape(title)}</a></li>')
         said = f'<p class="lead">{escape(lead)}</p>' if lead else ""
         bodies.append(

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorloss.analysis.calibration import reliability
-from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
 from anchorloss.analysis.stats import summarise
 from anchorloss.report import figures_answers
@@ -23,20 +22,20 @@ Floats = npt.NDArray[np.float64]
 
 
 def by_class(data: ExperimentData, styles: Styles) -> str | None:
-    """Accuracy by class of each loss minus BCE."""
+    """Accuracy by class of each loss minus the reference."""
     accuracies = {
         loss: np.array([class_accuracy(predictions, data.classes) for predictions in by_seed.values()])
         for loss, by_seed in data.predictions.items()
         if by_seed
     }
-    others = [loss for loss in accuracies if loss != REFERENCE]
-    if REFERENCE not in accuracies or not others:
+    others = [loss for loss in accuracies if loss != data.reference]
+    if data.reference not in accuracies or not others:
         return None
     means = {loss: found.mean(axis=0) for loss, found in accuracies.items()}
     pictures = []
     for loss in others:
-        change = means[loss] - means[REFERENCE]
-        chance = _chance(accuracies[loss], accuracies[REFERENCE])
+        change = means[loss] - means[data.reference]
+        chance = _chance(accuracies[loss], accuracies[data.reference])
         caption = ""
         if chance is not None:
             outside = int((np.abs(change) > 2 * chance).sum())
@@ -46,16 +45,19 @@ def by_class(data: ExperimentData, styles: Styles) -> str | None:
                 f"{len(change)} classes lie outside; chance would put about {expected} there."
             )
         svg = figures_answers.class_differences(
-            data, styles[loss], loss, REFERENCE, change, chance, f"classes-{loss}"
+            data, styles[loss], loss, data.reference, change, chance, f"classes-{loss}"
         )
         pictures.append((svg, caption))
-    columns = [Column("class", "short"), Column(data.label(REFERENCE))]
+    columns = [Column("class", "short"), Column(data.reference_label)]
     columns += [Column(f"{data.label(loss)}, difference") for loss in others]
     rows = [
         [
             escape(data.class_name(index)),
-            number(_finite(means[REFERENCE][index]), "{:.1f}"),
-            *(number(_finite(means[loss][index] - means[REFERENCE][index]), "{:+.1f}") for loss in others),
+            number(_finite(means[data.reference][index]), "{:.1f}"),
+            *(
+                number(_finite(means[loss][index] - means[data.reference][index]), "{:+.1f}")
+                for loss in others
+            ),
         ]
         for index in range(data.classes)
     ]

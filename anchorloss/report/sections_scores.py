@@ -31,17 +31,17 @@ Styles = Mapping[str, Style]
 
 def verdicts(data: ExperimentData, styles: Styles) -> str:
     """One line for each loss on Top-1, and the differences drawn."""
-    found = data.comparisons["top1"]
+    found, reference = data.comparisons["top1"], escape(data.reference_label)
     if not found:
-        return "<p>Nothing to compare: the experiment needs BCE and at least one other loss.</p>"
+        return f"<p>Nothing to compare: the experiment needs {reference} and at least one other loss.</p>"
     lines = []
     for comparison in found:
         claimed = data.published_difference(comparison.loss, "top1")
-        said = explanation(comparison, data.label(REFERENCE), claimed=claimed)
+        said = explanation(comparison, data.reference_label, claimed=claimed)
         style = styles[comparison.loss]
         name = loss_name(data.label(comparison.loss), style)
         lines.append(
-            f'<li style="--c:var(--{style.variable})"><b>{name} better than BCE: {badge(comparison.verdict)}</b>'
+            f'<li style="--c:var(--{style.variable})"><b>{name} better than {reference}: {badge(comparison.verdict)}</b>'
             f"{_set(said)}</li>"
         )
     pictures = [
@@ -197,7 +197,9 @@ def _tests(data: ExperimentData, styles: Styles, found: Sequence[Comparison], sc
         Column("p, Holm"),
         Column("verdict", "short"),
     ]
-    return table(f"tests-{score}", f"{title} minus BCE, points", columns, rows, "two-sided t tests")
+    return table(
+        f"tests-{score}", f"{title} minus {data.reference_label}, points", columns, rows, "two-sided t tests"
+    )
 
 
 def _checks(data: ExperimentData, styles: Styles, found: Sequence[Comparison], score: str, title: str) -> str:

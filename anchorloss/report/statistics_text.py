@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from anchorloss.analysis.comparison import MEASURES, REFERENCE, TOP1, sentence
+from anchorloss.analysis.comparison import MEASURES, TOP1, sentence
 from anchorloss.report.data import ExperimentData
 
 
 def to_markdown(data: ExperimentData) -> str:
-    """Return every loss against BCE in every measure; equal data gives equal text."""
+    """Return every loss against the reference in every measure; equal data gives equal text."""
     table = data.table
     lines = [f"# {' - '.join([f'Statistics of experiment {data.experiment}', *table.stamps])}", ""]
     for measure in MEASURES:
         kind = "primary measure" if measure is TOP1 else "secondary measure"
         better = ", better means lower" if measure.lower_is_better else ""
-        lines += [f"{measure.name[0].upper()}{measure.name[1:]} ({kind}), better than BCE{better}:", ""]
+        lines += [
+            f"{measure.name[0].upper()}{measure.name[1:]} ({kind}), better than {data.reference_label}{better}:",
+            "",
+        ]
         for found in data.comparisons[measure.key]:
             claimed = data.published_difference(found.loss, measure.key)
-            lines.append(f"- {sentence(found, data.label(found.loss), data.label(REFERENCE), claimed)}")
+            lines.append(f"- {sentence(found, data.label(found.loss), data.reference_label, claimed)}")
         lines.append("")
     return "\n".join([*lines, table.provenance, ""])
