@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from anchorloss.config.source import LONGEST
 from anchorloss.errors import UserError
 
 
@@ -15,7 +16,8 @@ def import_function(key: str, path: str) -> Callable[..., Any]:
     Raises:
         UserError: nothing callable is found there, or its module does not import.
     """
-    if not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+    parts = path.split(".")
+    if len(path) > LONGEST or len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{key}={path}: not an import path; write package.module.function")
     from hydra.utils import get_method
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 # Their versions are in every record, and identities from before there were source hashes name functions in them.
 _KNOWN = ("anchorloss", "torch")
+LONGEST = 300
 _STANDARD_LIBRARY = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 
 
@@ -58,6 +59,8 @@ def source_files(functions: Iterable[str]) -> tuple[Path, ...]:
 def _module_of(function: str) -> ModuleSpec | None:
     """The longest part of the path that is a module: `package.module` of `package.module.Class.method`."""
     parts = function.split(".")
+    if len(function) > LONGEST or not all(part.isidentifier() for part in parts):
+        return None
     for end in range(len(parts) - 1, 0, -1):
         spec = _find(".".join(parts[:end]))
         if spec is not None:
@@ -101,7 +104,7 @@ def _imports(path: Path, spec: ModuleSpec) -> Iterator[str]:
     """The names of the modules that a file may import: of `from a import b` both `a` and `a.b`."""
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # not Python; importing it says what is wrong
+    except (SyntaxError, ValueError, RecursionError):  # not Python; importing it says what is wrong
         return
     package = spec.name if spec.submodule_search_locations is not None else spec.parent or ""
     for node in ast.walk(tree):

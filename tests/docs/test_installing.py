@@ -114,3 +114,34 @@ def test_without_the_experiments_a_command_says_what_to_install(command, environ
     assert done.returncode == 2, done.stdout + done.stderr
     assert "pip install -e '.[experiments]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_editable_install_finds_the_checkout_from_anywhere(tmp_path):
+    """`models`, and `hydra_plugins` for Hydra's discovery, which the wheel does not have."""
+    checkout = copy_tracked(tmp_path / "checkout")
+    venv.create(tmp_path / "environment", with_pip=False, symlinks=True)
+    python = tmp_path / "environment" / "bin" / "python"
+    (site,) = (tmp_path / "environment").glob("lib/python*/site-packages")
+    (site / "others.pth").write_text(str(Path(metadata.distribution("torch").locate_file(""))))
+    install = [
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "-e",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), *install, str(checkout)], check=True
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = "import models, hydra_plugins, anchorloss as a; print(models.__file__, *hydra_plugins.__path__, a.__file__)"
+    found = run(python, "-c", code, cwd=elsewhere).stdout.split()
+    assert len(found) == 3
+    assert all(Path(path).is_relative_to(checkout) for path in found)
+    done = run(
+        python, str(checkout / "train.py"), "--cfg", "hydra", "hydra/launcher=processes", cwd=elsewhere
+    )
+    assert "ProcessesLauncher" in done.stdout, done.stderr

@@ -43,6 +43,8 @@ def number(logits, target):
         ("constant", "not an import path"),
         ("", "not an import path"),
         ("a b.c", "not an import path"),
+        (".".join("a" * 100_000), "not an import path"),
+        ("a.b\0", "not an import path"),
         ("torch.relu", "no signature|fails with"),
         ("builtins.print", "must return the mean|fails with"),
         ("builtins.dict", "no signature|fails with"),
