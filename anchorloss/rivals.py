@@ -32,13 +32,15 @@ def focal(
         gamma: exponent; 0 is binary cross entropy weighted by α_t.
         alpha: weight of the target's term, in [0, 1].
     """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha={alpha}: must be from 0 to 1")
     logits = _at_least_float32(logits)
     one_hot = _one_hot(logits, target)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
     # 1 − p_t is the probability of the wrong answer.
     wrong = torch.sigmoid(torch.where(one_hot.bool(), -logits, logits))
     weight = torch.where(one_hot.bool(), alpha, 1 - alpha)
-    return _reduced((weight * wrong**gamma * cross_entropy).sum(1), reduction)
+    return _reduced((weight * _power(wrong, gamma) * cross_entropy).sum(1), reduction)
 
 
 def dual_focal(logits: Tensor, target: Tensor, gamma: float = 6.1, reduction: str = "mean") -> Tensor:
@@ -53,7 +55,7 @@ def dual_focal(logits: Tensor, target: Tensor, gamma: float = 6.1, reduction: st
     log_p_target = log_p.gather(1, target.unsqueeze(1))
     below = torch.where(log_p < log_p_target, log_p.exp(), 0)
     factor = 1 - log_p_target.exp().squeeze(1) + below.amax(1)
-    return _reduced(-(factor**gamma) * log_p_target.squeeze(1), reduction)
+    return _reduced(-_power(factor, gamma) * log_p_target.squeeze(1), reduction)
 
 
 def poly1(logits: Tensor, target: Tensor, epsilon: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -84,11 +86,13 @@ def asl(
         gamma_negative: γ₋, exponent of the other terms.
         epsilon: label smoothing, in [0, 1).
     """
+    if not 0 <= epsilon < 1:
+        raise ValueError(f"epsilon={epsilon}: must be at least 0 and below 1")
     log_p = F.log_softmax(_at_least_float32(logits), 1)
     p = log_p.exp()
     one_hot = _one_hot(log_p, target)
     smoothed = one_hot * (1 - epsilon) + epsilon / logits.shape[1]
-    weight = torch.where(one_hot.bool(), (1 - p) ** gamma_positive, p**gamma_negative)
+    weight = torch.where(one_hot.bool(), _power(1 - p, gamma_positive), _power(p, gamma_negative))
     return _reduced(-(smoothed * weight * log_p).sum(1), reduction)
 
 
@@ -105,6 +109,13 @@ def maxsup(logits: Tensor, target: Tensor, strength: float = 0.1, reduction: str
 
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """base^exponent for base >= 0; the gradient stays finite where the base is zero and the exponent below one."""
+    if exponent < 0:
+        raise ValueError(f"exponent {exponent}: must not be negative")
+    return base.clamp_min(torch.finfo(base.dtype).tiny) ** exponent
 
 
 def _one_hot(logits: Tensor, target: Tensor) -> Tensor:

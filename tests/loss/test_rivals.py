@@ -132,6 +132,34 @@ def test_dual_focal_without_a_lower_score_is_focal():
     assert float(rivals.dual_focal(logits, target, gamma=2.0)) == pytest.approx(-((1 - p) ** 2) * math.log(p))
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_small_exponents_have_finite_gradients_at_certainty(gamma):
+    target = torch.tensor([0, 1])
+    for loss in (
+        lambda z: rivals.focal(z, target, gamma=gamma),
+        lambda z: rivals.dual_focal(z, target, gamma=gamma),
+        lambda z: rivals.asl(z, target, gamma_positive=gamma, gamma_negative=gamma),
+    ):
+        logits = torch.tensor([[1e4, -1e4, 0.0], [1e4, -1e4, 0.0]], requires_grad=True)
+        loss(logits).backward()
+        assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments"),
+    [
+        (rivals.focal, {"gamma": -1.0}),
+        (rivals.focal, {"alpha": 1.5}),
+        (rivals.dual_focal, {"gamma": -0.1}),
+        (rivals.asl, {"gamma_negative": -1.0}),
+        (rivals.asl, {"epsilon": 1.0}),
+    ],
+)
+def test_an_argument_out_of_range_is_refused(loss, arguments):
+    with pytest.raises(ValueError, match="must"):
+        loss(*batch(), **arguments)
+
+
 def test_an_unknown_reduction_is_refused():
     with pytest.raises(ValueError, match="reduction='average'"):
         rivals.poly1(*batch(), reduction="average")
