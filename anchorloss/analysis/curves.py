@@ -134,7 +134,9 @@ def _minus(reference: str, histories: Mapping[str, pd.DataFrame]) -> dict[str, p
     compared = {}
     for name, history in histories.items():
         base = histories.get(f"{reference} {name.partition(' ')[2]}")
-        theirs = base.set_index("epoch")["top1"] if base is not None else {}
+        theirs: dict[int, float] = {}
+        if base is not None:
+            theirs = dict(zip(base["epoch"], base["top1"], strict=True))
         compared[name] = history.assign(top1_difference=history["top1"] - history["epoch"].map(theirs))
     return compared
 

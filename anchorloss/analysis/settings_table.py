@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from anchorloss.analysis.markdown import escape, markdown_table
@@ -24,14 +25,14 @@ SCORES = ("top1", "top5")
 class SettingsRow:
     """The runs of one loss at one combination of the swept settings.
 
-    `values` has a setting's value as JSON, `absent` where the loss does not have it. Accuracies in percent.
+    `values` has a setting's value as JSON, `absent` where the loss does not have it. Accuracies by seed, in percent.
     """
 
     loss: str
     values: tuple[str, ...]
     failed: int
-    top1: Summary
-    top5: Summary
+    top1: Mapping[int, float]
+    top5: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ class SettingsTable:
     provenance: str
 
     def difference(self, row: SettingsRow, score: str) -> float | None:
-        """The mean minus that of the reference at the same settings; the reference's own settings do not count."""
+        """Return the mean difference from the reference at the same settings, over the seeds that both have.
+
+        The settings of the losses themselves (`loss.gamma`) do not count. None without a shared seed, or if the reference
+        has several rows at these settings.
+        """
         if self.reference is None or row.loss == self.reference:
             return None
         shared = [place for place, key in enumerate(self.keys) if not key.startswith("loss.")]
@@ -57,9 +62,11 @@ class SettingsTable:
             if other.loss == self.reference
             and all(other.values[place] == row.values[place] for place in shared)
         ]
-        means = [getattr(one, score).mean for one in (row, *others)]
-        # Two references at the same settings would be a choice.
-        return means[0] - means[1] if len(means) == 2 and None not in means else None
+        if len(others) != 1:
+            return None
+        own, base = getattr(row, score), getattr(others[0], score)
+        shared_seeds = own.keys() & base.keys()
+        return fmean(own[seed] - base[seed] for seed in shared_seeds) if shared_seeds else None
 
 
 def make_settings_table(results_dir: Path, experiment: str, reference: str | None = None) -> SettingsTable:
@@ -134,8 +141,8 @@ def to_markdown(table: SettingsTable) -> str:
     header = ["loss", *table.keys, "n", *named.values(), *compared]
     cells = []
     for row in table.rows:
-        count = f"{row.top1.n} ({row.failed} failed)" if row.failed else str(row.top1.n)
-        scores = [_spread(getattr(row, score)) for score in SCORES]
+        count = f"{len(row.top1)} ({row.failed} failed)" if row.failed else str(len(row.top1))
+        scores = [_spread(summarise(getattr(row, score))) for score in SCORES]
         gaps = [table.difference(row, score) for score in SCORES] if compared else []
         shown = ["—" if gap is None else f"{gap:+.2f}" for gap in gaps]
         cells.append([escape(row.loss), *(escape(value) for value in row.values), count, *scores, *shown])
@@ -151,16 +158,17 @@ def to_csv(table: SettingsTable) -> str:
     compared = [f"{score}_minus_{table.reference}" for score in SCORES] if table.reference else []
     writer.writerow(["loss", *table.keys, "n", "failed", *scores, *compared])
     for row in table.rows:
-        values = [getattr(getattr(row, score), part) for score in SCORES for part in ("mean", "std")]
+        summaries = [summarise(getattr(row, score)) for score in SCORES]
+        values = [value for summary in summaries for value in (summary.mean, summary.std)]
         gaps = [table.difference(row, score) for score in SCORES] if compared else []
         settings = ["" if value == "absent" else _plain(value) for value in row.values]
-        writer.writerow([row.loss, *settings, row.top1.n, row.failed, *values, *gaps])
+        writer.writerow([row.loss, *settings, len(row.top1), row.failed, *values, *gaps])
     return text.getvalue()
 
 
 def _row(loss: str, values: tuple[str, ...], group: list[Record]) -> SettingsRow:
     finished = [record for record in group if record.status == "finished"]
-    top1, top5 = (summarise({record.seed: getattr(record, score) for record in finished}) for score in SCORES)
+    top1, top5 = ({record.seed: float(getattr(record, score)) for record in finished} for score in SCORES)
     return SettingsRow(loss, values, len(group) - len(finished), top1, top5)
 
 
