@@ -26,9 +26,10 @@ $(INSTALLED): pyproject.toml constraints/cpu.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[experiments,dev]'
 	touch $@
 
-quickstart: $(INSTALLED) ## the whole pipeline on synthetic images: train 8 short runs, show the table
-	$(RUN) train.py experiment=quickstart results_dir=outputs $(ARGS)
+quickstart: $(INSTALLED) ## the whole pipeline on synthetic images: train 8 short runs, one on each core at a time
+	$(RUN) train.py experiment=quickstart results_dir=outputs threads=1 $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment quickstart --results-dir outputs
+	@echo "To run train.py yourself: source $(VENV)/bin/activate, then python train.py --help"
 
 data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else download
 	$(RUN) scripts/get_data.py $(if $(FROM),--from $(FROM),--download) --to data
@@ -68,8 +69,8 @@ wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/)
 bench: $(INSTALLED) ## measure the textbook loop against ours, rung by rung, on this machine
 	$(RUN) scripts/bench.py $(ARGS)
 
-test: $(INSTALLED) ## the tests (under 10 minutes on two cores)
-	$(RUN) -m pytest -q $(ARGS)
+test: $(INSTALLED) ## the tests, on every core
+	$(RUN) -m pytest -q -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests that take longer
 	$(RUN) -m pytest -q -m slow $(ARGS)

@@ -1,4 +1,4 @@
-"""What tests share: the small config they train, and how they run the door as a user would."""
+"""The small config that tests train, and `train.py` as a process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# The workers of `make test` share the cores out among themselves; read when torch is first imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Small enough for two seconds a run, with a last batch that is not full.
 SMALL = (
     "data=synthetic",

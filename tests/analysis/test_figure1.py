@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from anchorloss.analysis import figure1
+from tests.commands import call
 from tests.conftest import ROOT
 
 
@@ -87,7 +88,7 @@ def test_the_script_writes_both_files_the_same_every_time(tmp_path):
 
 def test_mistakes_are_one_line(tmp_path):
     for output in (tmp_path / "figure1.svg", tmp_path):
-        finished = figure1_script("--output", output)
+        finished = call("figure1.py", "--output", output)
         assert finished.returncode == 2
         assert finished.stderr.startswith(f"error: --output {output}: ")
         assert finished.stderr.count("\n") == 1

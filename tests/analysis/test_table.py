@@ -19,6 +19,7 @@ from anchorloss.analysis.table_text import make_table, to_csv, to_latex, to_mark
 from anchorloss.errors import UserError
 from anchorloss.runs.store import read_runs
 from anchorloss.terminal import plain_text
+from tests.commands import Done, call
 from tests.run_folders import ANCHORS, edit_record, finish_run, interrupt_run, make_settings, plan_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +45,8 @@ def markdown_cells(table: Table) -> dict[str, list[str]]:
     }
 
 
-def run_script(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/make_table1.py", "--results-dir", str(results), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def run_script(results: Path, *arguments: str) -> Done:
+    return call("make_table1.py", "--results-dir", results, *arguments)
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ import pytest
 from anchorloss.data.cifar import CIFAR10, CIFAR100, Archive, Source, download, install
 from anchorloss.errors import UserError
 from tests import small_cifar
+from tests.commands import Done, call
 from tests.conftest import ROOT
 
 
@@ -33,12 +34,11 @@ def official() -> Path:
     return root
 
 
-def get_data(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "get_data.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def get_data(*arguments: str | Path) -> Done:
+    return call("get_data.py", *arguments, seconds=120)
 
 
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+def refused(done: Done, *words: str) -> None:
     """One line on stderr with these words, status 2, nothing on stdout."""
     assert done.returncode == 2
     assert done.stdout == ""

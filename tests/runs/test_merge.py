@@ -4,8 +4,6 @@ import json
 import random
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from anchorloss.errors import RunError, UserError
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.merge import Merge, copy_run, plan_merge
 from anchorloss.runs.store import read_record, read_run, read_runs, verify_files
+from tests.commands import Done, call
 from tests.run_folders import ANCHORS, edit_record, finish_run, interrupt_run, make_settings, plan_run
 from tests.small_disk import small_disk
 
@@ -30,9 +29,8 @@ def merge(sources: list[Path], into: Path) -> Merge:
     return plan
 
 
-def run_script(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/merge_results.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def run_script(*arguments: Path | str) -> Done:
+    return call("merge_results.py", *arguments)
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from anchorloss.runs.store import read_runs
+from tests.commands import call
 from tests.conftest import ROOT, SMALL
 
 
@@ -66,9 +67,9 @@ def test_a_multirun_trains_all_losses(train, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_status_2_and_nothing_written(train, tmp_path, overrides, named):
+def test_a_mistake_is_one_line_status_2_and_nothing_written(tmp_path, overrides, named):
     small = [value for value in SMALL if not (value.startswith("data") and "data=cifar100" in overrides)]
-    result = train(*small, *overrides)
+    result = call("train.py", *small, *overrides, folder=tmp_path)
     assert result.returncode == 2, result.stderr
     (line,) = result.stderr.splitlines()
     assert named in line
