@@ -1,4 +1,4 @@
-"""W&B or nothing, behind one small interface. What is tracked never changes a result and never fails a run."""
+"""W&B or nothing, behind one interface. Tracking never changes a result and never fails a run."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from anchorloss.config.settings import LoggerSettings, RunSettings
 from anchorloss.errors import UserError
 from anchorloss.runs.store import Record
 
-# Here, or where WANDB_DIR says, W&B makes its folder `wandb`: results/ is for records alone.
+# W&B makes its folder `wandb` in here, or in $WANDB_DIR: results/ is for records alone.
 FOLDER = "outputs"
+# The values of WANDB_MODE that mean offline.
+OFFLINE = ("offline", "dryrun")
 
 
 class Tracker(Protocol):
-    """What training tells about one run, from entering to leaving; left by an exception, the run was interrupted."""
+    """Receives the progress of one run. Entered when training starts; left by an exception if it was interrupted."""
 
     def __enter__(self) -> Tracker:
-        """Training begins or goes on."""
+        """Training starts or resumes."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        """The steps are over; `finish` follows unless an exception ended them."""
+        """Training has ended; `finish` follows unless an exception ended it."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One epoch's row of `history.csv`."""
 
     def finish(self, record: Record, folder: Path) -> None:
-        """The run has its record; its other files are in `folder`."""
+        """The run has its record, and its other files in `folder`."""
 
 
 class NoTracker:
@@ -52,12 +54,14 @@ class NoTracker:
 
 
 class Tracking:
-    """Decides once, with one line where it says something, how every run of this process is tracked.
+    """Decides once how the runs of this process are tracked.
 
-    auto: online with a key, else nothing; wandb: online with a key, else offline; none: nothing, without wandb. Never
-    asks, and never waits longer than a few seconds for a server; one that does not answer means offline.
+    With `logger=auto`: online with a key, offline with WANDB_MODE=offline, else nothing. With `logger=wandb`: online with
+    a key, else offline. With `logger=none`: nothing, and wandb is not imported. A server that does not answer within
+    seconds means offline.
 
-    Raises: UserError if wandb is asked for and not installed.
+    Raises:
+        UserError: If `logger=wandb` and wandb is not installed.
     """
 
     def __init__(self, logger: LoggerSettings) -> None:
@@ -68,7 +72,9 @@ class Tracking:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         from anchorloss.tracking import wandb_run
 
-        mode = wandb_run.choose_mode(without_key=None if logger.name == "auto" else "offline")
+        mode: str | None = "offline"
+        if os.environ.get("WANDB_MODE") not in OFFLINE:
+            mode = wandb_run.choose_mode(without_key=None if logger.name == "auto" else "offline")
         if mode is not None:
             folder = Path(os.environ.get("WANDB_DIR") or FOLDER).absolute()
             self._session = wandb_run.Session(logger.project, folder, mode)
@@ -83,16 +89,16 @@ class Tracking:
 
 
 def _wanted(logger: str) -> bool:
-    """Whether W&B is to be asked at all; importing it takes half a second."""
+    """Whether to import wandb at all, which takes half a second."""
     if logger == "none":
         return False
     installed = importlib.util.find_spec("wandb") is not None
     if logger == "wandb" and not installed:
         raise UserError("logger=wandb: wandb is not installed; pip install wandb, or use logger=none")
     mode = os.environ.get("WANDB_MODE", "")
-    if mode == "disabled" or (logger == "auto" and mode in ("offline", "dryrun")):
+    if mode == "disabled":
         return False
-    return installed and (logger == "wandb" or _may_have_key())
+    return installed and (logger == "wandb" or mode in OFFLINE or _may_have_key())
 
 
 def _may_have_key() -> bool:

@@ -1,15 +1,11 @@
-"""A run as W&B sees it: its group, config, curves, summary and tables, and what happens when W&B is in trouble."""
+"""A run in W&B: its group, config, curves, summary and tables, and what happens when W&B fails."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import os
-import ssl
 import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,58 +16,26 @@ from tqdm import tqdm
 from anchorloss.config.settings import DATA_SETS, RunSettings
 from anchorloss.runs.store import PREDICTIONS, Record, read_predictions
 
-# Seconds to wait for a server: for any answer, for a new run, for what is not yet sent at a run's end.
-ANSWER, INIT, FINISH = 3.0, 5.0, 10.0
+# Seconds to wait for a server: when a run starts, and for unsent data at its end.
+INIT, FINISH = 5.0, 10.0
 SYNC = "runs are kept offline, `make wandb-sync` sends them"
 
 
 def choose_mode(without_key: str | None) -> str | None:
-    """online where there is a key and a server that answers, `without_key` where there is no key, else offline.
+    """`online` where there is a key, else `without_key`; `offline` where the key is unusable.
 
-    Says so in one line unless that is what was to be expected. Never asks for a key.
+    Never asks for a key, and asks no server: a server that does not answer is found when the first run starts. Prints a
+    line where the mode is not the expected one.
     """
-    silent = wandb.Settings(silent=True)
-    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
-        return "offline"
     try:
-        url = wandb.setup(silent).settings.base_url
+        wandb.setup(wandb.Settings(silent=True))
         found = wandb.login(prompt=False, verify=False)
     except Exception as error:
         say(f"W&B: the key cannot be used ({reason(error)}); {SYNC}")
         return "offline"
-    if not found:
-        if without_key:
-            say(f"W&B: no key found (`wandb login`); {SYNC}")
-        return without_key
-    if not answers(url):
-        say(f"W&B: no answer from {url} within {ANSWER:g} s; {SYNC}")
-        return "offline"
-    return "online"
-
-
-def answers(url: str) -> bool:
-    """Whether a server answers at `url` at all, whatever it says; known after `ANSWER` seconds."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=ANSWER).close()
-        except urllib.error.HTTPError:
-            pass
-        except urllib.error.URLError as error:
-            if not isinstance(
-                error.reason, ssl.SSLError
-            ):  # W&B may know the certificate, Python's default not
-                return
-        except OSError:
-            return
-        answered.set()
-
-    # In a thread because looking up a name has no time limit.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER)
-    return answered.is_set()
+    if not found and without_key:
+        say(f"W&B: no key found (`wandb login`); {SYNC}")
+    return "online" if found else without_key
 
 
 def say(line: str) -> None:
@@ -85,7 +49,7 @@ def reason(error: Exception) -> str:
 
 
 class Session:
-    """What the W&B runs of this process share: where they go, and that trouble is told once."""
+    """What the W&B runs of one process share: project, folder, mode, and that a failure is reported once."""
 
     def __init__(self, project: str, folder: Path, mode: str) -> None:
         self.project = project
@@ -98,7 +62,7 @@ class Session:
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
 
     def open(self, settings: RunSettings) -> Any:
-        """A W&B run of these settings, online or else offline; None where there can be none."""
+        """Start a W&B run of these settings, online or else offline; None where neither works."""
         if "WANDB_SWEEP_ID" in os.environ and self._opened:
             self.trouble(f"a W&B sweep names one run a process; {settings.run} is not tracked")
             return None
@@ -125,7 +89,7 @@ class Session:
         self._live -= 1
 
     def _give_way(self, error: Exception) -> bool:
-        """Go from online to offline, or from offline to nothing; whether another try makes sense."""
+        """Go from online to offline, or from offline to nothing. Returns whether to try again."""
         if self.mode == "offline":
             self.mode = None
             self.trouble(f"does not start ({reason(error)}); nothing is tracked")
@@ -140,7 +104,7 @@ class Session:
         return True
 
     def trouble(self, what: str) -> None:
-        """Tell of the first trouble; more of it would only bury the results."""
+        """Report the first failure; more lines would only bury the results."""
         if not self._told:
             say(f"W&B: {what}")
         self._told = True
@@ -166,7 +130,7 @@ class Session:
                 "data_label": label,
                 **identity,
             },
-            # Each stretch of an interrupted run is appended to those before, by the server or by `wandb sync`.
+            # The server, or `wandb sync`, appends a resumed run to what was logged before.
             "resume": "allow",
             "reinit": "create_new",
             "settings": wandb.Settings(
@@ -185,7 +149,7 @@ def _tear_down() -> None:
 
 
 class WandbTracker:
-    """One W&B run; a resumed run goes on under the same id. Trouble ends the tracking, never the run."""
+    """One W&B run. A resumed run continues under the same id. A failure ends the tracking, never the run."""
 
     def __init__(self, settings: RunSettings, session: Session) -> None:
         self._settings = settings
@@ -237,7 +201,7 @@ class WandbTracker:
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """The columns of W&B's table of runs, from a record: accuracies in percent, times in seconds."""
+    """The summary of a W&B run, from its record: accuracies in percent, times in seconds."""
     columns: dict[str, Any] = {
         "status": record.status,
         "evaluated_on": record.evaluated_on,
@@ -254,8 +218,10 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def tables(record: Record, folder: Path) -> dict[str, Any]:
-    """`per_class`: a row a class; `confusion`: a row for each (target, predicted) that are not the same class and
-    met in at least one image, most images first. From `predictions.npz` in `folder`.
+    """The tables `per_class` and `confusion` of a run, from `predictions.npz` in `folder`.
+
+    `per_class` has a row per class. `confusion` has a row for each target and wrong prediction that occur together, most
+    frequent first.
     """
     import numpy as np
 

@@ -273,7 +273,7 @@ def test_a_netrc_without_a_key_for_wandb_is_no_key(tmp_path):
 @pytest.mark.parametrize(
     ("logger", "wandb_mode", "expected"),
     [
-        ("auto", "offline", "None"),
+        ("auto", "offline", "offline"),
         ("wandb", "offline", "offline"),
         ("auto", "disabled", "None"),
         ("wandb", "disabled", "None"),
@@ -291,27 +291,36 @@ def test_a_key_that_is_nonsense_means_offline_with_one_line(tmp_path):
     assert "the key cannot be used" in line
 
 
-def test_a_machine_without_network_is_not_waited_for(tmp_path):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        mode, seconds, _, told = decide(tmp_path, "auto", WANDB_API_KEY=KEY, WANDB_BASE_URL=address)
-    assert mode == "offline"
-    assert seconds < 10
-    (line,) = told
-    assert "no answer" in line
+# Starts one run without training it: prints how it is tracked after all, and how long that took to find out.
+OPEN = """
+import sys, time
+from anchorloss.config.settings import LoggerSettings
+from anchorloss.tracking.tracking import Tracking
+from tests.in_process import settings
+session = Tracking(LoggerSettings(name="auto"))._session
+(run,) = settings("seeds=[0]")
+begun = time.monotonic()
+opened = session.open(run)
+print(session.mode, opened is not None, time.monotonic() - begun)
+opened.finish()
+"""
 
 
-def test_a_server_that_never_answers_is_not_waited_for(tmp_path):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(50)
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        mode, seconds, _, told = decide(tmp_path, "auto", WANDB_API_KEY=KEY, WANDB_BASE_URL=address)
-    assert mode == "offline"
-    assert seconds < 10
-    (line,) = told
-    assert "no answer" in line
+@pytest.mark.parametrize("listening", [False, True], ids=["no network", "a server that never answers"])
+def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path, listening):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        if listening:
+            server.listen(50)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = run(tmp_path, sys.executable, "-c", OPEN, WANDB_API_KEY=KEY, WANDB_BASE_URL=address)
+    assert done.returncode == 0, done.stderr
+    mode, opened, seconds = done.stdout.split()
+    assert (mode, opened) == ("offline", "True")
+    assert float(seconds) < 30
+    (line,) = done.stderr.splitlines()
+    assert "kept offline" in line
+    assert len(offline_runs(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("status", [401, pytest.param(500, marks=pytest.mark.slow)])
