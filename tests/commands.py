@@ -51,12 +51,16 @@ def call(
     return Done(status if isinstance(status, int) else 0, stdout, stderr)
 
 
+class Hang(BaseException):
+    """A command has not ended in time. No `Exception`, which the command would turn into a line."""
+
+
 @contextmanager
 def time_limit(seconds: int):
-    """Raise TimeoutError after so many seconds."""
+    """Raise `Hang` after so many seconds."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"not done after {seconds} s")
+        raise Hang(f"not done after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
