@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 
 from _common import folder, parser, run, show
@@ -19,12 +20,22 @@ GROWTH = (("resnet20", "resnet56", "resnet110"), (128, 512))
 SECTIONS = ("ladder", "operators", "concurrent", "growth")
 
 
+def known_models() -> list[str]:
+    """The networks that configs/model names."""
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "configs" / "model").glob("*.yaml"))
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     options.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="default: all")
     options.add_argument(
-        "--models", nargs="+", default=MODELS, help="of the ladder (default: resnet20 resnet110)"
+        "--models",
+        nargs="+",
+        default=MODELS,
+        choices=known_models(),
+        metavar="MODEL",
+        help="of the ladder (default: resnet20 resnet110)",
     )
     options.add_argument(
         "--no-compile", action="store_true", help="leave out torch.compile (minutes of compiling)"
@@ -50,21 +61,24 @@ def main() -> None:
     from anchorloss.benchmark.rows import read_csv
     from anchorloss.benchmark.tables import insert, to_markdown
     from anchorloss.runs.atomic import write_atomically
+    from anchorloss.runs.reading import read_file
 
+    page = None if arguments.into is None else read_file(arguments.into)
+    if arguments.into is not None and page is None:
+        raise UserError(f"--into {arguments.into}: there is no such file; name a page")
     paths = arguments.show or [_measure(arguments)]
     rows = [row for path in paths for row in read_csv(path)]
     show(to_markdown(rows))
-    if arguments.into is not None:
-        page = arguments.into.read_text()
-        write_atomically(arguments.into, insert(page, rows).encode())
+    if page is not None:
+        write_atomically(arguments.into, insert(page.decode(), rows).encode())
     if arguments.show is None:
         print(f"written: {paths[0]} and {paths[0].with_suffix('.md').name}")
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
     """Measure, and write both files. Raises: UserError for a wrong argument, RunError if a file cannot be written."""
-    if arguments.rounds < 1 or not arguments.seconds > 0 or not arguments.minutes > 0:
-        raise UserError("--rounds, --seconds and --minutes: must be above 0")
+    if arguments.rounds < 1 or not 0 < arguments.seconds < inf or not 0 < arguments.minutes < inf:
+        raise UserError("--rounds, --seconds and --minutes: must be finite numbers above 0")
     from anchorloss.benchmark import measure
     from anchorloss.benchmark.rows import to_csv
     from anchorloss.benchmark.tables import to_markdown

@@ -16,7 +16,9 @@ def main() -> None:
     arguments = options.parse_args()
     from anchorloss.analysis.status import experiments_of
 
-    names = [arguments.experiment] if arguments.experiment else experiments_of(arguments.results_dir)
+    names = (
+        [arguments.experiment] if arguments.experiment is not None else experiments_of(arguments.results_dir)
+    )
     readable = [_show(arguments.results_dir, name) for name in names]
     if not all(readable):
         raise SystemExit(2)

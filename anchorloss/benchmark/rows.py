@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from anchorloss.errors import UserError
+from anchorloss.runs.reading import read_file
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,19 @@ def to_csv(rows: Iterable[Row]) -> str:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """The rows of a file that `to_csv` wrote. Raises: UserError if it is not one."""
+    """The rows of a file that `to_csv` wrote.
+
+    Raises:
+        UserError: If it is no such file.
+    """
     kinds = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Row)}
     try:
-        with path.open(newline="") as file:
-            return [
-                Row(**{key: kind(line[key]) for key, kind in kinds.items()}) for line in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        lines = csv.DictReader(io.StringIO((read_file(path) or b"").decode(), newline=""))
+        rows = [Row(**{key: kind(line[key]) for key, kind in kinds.items()}) for line in lines]
+        if not any(row.section == "provenance" and row.quantity == "device" for row in rows):
+            raise ValueError("it names no device")
+        return rows
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
             f"{path}: no measurement of scripts/bench.py ({error}); name a file of results/bench"
         ) from None

@@ -48,7 +48,12 @@ def insert(page: str, rows: Sequence[Row]) -> str:
             raise UserError(f"<!-- table: {match[1]} -->: no such table; use {', '.join(known)}")
         return f"<!-- table: {match[1]} -->\n{known[match[1]] or NOT_MEASURED}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: ([^>]+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    filled, blocks = re.subn(r"<!-- table: ([^>]+) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    if not blocks:
+        raise UserError(
+            "--into: the page has no place for a table; add <!-- table: TITLE --> and <!-- end -->"
+        )
+    return filled
 
 
 def _ladder(rows: Sequence[Row]) -> str:

@@ -15,15 +15,26 @@ from anchorloss.errors import UserError
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise for a wrong config into `UserError`, and Ctrl-C at start-up into status 130."""
+    """Turn what Hydra and OmegaConf raise for a wrong config into `UserError`."""
     try:
         yield
     except YAMLError as error:
         raise UserError(" ".join(f"a config is not YAML: {error}".split())) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error)) from error
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except (ValueError, TypeError, AttributeError, KeyError, AssertionError, RecursionError) as error:
+        if not _raised_by_hydra(error):
+            raise
+        raise UserError(f"the config cannot be composed: {_explain(error)}") from error
+
+
+def _raised_by_hydra(error: Exception) -> bool:
+    """Whether the exception was raised in the code of Hydra, OmegaConf or a parser of theirs."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4", "yaml")
 
 
 def _explain(error: Exception) -> str:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config, Execution, RunSettings
+from anchorloss.errors import UserError
 
 
 def register_schema() -> None:
@@ -24,6 +25,8 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
     """
     from anchorloss.training import losses, networks  # imports torch, which `--help` does not need
 
+    if not configs:
+        raise UserError("the sweep names no job; give every swept key at least one value")
     jobs = [parse(config) for config in configs]
     for runs, _ in jobs:
         losses.resolve(runs[0].loss)
