@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -338,17 +337,14 @@ def test_a_server_that_refuses_means_offline_with_one_line(tmp_path, status):
     with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        begun = time.monotonic()
         done = run(
             tmp_path,
             *command(*OVERRIDES, "seeds=[0]", "optim.epochs=1", "logger=auto"),
             WANDB_API_KEY=KEY,
             WANDB_BASE_URL=address,
         )
-        seconds = time.monotonic() - begun
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert seconds < 60
     (line,) = lines_of_wandb(done.stderr)
     assert "offline" in line
     (path,) = offline_runs(tmp_path)
