@@ -12,7 +12,7 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 plan merge status readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
+.PHONY: help setup quickstart data table1 plan merge status evaluate readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -46,6 +46,9 @@ merge: $(INSTALLED) ## bring run folders from other machines together: FROM=resu
 
 status: $(INSTALLED) ## which runs are done, running, failed, waiting: of EXPERIMENT (or PROFILE), or all
 	$(RUN) scripts/status.py $(if $(filter filefile,$(origin EXPERIMENT)$(origin PROFILE)),,--experiment $(EXPERIMENT))
+
+evaluate: $(INSTALLED) ## do the weights of EXPERIMENT's runs give the recorded numbers? needs the data set
+	$(RUN) scripts/evaluate.py --experiment $(EXPERIMENT) $(ARGS)
 
 readme: $(INSTALLED) ## fill the tables of README.md from results/
 	$(RUN) scripts/render_readme.py

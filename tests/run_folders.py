@@ -140,7 +140,7 @@ def plan_run(results_dir: Path, settings: RunSettings) -> Path:
     folder = run_folder(results_dir, settings.experiment, settings.run)
     folder.mkdir(parents=True)
     config = settings.identity()
-    config = {"experiment": {"name": settings.experiment}, **config, "seeds": [config.pop("seed")]}
+    config = {"experiment": {"name": settings.experiment}, "seeds": [config.pop("seed")], **config}
     write_atomically(folder / "config.yaml", yaml.safe_dump(config).encode())
     return folder
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config, Execution, LoggerSettings, RunSettings
@@ -50,7 +51,7 @@ def rerun(
     if record is None or record.status != "finished":
         raise UserError(f"{folder}: has no record of a finished run; name a folder with a record.json")
     store.verify_files(folder, record)
-    settings, execution = _plan(folder, record, data_root, device)
+    settings, execution = settings_of(folder, record, data_root, device)
     prepare_torch(execution, resolve_device(device))
     if first_epoch:
         differences = _compare_first_epoch(folder, settings, execution)
@@ -59,8 +60,17 @@ def rerun(
     return Comparison(record.run, differences, _circumstances(record, device))
 
 
-def _plan(folder: Path, record: store.Record, data_root: str, device: str) -> tuple[RunSettings, Execution]:
-    config = OmegaConf.merge(OmegaConf.structured(Config), store.read_config(folder))
+def settings_of(
+    folder: Path, record: store.Record, data_root: str, device: str
+) -> tuple[RunSettings, Execution]:
+    """The run of a folder as settings, and how to carry it out as its record was made.
+
+    Raises: UserError if its config does not name the run of the record.
+    """
+    try:
+        config = OmegaConf.merge(OmegaConf.structured(Config), store.read_config(folder))
+    except OmegaConfBaseException as error:
+        raise store.damaged(folder / store.CONFIG, error) from error
     assert isinstance(config, type(OmegaConf.create({})))
     runs, execution = parse(config)
     settings = dataclasses.replace(runs[0], data=dataclasses.replace(runs[0].data, root=data_root))

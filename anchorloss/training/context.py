@@ -45,22 +45,30 @@ class RunContext:
         Raises:
             UserError: the data set is missing or damaged.
         """
-        sizes = {"training_images": data.training_images, "test_images": data.test_images}
-        loaded = dataset.load(
-            data.name,
-            data.root,
-            download=data.download,
-            validation=data.validation,
-            validation_seed=data.validation_seed,
-            evaluate_on=data.evaluate_on,
-            function=data.function,
-            arguments=data.arguments,
-            **(sizes if data.name == "synthetic" else {}),
-        )
         return RunContext.of(
-            loaded,
+            load_dataset(data),
             device,
             compile=execution.compile,
             checkpoint_seconds=execution.checkpoint_seconds,
             keep_weights=execution.keep_weights,
         )
+
+
+def load_dataset(data: DataSettings) -> Dataset:
+    """Read the data set into memory.
+
+    Raises:
+        UserError: the data set is missing or damaged.
+    """
+    sizes = {"training_images": data.training_images, "test_images": data.test_images}
+    return dataset.load(
+        data.name,
+        data.root,
+        download=data.download,
+        validation=data.validation,
+        validation_seed=data.validation_seed,
+        evaluate_on=data.evaluate_on,
+        function=data.function,
+        arguments=data.arguments,
+        **(sizes if data.name == "synthetic" else {}),
+    )

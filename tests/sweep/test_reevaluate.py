@@ -1,0 +1,189 @@
+"""Weights that recorded runs kept, evaluated again: equal here, refused when changed, wrong when they are others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import models
+from anchorloss.config.settings import DataSettings, ModelSettings
+from anchorloss.data import dataset
+from anchorloss.errors import UserError
+from anchorloss.runs import store
+from anchorloss.runs.atomic import sha256
+from anchorloss.sweep import executor, plan
+from anchorloss.sweep.reevaluate import evaluate_file, reevaluate, with_weights
+from tests import small_cifar
+from tests.conftest import ROOT, SMALL
+from tests.in_process import composed
+from tests.run_folders import edit_record, finish_run, make_settings
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A results folder with two runs and their weights: BCE of seed 0 and (ii) of seed 1."""
+    results = tmp_path_factory.mktemp("trained")
+    for chosen in (("loss=bce", "seeds=[0]"), ("loss=anchor_bg", "seeds=[1]")):
+        config = composed(*SMALL, *chosen, "precision=bf16", "keep_weights=true", f"results_dir={results}")
+        executor.execute(*plan.plan([config]))
+    return results
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """Copies of the two run folders, to be changed."""
+    shutil.copytree(trained, tmp_path / "results")
+    return with_weights(tmp_path / "results", "scratch")
+
+
+def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/evaluate.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def change(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file of a run, and its checksum in the record with it."""
+    (folder / name).write_bytes(content)
+    files = json.loads((folder / "record.json").read_text())["files"]
+    edit_record(folder, files={**files, name: sha256(content)})
+
+
+def test_the_weights_give_every_recorded_number(trained):
+    done = evaluate("--experiment", "scratch", "--results-dir", trained)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("  0 of 100 predictions differ from the record's\n") == 2
+    for run in store.read_runs(trained, "scratch"):
+        assert run.record is not None
+        assert f"{run.name}: Top-1 {run.record.top1:.2f} %, Top-5 {run.record.top5:.2f} %\n" in done.stdout
+    for found in reevaluate(with_weights(trained, "scratch"), "nowhere"):
+        assert found.elsewhere is None
+        assert not found.problems
+
+
+def test_one_flipped_byte_is_refused(runs):
+    original = (runs[1] / store.WEIGHTS).read_bytes()
+    for at in (0, 40, len(original) // 2, len(original) - 1):
+        content = bytearray(original)
+        content[at] ^= 1
+        (runs[1] / store.WEIGHTS).write_bytes(content)
+        with pytest.raises(UserError, match=r"weights\.safetensors: its SHA-256 is not the one"):
+            reevaluate(runs, "nowhere")
+    done = evaluate(*runs)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(
+        f"error: {runs[1] / store.WEIGHTS}: its SHA-256 is not the one in record.json"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_weights_of_another_run_are_found_out(runs):
+    """Their checksum is in the record, as if they were its own."""
+    change(runs[0], store.WEIGHTS, (runs[1] / store.WEIGHTS).read_bytes())
+    done = evaluate(runs[0])
+    assert done.returncode == 1
+    assert "WRONG: " in done.stdout
+    assert "predictions and" in done.stdout
+    made = json.loads((runs[0] / "record.json").read_text())["provenance"]
+    edit_record(runs[0], provenance={**made, "device": "Another Processor (1 thread)"})
+    (found,) = reevaluate([runs[0]], "nowhere")
+    assert found.elsewhere == f"Another Processor (1 thread), torch {torch.__version__}"
+    assert "more than rounding explains" in found.problems[0]
+
+
+def test_a_recorded_number_that_is_not_that_of_the_predictions_is_wrong(runs):
+    top5 = json.loads((runs[0] / "record.json").read_text())["top5"]
+    edit_record(runs[0], top5=top5 + 1)
+    (found,) = reevaluate([runs[0]], "nowhere")
+    assert found.problems == (f"Top-5 is {top5 + 1} in the record, {top5} by its predictions",)
+
+
+def test_elsewhere_the_number_of_other_predictions_is_said(runs):
+    predictions = dict(np.load(runs[0] / store.PREDICTIONS))
+    for image in (3, 7):
+        while predictions["predicted"][image] == predictions["target"][image]:
+            image += 1  # a wrong answer, so that no accuracy changes with it
+        other = {predictions["target"][image], predictions["predicted"][image]}
+        predictions["predicted"][image] = min({1, 2, 3} - other)
+    np.savez_compressed(runs[0] / store.PREDICTIONS, **predictions)
+    change(runs[0], store.PREDICTIONS, (runs[0] / store.PREDICTIONS).read_bytes())
+    (found,) = reevaluate([runs[0]], "nowhere")
+    assert found.problems == ("2 predictions and 0 ranks of the target differ on the same processor",)
+    made = json.loads((runs[0] / "record.json").read_text())["provenance"]
+    edit_record(runs[0], provenance={**made, "device": "Another Processor (1 thread)"})
+    done = evaluate(runs[0])
+    assert done.returncode == 0, done.stdout
+    assert "  2 of 100 predictions differ from the record's\n" in done.stdout
+    assert "recorded on Another Processor (1 thread), torch" in done.stdout
+
+
+def test_weights_of_another_network_are_refused(runs):
+    other = models.build("resnet14", 100).state_dict()
+    change(runs[0], store.WEIGHTS, safetensors.torch.save(other))
+    with pytest.raises(
+        UserError, match=r"weights\.safetensors: the tensor .* in the file, .* in the network"
+    ):
+        reevaluate([runs[0]], "nowhere")
+
+
+def test_what_is_missing_is_one_line(runs, tmp_path):
+    official = finish_run(tmp_path / "official", make_settings(model="resnet8"))
+    weights = safetensors.torch.save(models.build("resnet8", 100).state_dict())
+    change(official, store.WEIGHTS, weights)
+    done = evaluate(official, "--data-root", tmp_path / "nothing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"data.root={tmp_path / 'nothing'}: holds neither" in done.stderr
+    without = finish_run(tmp_path / "without", make_settings())
+    with pytest.raises(UserError, match="has no finished run with its weights"):
+        reevaluate([without], "nowhere")
+    with pytest.raises(UserError, match="experiment=table1: none of its 1 runs kept its weights"):
+        with_weights(tmp_path / "without", "table1")
+    (runs[0] / store.WEIGHTS).unlink()
+    with pytest.raises(UserError, match="missing, though"):
+        reevaluate(runs, "nowhere")
+    done = evaluate()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nothing to evaluate" in done.stderr
+
+
+def test_other_data_are_refused(runs):
+    data = json.loads((runs[0] / "record.json").read_text())["data"]
+    edit_record(runs[0], data={**data, "checksum": "SYNTHETIC:other"})
+    with pytest.raises(UserError, match=r"its checksum is sha256:.*is SYNTHETIC:other"):
+        reevaluate([runs[0]], "nowhere")
+
+
+def test_weights_of_ones_own_need_no_record(tmp_path, monkeypatch):
+    monkeypatch.setitem(dataset.ARCHIVES, "cifar100", small_cifar.write(tmp_path))
+    network = models.build("resnet8", 100).eval()
+    torch.manual_seed(0)
+    torch.nn.init.normal_(network.classifier.weight)
+    file = tmp_path / "own.safetensors"
+    safetensors.torch.save_file(network.state_dict(), file)
+    data = DataSettings("cifar100", str(tmp_path))
+    found = evaluate_file(file, ModelSettings("resnet8"), data, "fp32", "cpu")
+    test = small_cifar.batch(small_cifar.TEST, 1)
+    pixels = torch.from_numpy(test["data"].reshape(-1, 3, 32, 32)).double() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in dataset.MEAN_STD["cifar100"])
+    with torch.no_grad():
+        best = network(((pixels - mean) / std).float()).topk(5).indices
+    labels = torch.tensor(test["fine_labels"])
+    assert found.top1 == pytest.approx(100 * (best[:, 0] == labels).double().mean().item(), abs=0.51)
+    assert found.top5 == pytest.approx(
+        100 * (best == labels[:, None]).any(1).double().mean().item(), abs=0.51
+    )
+    assert (torch.from_numpy(found.predicted) == best[:, 0]).double().mean() > 0.98
+    with pytest.raises(UserError, match=r"the tensor .* in the network"):
+        evaluate_file(file, ModelSettings("resnet14"), data, "fp32", "cpu")
+    with pytest.raises(UserError, match="model name='lenet': must be"):
+        evaluate_file(file, ModelSettings("lenet"), data, "fp32", "cpu")
+    with pytest.raises(UserError, match="no such file"):
+        evaluate_file(tmp_path / "absent", ModelSettings("resnet8"), data, "fp32", "cpu")
