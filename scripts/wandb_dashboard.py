@@ -1,4 +1,4 @@
-"""Save a view of an experiment in W&B: runs by loss, curves averaged over seeds, result, tables. Needs a W&B login."""
+"""Save a view of an experiment in W&B: runs by loss, curves averaged over seeds, results, tables. Needs a login."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def main() -> None:
 
 
 def save(arguments: argparse.Namespace) -> None:
-    """Print the view, or save it and print its address.
+    """Print the view as JSON, or save it and print its address.
 
-    Raises: UserError without wandb-workspaces or a login; RunError if W&B does not take the view.
+    Raises:
+        UserError: Without wandb-workspaces or a login.
+        RunError: If W&B does not accept the view.
     """
-    # W&B would otherwise report its own trouble over many lines.
+    # W&B would otherwise report its own errors over many lines.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
@@ -49,12 +51,17 @@ def save(arguments: argparse.Namespace) -> None:
         wandb.setup(wandb.Settings(silent=True))
         view.save()
     except Exception as error:
-        raise RunError(f"W&B did not take the view: {error}") from None
+        raise RunError(f"W&B did not accept the view: {error}") from None
     print(view.url)
 
 
 def default_entity() -> str:
-    """Whose projects are meant when nobody is named. Raises: UserError without a login, RunError without W&B."""
+    """The user's own W&B entity.
+
+    Raises:
+        UserError: Without a login.
+        RunError: If W&B does not answer.
+    """
     import wandb
 
     remedy = "`wandb login`, or --dry-run to see the view's JSON"

@@ -1,8 +1,8 @@
-"""A sweep that never ran, with answers and curves that look like training, for tests of the report.
+"""Simulated runs with predictions and curves that look like training, for tests of the report.
 
-The answers come from a small model of a classifier: a score for each class, a bump for the target, a smaller
-bump for the class that each class is easily taken for. Everything follows from the seeds, so two calls write
-equal bytes.
+The predictions come from a small model of a classifier: a random score for each class, a higher one for the target, and
+a slightly higher one for the class that it is often confused with. Everything follows from the seeds, so two calls
+write equal bytes.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def make_runs(
             folder = plan_run(results_dir, settings)
             if (loss, seed) in waiting:
                 continue
-            answers = predictions(loss, seed, classes, images)
-            top1, top5 = (100 * float((answers["target_rank"] < k).mean()) for k in (1, 5))
+            arrays = predictions(loss, seed, classes, images)
+            top1, top5 = (100 * float((arrays["target_rank"] < k).mean()) for k in (1, 5))
             diverged = (loss, seed) in failed
             content = {"history.csv": _history(loss, seed, 3 if diverged else epochs, top1, top5)}
             if not diverged:
                 buffer = io.BytesIO()
-                np.savez_compressed(buffer, **answers)
+                np.savez_compressed(buffer, **arrays)
                 content["predictions.npz"] = buffer.getvalue()
             for name, text in content.items():
                 (folder / name).write_bytes(text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from anchorloss.config.nested import flatten
 from anchorloss.errors import UserError
 from anchorloss.runs.store import HISTORY, Run, read_history, read_runs, verify_files
 
@@ -81,17 +81,6 @@ def _row(run: Run) -> dict[str, Any]:
         settings = record.pop("identity")
         for key in ("format", "status", "run", "loss", "model", "seed", "hash", "files"):
             del record[key]
-        row.update(_flat(record))
+        row.update(flatten(record))
     # The names say less than what they hold: `loss` is a column, `loss.name` would be the same again.
-    return {**row, **{key: value for key, value in _flat(settings).items() if key not in ("seed", "seeds")}}
-
-
-def _flat(nested: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Nested settings by dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{where}{key}."))
-        else:
-            flat[f"{where}{key}"] = value
-    return flat
+    return {**row, **{key: value for key, value in flatten(settings).items() if key not in ("seed", "seeds")}}

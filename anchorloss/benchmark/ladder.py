@@ -11,12 +11,13 @@ from torch import Tensor
 from anchorloss.benchmark.textbook import TextbookImages, TextbookLoop, textbook_loss
 from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
 from anchorloss.data import augmentation
+from anchorloss.data.dataset import MEAN_STD
 from anchorloss.device import choose_convolutions
 from anchorloss.loss import anchor_loss
 from anchorloss.sweep.lockstep import SideBySide
 from anchorloss.training.trainer import Trainer, TrainingImages
 
-MEAN, STD = (0.5070752, 0.4865489, 0.4409178), (0.2673343, 0.2564385, 0.2761505)
+MEAN, STD = MEAN_STD["cifar100"]
 # Pixels do not change the time; this many of them fill no cache that 50,000 would not.
 IMAGES = 10_000
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anchorloss.config.nested import flatten
 from anchorloss.config.settings import DATA_SETS, identity_hash
 from anchorloss.errors import UserError
 from anchorloss.runs import typed_json
@@ -186,7 +187,9 @@ def same_result(a: Record, b: Record) -> bool:
 
 def describe_difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """The dotted keys in which two nested settings differ, each with its two values as JSON (or `absent`)."""
-    flat_a, flat_b = _flatten(a), _flatten(b)
+    flat_a, flat_b = (
+        {key: json.dumps(value) for key, value in flatten(settings).items()} for settings in (a, b)
+    )
     pairs = {
         key: (flat_a.get(key, "absent"), flat_b.get(key, "absent")) for key in sorted({*flat_a, *flat_b})
     }
@@ -217,16 +220,6 @@ def damaged(path: Path | str, problem: object) -> UserError:
     """The one line for a file whose content cannot be trusted."""
     reason = " ".join(ascii(str(problem))[1:-1].split())[:200]
     return UserError(f"{path}: {reason}; damaged or foreign: restore it from a copy, or move its folder away")
-
-
-def _flatten(settings: Any, where: str = "") -> dict[str, str]:
-    if isinstance(settings, dict) and settings:
-        return {
-            inner: text
-            for key, value in settings.items()
-            for inner, text in _flatten(value, f"{where}.{key}" if where else str(key)).items()
-        }
-    return {where: json.dumps(settings)} if where else {}
 
 
 def _without_provenance(record: Record) -> str:

@@ -39,12 +39,12 @@ def choose_mode(without_key: str | None) -> str | None:
 
 
 def say(line: str) -> None:
-    """One line on stderr, beside whatever progress bars are shown."""
+    """Print one line on stderr without breaking a progress bar."""
     tqdm.write(" ".join(line.split()), file=sys.stderr)
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
+    """The first line of an error's message, or its type."""
     return (str(error).splitlines() or [""])[0][:120] or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What a person sees on opening the W&B project: a saved view, defined here and not by hand."""
+"""The saved view of an experiment in the W&B project."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TABLES = ("per_class", "confusion")
 def build(entity: str, project: str, experiment: str, group_by: Sequence[str]) -> ws.Workspace:
     """The view of one experiment's runs, grouped by the config keys `group_by`.
 
-    Every line is the mean over the runs of a group, its band their standard deviation; the x-axis is the epoch.
+    Each curve shows the mean and standard deviation over the runs of a group, against the epoch.
     """
     # More than one key groups the runs in the table of runs, and panels without a key of their own follow it.
     spread: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
@@ -82,9 +82,9 @@ def build(entity: str, project: str, experiment: str, group_by: Sequence[str]) -
                 ],
             ),
             _lines("Curves: mean and standard deviation over seeds", CURVES, spread),
-            _lines("How far the loss modulates, on the evaluation set", FACTORS, spread),
+            _lines("Modulating factors on the evaluation set", FACTORS, spread),
             ws.Section(
-                name="Answers of the last epoch",
+                name="Predictions of the last epoch",
                 is_open=True,
                 layout_settings=ws.SectionLayoutSettings(columns=2, rows=1),
                 panels=[wr.WeavePanelSummaryTable(table_name=name) for name in TABLES],

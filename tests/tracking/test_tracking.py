@@ -1,4 +1,4 @@
-"""What W&B is told, read back from the files of offline runs; and W&B in every kind of trouble."""
+"""What is logged to W&B, read back from the files of offline runs; and how W&B's failures are handled."""
 
 from __future__ import annotations
 
