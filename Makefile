@@ -36,7 +36,7 @@ data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else dow
 
 table1: $(INSTALLED) ## Table 1 (PROFILE=full, resnet20 or small): train what is missing, then make the table
 	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)
-	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT) $(if $(REFERENCE),--reference $(REFERENCE))
+	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT)$(if $(REFERENCE), --reference $(REFERENCE))
 
 plan: $(INSTALLED) ## how many runs at once are fastest here, and how long the rest of EXPERIMENT will take
 	$(RUN) train.py experiment=$(EXPERIMENT) --plan $(ARGS)
@@ -57,7 +57,7 @@ figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 	$(RUN) scripts/figure1.py
 
 report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone; REFERENCE=loss compares with it
-	$(RUN) scripts/report.py --experiment $(EXPERIMENT) $(if $(REFERENCE),--reference $(REFERENCE))
+	$(RUN) scripts/report.py --experiment $(EXPERIMENT)$(if $(REFERENCE), --reference $(REFERENCE))
 
 picture: $(INSTALLED) ## the picture of EXPERIMENT's report in README.md, by Chromium
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
