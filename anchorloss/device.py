@@ -55,6 +55,14 @@ def choose_convolutions(*, deterministic: bool = False) -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done everything that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def describe(device: torch.device) -> str:
     """The device in words, for a record's provenance.
 

@@ -95,6 +95,8 @@ def measure(
     """A row a loss; `seconds` is for all of them together, after compiling."""
     import torch
 
+    from anchorloss.device import wait_for
+
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(samples, classes, generator=generator).to(device).requires_grad_()
     target = torch.randint(classes, (samples,), generator=generator).to(device)
@@ -105,12 +107,12 @@ def measure(
         }
 
     def turn(loss: Callable[[Tensor], Tensor], times: int) -> float:
-        _wait(device)
+        wait_for(device)
         begun = time.perf_counter()
         for _ in range(times):
             logits.grad = None
             loss(logits).backward()
-        _wait(device)
+        wait_for(device)
         return (time.perf_counter() - begun) / times
 
     for loss in compared.values():
@@ -145,13 +147,6 @@ def measure(
 
 def _ratio(these: list[float], those: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(these, those, strict=True))
-
-
-def _wait(device: torch.device) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_memory(work: Callable[[], object]) -> int:

@@ -37,7 +37,7 @@ def command(*arguments: str) -> list[str]:
 def train(tmp_path):
     """Run `train.py` in a folder of its own; `results_dir` is `tmp_path / "results"`."""
 
-    def run(*arguments: str, check: bool = False, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, check: bool = False, timeout: float = 280) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         return subprocess.run(
             command(*arguments, f"results_dir={tmp_path / 'results'}"),

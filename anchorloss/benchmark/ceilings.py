@@ -10,6 +10,8 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
+from anchorloss.device import wait_for
+
 # The network's own convolutions and a wide one; channels, pixels a side, at batch 128.
 CONVOLUTIONS = ((16, 32), (32, 16), (64, 8), (256, 16))
 COPIES = {"copy of 4 MiB": 4 << 20, "copy of 256 MiB": 256 << 20}
@@ -56,19 +58,14 @@ def ceilings(device: torch.device) -> list[Ceiling]:
 def measure(ceiling: Ceiling, device: torch.device, seconds: float) -> float:
     """Units a second over `seconds` of repeated calls, in the ceiling's unit."""
     ceiling.call()
-    _wait(device)
+    wait_for(device)
     calls, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         ceiling.call()
         calls += 1
         # So that a GPU's queue does not run away from the clock.
         if calls % 16 == 0:
-            _wait(device)
-    _wait(device)
+            wait_for(device)
+    wait_for(device)
     taken = time.perf_counter() - start
     return ceiling.amount * calls / taken / 1e9
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from anchorloss.benchmark.ladder import Variant, build_loop
+from anchorloss.device import wait_for
 from anchorloss.errors import RunError
 
 
@@ -66,7 +67,7 @@ def _serve(connection: Connection, variant: Variant) -> None:
     start = time.perf_counter()
     loop = build_loop(variant)
     loop.steps(1)
-    _wait(variant)
+    wait_for(torch.device(variant.device))
     connection.send(time.perf_counter() - start)
     while True:
         try:
@@ -79,18 +80,11 @@ def _serve(connection: Connection, variant: Variant) -> None:
             continue
         warm, steps = asked
         loop.steps(warm)
-        _wait(variant)
+        wait_for(torch.device(variant.device))
         start = time.perf_counter()
         loop.steps(steps)
-        _wait(variant)
+        wait_for(torch.device(variant.device))
         connection.send(time.perf_counter() - start)
-
-
-def _wait(variant: Variant) -> None:
-    if variant.device.startswith("cuda"):
-        torch.cuda.synchronize()
-    elif variant.device == "mps":
-        torch.mps.synchronize()
 
 
 def _peak_resident() -> float:

@@ -10,20 +10,18 @@ from __future__ import annotations
 import hashlib
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf
 
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import RunSettings
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import store
 from anchorloss.runs.paths import run_folder
+from anchorloss.sweep.launcher import SweepLauncher
+from anchorloss.sweep.plan import counted, train_all
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,12 @@ class Job:
 def train_job(config: DictConfig) -> str | None:
     """Train the runs of a job; what a node calls.
 
-    Returns: None when each has its record, be it of a failed run; else one line that says why not.
-    Raises: SystemExit as `train.py` after a signal.
-    """
-    from anchorloss.sweep.plan import train_all
+    Returns:
+        None when each has its record, be it of a failed run, or the time is spent; else one line that says why not.
 
+    Raises:
+        SystemExit: as `train.py` after a signal.
+    """
     try:
         train_all([config])
     except (UserError, RunError) as error:
@@ -71,69 +70,70 @@ def train_job(config: DictConfig) -> str | None:
     return None
 
 
-class ClusterLauncher(Launcher):
-    """A Hydra launcher that gives each job to an engine and reads the outcome from the records."""
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._loader = hydra_context.config_loader
-        self._config = config
+class ClusterLauncher(SweepLauncher):
+    """A launcher that gives each job to an engine and reads the outcome from the records."""
 
     @abstractmethod
     def carry_out(self, jobs: list[Job]) -> list[str]:
-        """Have the jobs trained; return when the engine has done with them, with a line for each that had trouble."""
+        """Have the jobs trained.
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises: RunError if runs are left without a record; SystemExit with status 1 if runs failed."""
-        configs = [self._loader.load_sweep_config(self._config, list(job)) for job in job_overrides]
+        Returns:
+            When the engine has done with the jobs, a line for each that had trouble.
+        """
+
+    def train(self, configs: list[DictConfig]) -> None:
+        """Have the runs trained by the engine.
+
+        Raises:
+            RunError: runs are left without a record.
+            SystemExit: with status 1 if runs failed.
+        """
+        if configs[0].plan_only:
+            train_all(configs)
+            return
         jobs = [_job(config) for config in configs]
         if any(config.precision == "auto" for config in configs):
             print(
                 f"precision={jobs[0].config.precision} in every job, as this machine would choose for itself"
             )
         left = [job for job in jobs if not job.is_done]
-        print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are done, {len(left)} to do", flush=True)
+        print(f"{len(jobs) - len(left)} of {counted(len(jobs), 'job')} done, {len(left)} to do", flush=True)
         troubles = self.carry_out(left) if left else []
         for trouble in troubles:
             print(trouble, file=sys.stderr)
-        _conclude(jobs)
-        return [
-            _completed(overrides, config) for overrides, config in zip(job_overrides, configs, strict=True)
-        ]
+        _conclude(jobs, has_budget=configs[0].minutes > 0 and not troubles)
 
 
 def _job(config: DictConfig) -> Job:
-    """What a node needs of a sweep's config: no Hydra, whole paths, nothing that each node would decide for itself."""
+    """What a node needs of a job's config: whole paths, nothing that each node would decide for itself."""
     config = config.copy()
-    with flag_override(config, ["struct", "readonly"], False):
-        del config["hydra"]
-        config.results_dir = str(Path(config.results_dir).resolve())
-        config.data.root = str(Path(config.data.root).resolve())
-        OmegaConf.resolve(config)
-        runs, execution = parse(config)
-        config.precision = runs[0].precision
+    config.results_dir = str(Path(config.results_dir).resolve())
+    config.data.root = str(Path(config.data.root).resolve())
+    OmegaConf.resolve(config)
+    runs, execution = parse(config)
+    config.precision = runs[0].precision
     return Job(config, runs, execution.results_dir)
 
 
-def _conclude(jobs: list[Job]) -> None:
+def _conclude(jobs: list[Job], *, has_budget: bool) -> None:
     found = {run.run: job.record(run) for job in jobs for run in job.runs}
     missing = [run for run, record in found.items() if record is None]
     failed = [run for run, record in found.items() if record is not None and record.status == "failed"]
-    if missing:
+    if missing and has_budget:
+        print(
+            f"{len(missing)} of {counted(len(found), 'run')} unfinished: give the same command again to go on"
+        )
+    elif missing:
         raise RunError(
-            f"{len(missing)} of {len(found)} runs have no record: {', '.join(missing)}; "
+            f"{len(missing)} of {counted(len(found), 'run')} without a record: {', '.join(missing)}; "
             "the same command goes on with them"
         )
     if failed:
         print(
-            f"{len(failed)} of {len(found)} runs failed: {', '.join(failed)}; --retry-failed runs them again",
+            f"{len(failed)} of {counted(len(found), 'run')} failed: {', '.join(failed)}; "
+            "--retry-failed runs them again",
             file=sys.stderr,
         )
         raise SystemExit(1)
-    print(f"{len(found)} runs are finished")
-
-
-def _completed(overrides: Sequence[str], config: DictConfig) -> JobReturn:
-    done = JobReturn(overrides=list(overrides), cfg=config)
-    done.status = JobStatus.COMPLETED
-    done.return_value = None
-    return done
+    if not missing:
+        print(f"{counted(len(found), 'run')} finished")

@@ -16,7 +16,8 @@ from anchorloss.device import resolve_device
 from anchorloss.runs import store
 from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import prepare_torch
-from anchorloss.sweep.messages import announce, counted
+from anchorloss.sweep.messages import announce
+from anchorloss.sweep.plan import counted
 from anchorloss.sweep.width import Speed, Width, keep_fastest, measure, widths
 from anchorloss.terminal import plain_text
 from anchorloss.training.context import RunContext

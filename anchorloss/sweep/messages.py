@@ -14,15 +14,11 @@ from tqdm import tqdm
 from anchorloss.config.settings import RunSettings
 from anchorloss.device import describe
 from anchorloss.runs import store
+from anchorloss.sweep.plan import counted
 
 BAR_SECONDS = 0.5
 # Between two lines in a log file.
 LOG_SECONDS = 60.0
-
-
-def counted(number: int, noun: str) -> str:
-    """The number with its noun: "1 run", "2 runs"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def announce(plan: Sequence[RunSettings], to_do: int, device: torch.device) -> None:
@@ -83,6 +79,7 @@ class SweepProgress:
         self._bar = tqdm(
             total=epochs,
             initial=epochs - epochs_left,
+            desc=name,
             bar_format="{desc} |{bar}| {percentage:.0f} %{postfix}",
             position=0,
             leave=False,

@@ -97,5 +97,5 @@ def _text(train_loss: float | None, top1: float | None, seconds_left: float | No
     if top1 is not None:
         parts.append(f"Top-1 {top1:.2f}")
     if seconds_left is not None:
-        parts.append(f"{tqdm.format_interval(seconds_left)} left")
+        parts.append(tqdm.format_interval(seconds_left))
     return ", ".join(parts)

@@ -142,9 +142,8 @@ def test_sigint_saves_says_how_to_go_on_and_exits_130(tmp_path):
         time.sleep(0.05)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    output, _ = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 5
+    # Within a second on an idle machine; without the signal, an hour.
+    output, _ = process.communicate(timeout=100)
     assert process.returncode == 130
     assert "same command again" in output
     assert list(results.rglob("checkpoint.pt"))

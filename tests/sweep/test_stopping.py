@@ -9,45 +9,64 @@ from pathlib import Path
 
 import pytest
 
+from anchorloss.config.parsing import parse
+from anchorloss.errors import RunError, UserError
+from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import read_runs, same_result
+from anchorloss.sweep import executor
+from anchorloss.sweep.executor import execute
 from tests.conftest import SMALL, command
-from tests.in_process import finish, settings, start, workplace
+from tests.in_process import composed, finish, start, workplace
 
 
-def folders(results: Path) -> list[Path]:
-    return sorted((results / "runs" / "scratch").iterdir())
+def planned(results: Path, *overrides: str):
+    """The plan and the execution of a small sweep that writes to `results`."""
+    return parse(composed(*SMALL, *overrides, f"results_dir={results}"))
 
 
-def test_a_budget_of_time_ends_with_checkpoints_and_status_0(train, tmp_path):
-    """Then the same command, without it, gives the records of an uninterrupted sweep."""
-    sweep = (*SMALL, "loss=anchor_bg", "seeds=[0,1]", "optim.epochs=40", "concurrent=2")
-    results = tmp_path / "results"
-    stopped = train(*sweep, "minutes=0.0001", timeout=300)
-    assert stopped.returncode == 0, stopped.stderr
-    assert "2 of 2 runs unfinished" in stopped.stdout
-    assert "same command again" in stopped.stdout
-    # Enough for a start and some steps.
-    minutes = 0.3
-    while not list(results.rglob("checkpoint.pt")):
-        stopped = train(*sweep, f"minutes={minutes}", timeout=600)
-        assert stopped.returncode == 0, stopped.stderr
-        minutes *= 2
-    assert not list(results.rglob("claim.lock"))
-    if not list(results.rglob("record.json")):
-        assert "2 of 2 runs unfinished" in stopped.stdout
-    train(*sweep, check=True, timeout=600)
-    for run in settings(*sweep[len(SMALL) :]):
-        (found,) = (each for each in read_runs(results, "scratch") if each.name == run.run)
-        assert found.record.provenance.resumed >= 1
+def train(results: Path, *overrides: str) -> None:
+    """Train a small sweep in this process."""
+    execute(*planned(results, *overrides))
+
+
+def planned_folder(results: Path) -> Path:
+    """The folder of a run that was planned, and stopped before its first step."""
+    (run,), execution = planned(results, "minutes=1")
+    execute([run], execution, time.monotonic() - 60)
+    return run_folder(results, run.experiment, run.run)
+
+
+def test_a_budget_of_time_ends_with_checkpoints_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    """Spent in the second epoch of two runs. Then the same command gives the records of an uninterrupted sweep."""
+    sweep = ("loss=anchor_bg", "seeds=[0,1]", "concurrent=2")
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return 3600.0 if len(list(tmp_path.rglob("history.csv"))) == 2 else 0.0
+
+    runs, execution = planned(tmp_path, *sweep, "minutes=30")
+    with monkeypatch.context() as patch:
+        patch.setattr(executor, "time", Clock)
+        execute(runs, execution)
+    output = capsys.readouterr().out
+    assert "minutes=30" in output
+    assert "2 of 2 runs unfinished" in output
+    assert "same command again" in output
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 2
+    assert not list(tmp_path.rglob("claim.lock"))
+    train(tmp_path, *sweep, "minutes=300")
+    assert "unfinished" not in capsys.readouterr().out
+    for run in runs:
+        (found,) = (each for each in read_runs(tmp_path, "scratch") if each.name == run.run)
+        assert found.record.provenance.resumed == 1
         assert same_result(found.record, finish(start(run, workplace(run), tmp_path / "undisturbed")))
 
 
-def test_a_budget_must_be_a_number(train):
-    for minutes in ("-1", "nan", "soon"):
-        refused = train(*SMALL, f"minutes={minutes}")
-        assert refused.returncode == 2
-        (line,) = refused.stderr.splitlines()
-        assert "minutes" in line
+@pytest.mark.parametrize("minutes", ["-1", "nan", "inf"])
+def test_a_budget_must_be_a_finite_number(tmp_path, minutes):
+    with pytest.raises(UserError, match=f"minutes={minutes}"):
+        planned(tmp_path, f"minutes={minutes}")
 
 
 def test_training_goes_on_when_nobody_reads_its_output_any_more(tmp_path):
@@ -71,34 +90,41 @@ def test_training_goes_on_when_nobody_reads_its_output_any_more(tmp_path):
     assert run.record.provenance.resumed == 0
 
 
-def test_a_record_that_is_a_link_to_nothing_is_refused_at_once(train, tmp_path):
+def test_a_record_that_is_a_link_to_nothing_is_refused_at_once(tmp_path):
     """As in a clone of an annex whose content was not fetched; to train the run again would be in vain."""
-    train(*SMALL, "optim.epochs=1", "minutes=0.0001", check=True)
-    (folder,) = folders(tmp_path / "results")
+    folder = planned_folder(tmp_path)
     (folder / "record.json").symlink_to("../annex/object")
-    refused = train(*SMALL, "optim.epochs=1")
-    assert refused.returncode == 2
-    (line,) = refused.stderr.splitlines()
-    assert "record.json: a link to ../annex/object" in line
+    with pytest.raises(UserError, match=r"record\.json: a link to \.\./annex/object"):
+        train(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "checkpoint.pt"])
-def test_a_file_that_cannot_be_read_is_refused_and_kept(train, tmp_path, name):
-    train(*SMALL, "optim.epochs=1", "minutes=0.0001", check=True)
-    (folder,) = folders(tmp_path / "results")
+def test_a_file_that_cannot_be_read_is_refused_and_kept(tmp_path, name):
+    folder = planned_folder(tmp_path)
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to("/proc/self/mem")
-    refused = train(*SMALL, "optim.epochs=1")
-    assert refused.returncode == 2, refused.stderr
-    line = refused.stderr.splitlines()[-1]
-    assert f"{name}: cannot be read" in line
+    with pytest.raises(UserError, match=f"{name}: cannot be read"):
+        train(tmp_path)
     assert (folder / name).is_symlink()
     assert not (folder / "record.json").exists()
+    assert not (folder / "claim.lock").exists()
 
 
-def test_an_empty_claim_does_not_block_its_run(train, tmp_path):
-    train(*SMALL, "optim.epochs=1", "minutes=0.0001", check=True)
-    (folder,) = folders(tmp_path / "results")
+def test_an_empty_claim_does_not_block_its_run(tmp_path):
+    folder = planned_folder(tmp_path)
     (folder / "claim.lock").touch()
-    train(*SMALL, "optim.epochs=1", check=True)
+    train(tmp_path)
     assert (folder / "record.json").exists()
+
+
+def test_when_one_run_ends_the_sweep_by_an_error_the_others_are_saved(tmp_path):
+    """One run cannot write its history at the end of its first epoch."""
+    sweep = ("seeds=[0,1]", "concurrent=2")
+    runs, execution = planned(tmp_path, *sweep, "minutes=1")
+    execute(runs, execution, time.monotonic() - 60)
+    folders = [run_folder(tmp_path, run.experiment, run.run) for run in runs]
+    (folders[1] / "history.csv").mkdir()
+    with pytest.raises(RunError, match="Is a directory"):
+        train(tmp_path, *sweep)
+    assert (folders[0] / "checkpoint.pt").exists()
+    assert not list(tmp_path.rglob("claim.lock"))
