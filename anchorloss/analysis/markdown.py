@@ -1,4 +1,4 @@
-"""Tables and plain text in Markdown."""
+"""Tables in Markdown, and text from elsewhere that must stay text in Markdown and in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -39,6 +39,12 @@ def escape(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` with every line break and unprintable character, and runs of spaces, replaced by one space."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def spreadsheet_text(text: str) -> str:
+    """`text` as a cell of a CSV file that no spreadsheet takes for a formula: such a text gets an apostrophe first."""
+    line = one_line(text)
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
 def _cell(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from anchorloss.runs.store import Record, describe_difference
+from anchorloss.runs.store import Record, Run, describe_difference
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "configs" / "experiment"
 FULL = "table1"
@@ -65,6 +66,18 @@ def departures(record: Record) -> list[str]:
             if key not in known and MODULATION.get(key) != value
         ]
     return said
+
+
+def interim(runs: Iterable[Run], plan: Plan | None) -> str | None:
+    """What a table or report says while planned seeds are missing: "interim, 3 of 10 seeds"; None once all are there.
+
+    A seed counts when its runs of all planned losses have ended, finished or failed. Without a plan nothing is missing.
+    """
+    if plan is None:
+        return None
+    ended = {(run.loss, run.seed) for run in runs if run.record is not None}
+    complete = sum(all((loss, seed) in ended for loss in plan.losses) for seed in plan.seeds)
+    return f"interim, {complete} of {len(plan.seeds)} seeds" if complete < len(plan.seeds) else None
 
 
 def planned(experiment: str) -> Plan | None:

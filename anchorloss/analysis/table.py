@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from anchorloss.analysis.comparison import REFERENCE, difference_between, resolved_winner
-from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures
+from anchorloss.analysis.markdown import one_line
+from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures, interim
 from anchorloss.analysis.published import PAPER_LOSSES, Published, published_for, read_published
 from anchorloss.analysis.stats import Difference, Summary, summarise
 from anchorloss.device import processor_kind
@@ -57,6 +58,12 @@ class Table:
     data_label: str
     evaluated_on: str
     reference: str = REFERENCE
+    interim: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the title says of the runs: how they differ from the paper's, and whether planned seeds are missing."""
+        return (*self.stamps, *([self.interim] if self.interim else ()))
 
     @property
     def reference_row(self) -> Row | None:
@@ -65,7 +72,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        return " - ".join([f"Table 1, experiment {self.experiment}", *self.stamps])
+        return " - ".join([f"Table 1, experiment {self.experiment}", *self.labels])
 
 
 def build_table(
@@ -97,6 +104,7 @@ def build_table(
         data_label=first.data.label,
         evaluated_on=first.evaluated_on,
         reference=reference,
+        interim=interim(runs, plan),
     )
 
 
@@ -244,10 +252,11 @@ def _notes(runs: list[Run], plan: Plan | None) -> tuple[str, ...]:
             notes.append(f"missing: {loss}, which the experiment plans")
             continue
         absent = [seed for seed in seeds if seed not in {run.seed for run in own}]
-        notes += [
-            f"missing: {loss} seed {seed}, which {'other losses have' if seed in seen else 'the experiment plans'}"
-            for seed in absent
-        ]
+        elsewhere, planned = ([seed for seed in absent if (seed in seen) is there] for there in (True, False))
+        for missing, whose in ((elsewhere, "other losses have"), (planned, "the experiment plans")):
+            if missing:
+                plural = "s" if len(missing) > 1 else ""
+                notes.append(f"missing: {loss} seed{plural} {', '.join(map(str, missing))}, which {whose}")
     return tuple(notes)
 
 
@@ -256,7 +265,7 @@ def failure_text(run: Run) -> str:
     failure = run.record.failure if run.record else None
     if failure is None:
         return ""
-    text = f": {' '.join(failure.reason.split())} in epoch {failure.epoch}"
+    text = f": {one_line(failure.reason)} in epoch {failure.epoch}"
     if failure.step >= 0:  # an evaluation has no step
         text += f", step {failure.step}"
     last = failure.last_finite_loss
@@ -267,5 +276,5 @@ def made_from(records: Iterable[Record]) -> str:
     """How many records, of which commits, on which devices: the line below every table."""
     made = [record.provenance for record in records]
     commits = sorted({short_commit(one.commit, one.dirty) for one in made})
-    devices = sorted({one.device for one in made})
+    devices = sorted({one_line(one.device) for one in made})
     return f"Made from {len(made)} records; commit {', '.join(commits)}; on {', '.join(devices)}."

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from anchorloss.analysis.comparison import REFERENCE
-from anchorloss.analysis.markdown import markdown_table
+from anchorloss.analysis.markdown import escape, markdown_table, one_line, spreadsheet_text
 from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.stats import Difference, Summary
 from anchorloss.analysis.table import Row, Table, build_table
@@ -39,7 +39,7 @@ def to_markdown(table: Table) -> str:
     header = ["loss", "n", "Top-1", "Top-5", *_comparison_header(table)]
     cells = [
         [
-            row.label,
+            escape(row.label),
             row.counted,
             _bold(_spread(row, row.top1, dash), "**", "**", row.best_top1),
             _bold(_spread(row, row.top5, dash), "**", "**", row.best_top5),
@@ -47,14 +47,14 @@ def to_markdown(table: Table) -> str:
         ]
         for row in table.rows
     ]
-    lines = [f"# {table.title}", "", table.protocol, "", markdown_table(header, cells)]
+    lines = [f"# {escape(table.title)}", "", escape(table.protocol), "", markdown_table(header, cells)]
     if table.stamps and _has_paper(table):
         reference = _reference_label(table)
-        stamps = ", ".join(table.stamps)
+        stamps = escape(", ".join(table.stamps))
         lines += ["", f"Only the differences from {reference} stand beside the paper's: {stamps}."]
     if table.notes:
-        lines += ["", "Not in the means:", "", *(f"- {note}" for note in table.notes)]
-    return "\n".join([*lines, "", table.provenance, ""])
+        lines += ["", "Not in the means:", "", *(f"- {escape(note)}" for note in table.notes)]
+    return "\n".join([*lines, "", escape(table.provenance), ""])
 
 
 def to_latex(table: Table) -> str:
@@ -86,7 +86,7 @@ def to_latex(table: Table) -> str:
     if table.notes:
         lines += ["  \\par\\smallskip\\footnotesize Not in the means:"]
         lines += [f"  {_latex(note)}." for note in table.notes]
-    return "\n".join([*lines, "\\end{table}", f"% {table.provenance}", ""])
+    return "\n".join([*lines, "\\end{table}", f"% {one_line(table.provenance)}", ""])
 
 
 def to_csv(table: Table) -> str:
@@ -113,8 +113,10 @@ def to_csv(table: Table) -> str:
     for row in table.rows:
         writer.writerow(
             [
-                *(table.experiment, table.data_label, table.evaluated_on, str(not table.stamps).lower()),
-                *(row.loss, row.label, row.top1.n, row.planned, row.failed),
+                *map(spreadsheet_text, (table.experiment, table.data_label, table.evaluated_on)),
+                str(not table.stamps).lower(),
+                *map(spreadsheet_text, (row.loss, row.label)),
+                *(row.top1.n, row.planned, row.failed),
                 *(row.top1.mean, row.top1.std, row.top5.mean, row.top5.std),
                 *(getattr(row.published, score) if row.published else None for score in scores),
                 *_from_paper(table, row),
@@ -219,4 +221,4 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in one_line(text))

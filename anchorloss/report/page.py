@@ -122,7 +122,7 @@ def build_page(data: ExperimentData) -> str:
         )
     table = data.table
     title = f"Anchor Loss, experiment {data.experiment}"
-    stamp = " · ".join(table.stamps)
+    stamp = " · ".join(table.labels)
     warning = ""
     if stamp:
         warning = (

@@ -9,7 +9,7 @@ from anchorloss.report.data import ExperimentData
 def to_markdown(data: ExperimentData) -> str:
     """Return every loss against the reference in every measure; equal data gives equal text."""
     table = data.table
-    lines = [f"# {' - '.join([f'Statistics of experiment {data.experiment}', *table.stamps])}", ""]
+    lines = [f"# {' - '.join([f'Statistics of experiment {data.experiment}', *table.labels])}", ""]
     for measure in MEASURES:
         kind = "primary measure" if measure is TOP1 else "secondary measure"
         better = ", better means lower" if measure.lower_is_better else ""

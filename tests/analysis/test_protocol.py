@@ -51,7 +51,7 @@ def test_the_resnet20_protocol_names_the_runs_that_were_trained(loss, hashed):
 def test_a_profile_is_an_experiment(profile, experiment):
     done = make("table1", f"PROFILE={profile}")
     assert f"train.py experiment={experiment} " in done.stdout
-    assert f"make_table1.py --experiment {experiment}\n" in done.stdout
+    assert f"make_table1.py --experiment {experiment} " in done.stdout.replace("\n", " ")
 
 
 @pytest.mark.parametrize("profile", ["Small", "", "small full", "table1"])
@@ -91,7 +91,28 @@ def test_what_an_experiment_plans_and_nobody_began_is_in_the_table(tmp_path):
     for said in ("| BCE             | 1 of 5 |", "| (iii) both      | 0 of 5 | not run |"):
         assert said.replace(" ", "") in text.replace(" ", "")
     assert "missing: anchor_both" in text
-    assert "missing: bce seed 4, which the experiment plans" in text
+    assert "missing: bce seeds 1, 2, 3, 4, which the experiment plans" in text
+
+
+def test_a_table_with_planned_seeds_missing_says_that_it_is_interim(tmp_path):
+    """A seed counts once the runs of all planned losses have ended."""
+    for place, loss in enumerate(PAPER_LOSSES):
+        for seed in range(place, 5):
+            finish_run(tmp_path, make_settings(loss, seed), failed=(loss, seed) == ("anchor_both", 4))
+    table = make_table(tmp_path, FULL)
+    assert table.interim == "interim, 2 of 5 seeds"
+    assert table.stamps == ()
+    assert to_markdown(table).splitlines()[0] == "# Table 1, experiment table1 - interim, 2 of 5 seeds"
+    for suffix in ("md", "tex"):
+        assert "interim, 2 of 5 seeds" in (tmp_path / FULL / f"table1.{suffix}").read_text()
+    assert "interim, 2 of 5 seeds" in write_report(tmp_path, FULL).read_text()
+    for place, loss in enumerate(PAPER_LOSSES):
+        for seed in range(place):
+            finish_run(tmp_path, make_settings(loss, seed))
+    assert make_table(tmp_path, FULL).interim is None
+    assert "interim" not in write_report(tmp_path, FULL).read_text()
+    finish_run(tmp_path, make_settings("bce", 0, experiment="without_a_plan"))
+    assert make_table(tmp_path, "without_a_plan").interim is None
 
 
 def test_plans_are_read_where_there_are_some():

@@ -160,9 +160,7 @@ def test_no_run_is_dropped_in_silence(tmp_path: Path) -> None:
     assert table.notes == (
         f"failed: {failed.name}: non-finite loss in epoch 3, step 17, last finite loss 12.5",
         f"interrupted: {interrupted.name}",
-        "missing: anchor_target seed 1, which other losses have",
-        "missing: anchor_target seed 2, which other losses have",
-        "missing: anchor_target seed 3, which other losses have",
+        "missing: anchor_target seeds 1, 2, 3, which other losses have",
         f"waiting: {waiting.name}",
         "missing: anchor_both seed 3, which other losses have",
     )
@@ -290,6 +288,27 @@ def test_latex_is_escaped_and_balanced(tmp_path: Path) -> None:
     assert body.count("$") % 2 == 0
     assert all(line.count("&") == 7 for line in body.splitlines() if line.startswith("    a new loss"))
     assert body.isascii()
+
+
+def test_text_from_a_record_stays_text_in_every_format(tmp_path: Path) -> None:
+    hostile = "CPU\n\\input{secrets}\r\x1b[2J <img src=x onerror=y> | **=1+1** [a](javascript:b) \u202e"
+    folder = finish_run(tmp_path, make_settings("bce", experiment="+cmd.1"))
+    provenance = json.loads((folder / "record.json").read_text())["provenance"]
+    edit_record(folder, provenance={**provenance, "device": hostile})
+    failed = finish_run(tmp_path, make_settings("bce", 1, experiment="+cmd.1"), failed=True)
+    failure = json.loads((failed / "record.json").read_text())["failure"]
+    edit_record(failed, failure={**failure, "reason": f"{hostile} \\write18{{id}}"})
+    table = table_of(tmp_path, "+cmd.1")
+    markdown, latex, text = to_markdown(table), to_latex(table), to_csv(table)
+    for written in (markdown, latex, text):
+        assert written.replace("\n", "").isprintable()
+    live = [line for line in latex.splitlines() if not line.startswith("%")]
+    assert not any("\\input" in line or "\\write" in line for line in live)
+    prose = markdown.replace("\\\\", "")
+    for mark in ("<", "|", "*", "["):
+        lines = [line for line in prose.splitlines() if not line.startswith("|")]
+        assert mark not in "\n".join(lines).replace(f"\\{mark}", "")
+    assert next(csv.DictReader(io.StringIO(text)))["experiment"] == "'+cmd.1"
 
 
 def test_the_script_writes_three_files_and_prints_the_table(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ FACTS = {
     "4.1": "a section of the main paper",
     "0.25": "the smallest p of a sign-flip test with 3 pairs, 2 / 2**3; docs/statistics.md",
     "0.0625": "the same with 5 pairs; docs/statistics.md",
+    "0.35": "points, the spread that the plan for ResNet-20 rests on; docs/protocol.md",
     "2.0": "Welch's t of the published figures for 5 runs; tests/analysis/test_comparison.py",
     "2.9": "the same for 10 runs",
     "6.1": "gamma of dual focal loss, as its authors give it; docs/rivals.md",
