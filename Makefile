@@ -12,7 +12,7 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 plan merge status evaluate readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
+.PHONY: help setup quickstart data table1 plan merge status evaluate card readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -50,7 +50,10 @@ status: $(INSTALLED) ## which runs are done, running, failed, waiting: of EXPERI
 evaluate: $(INSTALLED) ## do the weights of EXPERIMENT's runs give the recorded numbers? needs the data set
 	$(RUN) scripts/evaluate.py --experiment $(EXPERIMENT) $(ARGS)
 
-readme: $(INSTALLED) ## fill the tables of README.md from results/
+card: $(INSTALLED) ## a model card for the kept weights of EXPERIMENT: results/EXPERIMENT/MODEL_CARD.md
+	$(RUN) scripts/model_card.py --experiment $(EXPERIMENT)
+
+readme: $(INSTALLED) ## fill README.md and docs/ from results/, and draw the README's figure
 	$(RUN) scripts/render_readme.py
 
 figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code

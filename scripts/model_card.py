@@ -1,0 +1,19 @@
+"""Write a model card for the weights that an experiment's runs kept: results/<experiment>/MODEL_CARD.md.
+
+It has the format of the Hugging Face Hub, with a `model-index` made from the records.
+"""
+
+from __future__ import annotations
+
+from _common import parser, run
+
+
+def main() -> None:
+    arguments = parser(__doc__, experiment="table1_resnet20").parse_args()
+    from anchorloss.analysis.model_card import make_card
+
+    print(f"written: {make_card(arguments.results_dir, arguments.experiment)}")
+
+
+if __name__ == "__main__":
+    run(main)

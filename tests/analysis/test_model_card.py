@@ -1,0 +1,72 @@
+"""The model card gives what the records say, in the Hub's format, and is made for kept weights alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from anchorloss.analysis.model_card import make_card
+from anchorloss.errors import UserError
+from anchorloss.runs.atomic import sha256
+from anchorloss.runs.store import WEIGHTS
+from tests.conftest import ROOT
+from tests.run_folders import edit_record, finish_run, make_settings
+
+
+def keep_weights(folder, content=b"weights"):
+    (folder / WEIGHTS).write_bytes(content)
+    files = json.loads((folder / "record.json").read_text())["files"]
+    edit_record(folder, files={**files, WEIGHTS: sha256(content)})
+
+
+def test_the_card_has_a_model_index_of_the_records(tmp_path):
+    for loss, top1 in (("anchor_bg", 74.1), ("bce", 73.2)):
+        keep_weights(finish_run(tmp_path, make_settings(loss), top1=top1, top5=92.3))
+    finish_run(tmp_path, make_settings("bce", 1))  # without weights
+    text = make_card(tmp_path, "table1").read_text()
+    _, front, body = text.split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    assert metadata["datasets"] == ["cifar100"]
+    assert [entry["name"] for entry in metadata["model-index"]] == [
+        make_settings(loss).run for loss in ("bce", "anchor_bg")
+    ]
+    for entry, top1 in zip(metadata["model-index"], (73.2, 74.1), strict=True):
+        (result,) = entry["results"]
+        assert result["task"]["type"] == "image-classification"
+        assert result["dataset"] == {"name": "CIFAR-100", "type": "cifar100", "split": "test"}
+        assert [(metric["type"], metric["value"]) for metric in result["metrics"]] == [
+            ("accuracy", top1),
+            ("accuracy", 92.3),
+        ]
+    assert sha256(b"weights").removeprefix("sha256:")[:16] in body
+    assert "interim, 0 of 5 seeds" in body
+
+
+def test_changed_weights_get_no_card(tmp_path):
+    folder = finish_run(tmp_path, make_settings())
+    keep_weights(folder)
+    (folder / WEIGHTS).write_bytes(b"Weights")
+    with pytest.raises(UserError, match="its SHA-256 is not the one"):
+        make_card(tmp_path, "table1")
+    assert not (tmp_path / "table1").exists()
+
+
+def test_without_weights_it_says_so_and_writes_nothing(tmp_path):
+    finish_run(tmp_path, make_settings())
+    command = [
+        sys.executable,
+        "scripts/model_card.py",
+        "--experiment",
+        "table1",
+        "--results-dir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: experiment=table1: none of its 1 runs kept its weights")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "table1").exists()
