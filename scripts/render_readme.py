@@ -1,23 +1,29 @@
-"""Fill the marked blocks of README.md and docs/ from files under results/; `--check` only says what would change.
+"""Fill README.md and docs/ from the results; `--check` only says what would change.
 
-A block stands between `<!-- begin: results/FILE -->` and `<!-- end -->` and shows that file, its title in bold; where
-the file is not there, the block says that nothing has been run.
+First the tables, the answer and its figure that open the README are made anew from the run records. Then every block
+between `<!-- begin: results/FILE -->` and `<!-- end -->` gets the text of that file, a title in bold; where the file is
+not there, the block says that nothing has been run.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from _common import parser, run
 
-from anchorloss.analysis.table import planned_table
-from anchorloss.analysis.table_text import to_markdown
+from anchorloss.analysis.protocol import planned
+from anchorloss.analysis.table import build_table, planned_table
+from anchorloss.analysis.table_text import make_table, to_markdown
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import write_atomically
+from anchorloss.report import answer, answer_figure
+from anchorloss.runs.atomic import write_atomically, write_results
+from anchorloss.runs.store import read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
 BLOCK = re.compile(r"<!-- begin: (?P<path>[^ ]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -33,18 +39,49 @@ def render(text: str) -> str:
 def _content(path: Path) -> str:
     if path.exists():
         text = path.read_text()
-    elif path == ROOT / "results" / "table1" / "table1.md":
+    elif path == RESULTS / "table1" / "table1.md":
         text = to_markdown(planned_table())
     else:
         return f"Not run: there is no `{path.relative_to(ROOT)}`."
     title, _, body = text.partition("\n")
+    if not title.startswith("# "):
+        return text.rstrip()
     return f"**{title.removeprefix('# ')}**\n{body.rstrip()}"
+
+
+def made_from_records(answers: list[answer.Answer]) -> Mapping[Path, bytes]:
+    """The files under results/ that the README opens with, as the records of `answers` give them."""
+    tables = {
+        RESULTS / one.experiment / "table1.md": to_markdown(
+            build_table(read_runs(RESULTS, one.experiment), one.experiment, planned(one.experiment))
+        ).encode()
+        for one in answers
+    }
+    figures = {
+        RESULTS / "answer" / f"differences-{theme}.svg": answer_figure.draw(answers, dark=theme == "dark")
+        for theme in ("light", "dark")
+    }
+    return {
+        RESULTS / "answer" / "answer.md": f"{answer.to_markdown(answers)}\n".encode(),
+        **figures,
+        **tables,
+    }
 
 
 def main() -> None:
     options = parser(__doc__, results_dir=None)
     options.add_argument("--check", action="store_true", help="exit with status 2 if a page would change")
     arguments = options.parse_args()
+    answers = answer.read_answers(RESULTS)
+    for path, content in made_from_records(answers).items():
+        if path.exists() and path.read_bytes() == content:
+            continue
+        if arguments.check:
+            raise UserError(f"{path}: is behind the records; run python scripts/render_readme.py")
+        if path.name == "table1.md":
+            make_table(RESULTS, path.parent.name)
+        else:
+            write_results(path.parent, {path.name: content})
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = path.read_text()
         rendered = render(text)

@@ -1,0 +1,122 @@
+"""The answer that opens the README: does one of the paper's losses beat BCE, at which size, and how surely?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anchorloss.analysis.comparison import CONTRADICTED, SUPPORTED, Comparison, compare
+from anchorloss.analysis.protocol import FULL, interim, planned
+from anchorloss.analysis.published import PAPER_LOSSES, read_published
+from anchorloss.analysis.stats import Difference
+from anchorloss.analysis.table import require_one_protocol
+from anchorloss.device import processor_kind
+from anchorloss.runs.store import read_runs
+
+# From the full protocol down; the first with two or more shared seeds for every loss leads.
+EXPERIMENTS = (FULL, "table1_resnet20", "table1_small")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The paper's losses against BCE in one experiment, Top-1 in points.
+
+    Attributes:
+        size: network and epochs, in words.
+        interim: "interim, 3 of 10 seeds", or None if every planned seed is there.
+        comparisons: by loss, one family.
+    """
+
+    experiment: str
+    size: str
+    interim: str | None
+    comparisons: dict[str, Comparison]
+
+    @property
+    def decides(self) -> bool:
+        """Whether every loss has an interval."""
+        return all(
+            found.difference is not None and found.difference.interval is not None
+            for found in self.comparisons.values()
+        )
+
+
+def read_answers(results_dir: Path) -> list[Answer]:
+    """An answer for each of `EXPERIMENTS` that has a finished run, largest first."""
+    found = []
+    for experiment in EXPERIMENTS:
+        runs = read_runs(results_dir, experiment)
+        records = [
+            run.record
+            for run in runs
+            if run.record is not None and run.record.status == "finished" and run.loss in PAPER_LOSSES
+        ]
+        if not records:
+            continue
+        require_one_protocol(records)
+        values: dict[str, dict[int, float]] = {loss: {} for loss in PAPER_LOSSES}
+        processors: dict[str, dict[int, str]] = {loss: {} for loss in PAPER_LOSSES}
+        for record in records:
+            assert record.top1 is not None
+            values[record.loss][record.seed] = record.top1
+            processors[record.loss][record.seed] = processor_kind(record.provenance.device)
+        size = f"{record.model.replace('resnet', 'ResNet-')}, {record.epochs} epochs"
+        comparisons = {one.loss: one for one in compare(values, processors=processors)}
+        found.append(Answer(experiment, size, interim(runs, planned(experiment)), comparisons))
+    return found
+
+
+def to_markdown(answers: list[Answer]) -> str:
+    """The answer in a sentence, and how far the larger sizes have come."""
+    leading = next((answer for answer in answers if answer.decides), None)
+    if leading is None:
+        unknown = "Not known yet: no experiment has two seeds of every loss."
+        return f"**Does anchor loss beat BCE on CIFAR-100?** {unknown} {_status(answers, None)}"
+    labels = {loss: row.label.split()[0] for loss, row in read_published().items()}
+    by_verdict = {
+        verdict: [labels[loss] for loss, found in leading.comparisons.items() if found.verdict == verdict]
+        for verdict in (SUPPORTED, CONTRADICTED)
+    }
+    if by_verdict[SUPPORTED]:
+        verdict = f"Yes, {_listed(by_verdict[SUPPORTED])}"
+    elif len(by_verdict[CONTRADICTED]) == len(leading.comparisons):
+        verdict = "No"
+    else:
+        verdict = "Not resolved"
+    intervals = ", ".join(
+        _interval(labels[loss], found.difference, place == 0)
+        for place, (loss, found) in enumerate(leading.comparisons.items())
+    )
+    seeds = max(found.summary.n for found in leading.comparisons.values())
+    return (
+        f"**Does anchor loss beat BCE on CIFAR-100? {verdict}.** With {leading.size} and {seeds} seeds "
+        f"({leading.interim or 'final'}), Top-1 minus BCE is {intervals}. {_status(answers, leading)}"
+    )
+
+
+def _interval(label: str, difference: Difference | None, first: bool) -> str:
+    assert difference is not None
+    assert difference.interval is not None
+    low, high = signed(difference.interval.low), signed(difference.interval.high)
+    unit, named = (" points", "95 % interval ") if first else ("", "")
+    return f"{signed(difference.estimate)}{unit} for {label} ({named}{low} to {high})"
+
+
+def signed(value: float) -> str:
+    """A difference in points, with a sign that is not a hyphen."""
+    return f"{value:+.2f}".replace("-", "\u2212")
+
+
+def _status(answers: list[Answer], leading: Answer | None) -> str:
+    sentences = [
+        f"{answer.size}: {answer.interim or 'complete'}."
+        for answer in answers
+        if answer is not leading and (leading is None or answers.index(answer) < answers.index(leading))
+    ]
+    if all(answer.experiment != FULL for answer in answers):
+        sentences.append("The full protocol (ResNet-110, 200 epochs) has not been run.")
+    return " ".join(sentences)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
