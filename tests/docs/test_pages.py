@@ -80,6 +80,7 @@ def test_the_python_of_a_page_runs(page, tmp_path):
     run(f"python - <<'END'\n{python_of(page)}\nEND", tmp_path)
 
 
+@pytest.mark.timeout(900)  # several trainings; each command has its own limit
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
 def test_the_commands_of_a_page_run(page, copy):
     for block in blocks(page):
