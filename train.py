@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 FLAGS = {"--retry-failed": "retry_failed=true", "--plan": "plan_only=true"}
+SHOWING = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 
 
 def main() -> None:
@@ -28,10 +29,12 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
-    from anchorloss.config.hydra_errors import config_errors
+    from anchorloss.config.hydra_errors import check_config_files, check_overrides, config_errors
     from anchorloss.sweep.plan import register_schema
 
     sys.argv[1:] = command_line(sys.argv[1:])
+    check_overrides(sys.argv[1:])
+    check_config_files()
     register_schema()
     with config_errors():
         hydra.main(version_base="1.3", config_path="configs", config_name="config")(train)()
@@ -48,9 +51,16 @@ def train(config: DictConfig) -> None:
 
 
 def command_line(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra takes them: `-m` first, and the flags of this project as overrides."""
+    """The arguments as Hydra takes them: `-m` first, and the flags of this project as overrides.
+
+    What only shows something is no sweep, and Hydra refuses `-m` beside it.
+    """
+    if "--hydra-help" in arguments:
+        return ["--hydra-help"]  # about Hydra alone: it would not know the keys of our overrides
     multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
     others = [argument for argument in arguments if argument not in multirun]
+    if any(argument in SHOWING or argument.startswith(("--cfg=", "--info=")) for argument in others):
+        multirun = []
     return [
         *multirun[:1],
         *(FLAGS.get(argument, argument) for argument in others),

@@ -12,7 +12,7 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
-from anchorloss.errors import one_line_errors
+from anchorloss.errors import UserError, one_line_errors
 from anchorloss.sweep.cluster import ClusterLauncher, Job
 
 
@@ -21,6 +21,8 @@ class ProcessesLauncher(ClusterLauncher):
     thread, because networks this small gain less from a second thread than from a second run."""
 
     def __init__(self, count: int) -> None:
+        if type(count) is not int or not 0 <= count <= 1024:
+            raise UserError(f"hydra.launcher.count={count}: must be a whole number from 0 to 1024")
         self._count = count
 
     def carry_out(self, jobs: list[Job]) -> list[str]:

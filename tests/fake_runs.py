@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from anchorloss.runs.atomic import sha256
-from anchorloss.runs.store import write_record
-from tests.run_folders import make_record, make_settings, plan_run, with_provenance
+from anchorloss.runs.store import Best, write_record
+from tests.run_folders import TEST_LOSS, make_record, make_settings, plan_run, with_provenance
 
 LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
 FACTORS = (
@@ -70,7 +70,7 @@ def make_runs(
             arrays = predictions(loss, seed, classes, images)
             top1, top5 = (100 * float((arrays["target_rank"] < k).mean()) for k in (1, 5))
             diverged = (loss, seed) in failed
-            content = {"history.csv": _history(loss, seed, 3 if diverged else epochs, top1, top5)}
+            content = {"history.csv": _history(loss, seed, 2 if diverged else epochs, top1, top5)}
             if not diverged:
                 buffer = io.BytesIO()
                 np.savez_compressed(buffer, **arrays)
@@ -78,7 +78,15 @@ def make_runs(
             for name, text in content.items():
                 (folder / name).write_bytes(text)
             files = {name: sha256(text) for name, text in content.items()}
-            record = make_record(settings, top1=top1, top5=top5, files=files, failed=diverged, images=images)
+            record = make_record(
+                settings,
+                top1=top1,
+                top5=top5,
+                files=files,
+                failed=diverged,
+                images=images,
+                best=_best(content["history.csv"]),
+            )
             write_record(folder, with_provenance(record, dirty=seed == 4))
     return results_dir / "runs" / experiment
 
@@ -115,7 +123,7 @@ def _history(loss: str, seed: int, epochs: int, top1: float, top5: float) -> byt
         last = epoch == epochs
         done = 1.0 if last else 1 - np.exp(-5 * epoch / epochs)
         wobble = 0.0 if last else generator.normal(0, 0.4)
-        evaluated = [1.9 + 3 * (1 - done), top1 * done + wobble, top5 * done]
+        evaluated = [TEST_LOSS + 3 * (1 - done), top1 * done + wobble, top5 * done]
         for name in columns:
             moved = 1 + 0.2 * done if name.startswith("target") else 1 - 0.35 * done
             evaluated.append(moved + above[name[-3:]])
@@ -124,3 +132,9 @@ def _history(loss: str, seed: int, epochs: int, top1: float, top5: float) -> byt
         skipped = epoch % 2 and not last
         writer.writerow([*training, *([""] * len(evaluated) if skipped else evaluated)])
     return text.getvalue().encode()
+
+
+def _best(history: bytes) -> Best:
+    rows = [row for row in csv.DictReader(io.StringIO(history.decode())) if row["top1"]]
+    row = max(rows, key=lambda row: float(row["top1"]))
+    return Best(epoch=int(row["epoch"]), top1=float(row["top1"]), top5=float(row["top5"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import random
@@ -27,7 +26,7 @@ from anchorloss.runs.store import (
     write_record,
 )
 
-CLASSES = 100
+CLASSES = {"cifar100": 100, "cifar10": 10, "synthetic": 100}
 LABELS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
 ANCHORS = {"bce": "none", "anchor_target": "target", "anchor_bg": "background", "anchor_both": "both"}
 
@@ -58,8 +57,11 @@ def make_settings(
     )
 
 
-def history_text(epochs: int, modulated: bool, draw: random.Random) -> str:
-    """A history.csv whose accuracies rise."""
+TEST_LOSS = 1.93
+
+
+def history_text(epochs: int, modulated: bool, top1: float, top5: float, draw: random.Random) -> str:
+    """A history.csv whose accuracies rise to `top1` and `top5`."""
     columns = list(HISTORY_COLUMNS)
     if modulated:
         columns += [f"target_factor_q{q}" for q in (50, 90)] + [
@@ -68,22 +70,28 @@ def history_text(epochs: int, modulated: bool, draw: random.Random) -> str:
     lines = [",".join(columns)]
     for epoch in range(1, epochs + 1):
         share = epoch / epochs
-        row = [epoch, 0.1, 5 - 4 * share, 70 * share, 5 - 3 * share, 60 * share + draw.random(), 90 * share]
+        measured = [TEST_LOSS + 3 * (1 - share), top1 * share, top5 * share]
+        row = [epoch, 0.1, 5 - 4 * share, 70 * share, *measured]
         if modulated:
             row += [1 + draw.random() for _ in range(5)]
         lines.append(",".join(str(value) for value in row))
     return "\n".join(lines) + "\n"
 
 
-def predictions_bytes(images: int, top1: float, draw: np.random.Generator) -> bytes:
-    """A predictions.npz in which `top1` percent of the images are predicted right."""
-    target = np.arange(images, dtype=np.uint8) % CLASSES
-    right = np.arange(images) < round(images * top1 / 100)
-    predicted = np.where(right, target, (target + 1) % CLASSES).astype(np.uint8)
-    rank = np.where(right, 0, draw.integers(1, 10, images)).astype(np.uint8)
+def predictions_bytes(
+    classes: int, images: int, right: int, among_five: int, draw: np.random.Generator
+) -> bytes:
+    """A predictions.npz with `right` right answers, and `among_five` among the first five."""
+    target = np.arange(images) % classes
+    each = np.arange(images)
+    predicted = np.where(each < right, target, (target + 1) % classes).astype(np.uint8)
+    rank = np.where(each < among_five, draw.integers(1, 5, images), draw.integers(5, 10, images))
+    rank = np.where(each < right, 0, rank).astype(np.uint8)
     confidence = draw.uniform(0.1, 1, images).astype(np.float16)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, target=target, predicted=predicted, target_rank=rank, confidence=confidence)
+    np.savez_compressed(
+        buffer, target=target.astype(np.uint8), predicted=predicted, target_rank=rank, confidence=confidence
+    )
     return buffer.getvalue()
 
 
@@ -95,32 +103,22 @@ def make_record(
     files: dict[str, str] | None = None,
     failed: bool = False,
     host: str = "workstation",
-    images: int = 1000,
+    images: int = 10000,
+    best: Best | None = None,
 ) -> Record:
     """The record of a run that ended."""
     data = settings.data
     checksum = "SYNTHETIC:1" if data.name == "synthetic" else "md5:eb9058c3a382ffc7106e4002c42a8d85"
-    epochs = settings.optim.epochs
-    return Record(
-        format=1,
-        status="failed" if failed else "finished",
-        experiment=settings.experiment,
-        run=settings.run,
-        loss=settings.loss.name,
-        model=settings.model.name,
-        seed=settings.seed,
-        epochs=epochs,
-        evaluated_on=data.evaluate_on,
-        top1=None if failed else top1,
-        top5=None if failed else top5,
-        test_loss=None if failed else 1.93,
-        best=None if failed else Best(epochs, top1 + 0.1, top5),
-        failure=Failure(3, 17, "non-finite loss", 12.5) if failed else None,
-        data=Data(data.name, LABELS[data.name], checksum, data.training_images or 50000, images),
-        identity=settings.identity(),
-        hash=settings.hash,
-        files=files if files is not None else {"history.csv": sha256(b"h"), "predictions.npz": sha256(b"p")},
-        provenance=Provenance(
+    common: dict[str, Any] = {
+        "data": Data(
+            name=data.name,
+            label=LABELS[data.name],
+            checksum=checksum,
+            training_images=data.training_images or 50000,
+            evaluation_images=images,
+        ),
+        "files": files or {"history.csv": sha256(b"h"), "predictions.npz": sha256(b"p")},
+        "provenance": Provenance(
             commit="0123456789abcdef0123456789abcdef01234567",
             dirty=False,
             versions={"python": "3.11.2", "torch": "2.13.0"},
@@ -132,7 +130,14 @@ def make_record(
             duration_seconds=3600.0,
             resumed=0,
         ),
-    )
+    }
+    if failed:
+        failure = Failure(
+            epoch=min(3, settings.optim.epochs), step=17, reason="non-finite loss", last_finite_loss=12.5
+        )
+        return Record.failed(settings, failure, **common)
+    best = best or Best(epoch=settings.optim.epochs, top1=top1 + 0.1, top5=top5 + 0.1)
+    return Record.finished(settings, top1=top1, top5=top5, test_loss=TEST_LOSS, best=best, **common)
 
 
 def plan_run(results_dir: Path, settings: RunSettings) -> Path:
@@ -150,7 +155,15 @@ def interrupt_run(results_dir: Path, settings: RunSettings, *, epoch: int = 7) -
     folder = plan_run(results_dir, settings)
     (folder / "checkpoint.pt").write_bytes(b"weights")
     write_progress(
-        folder, Progress(epoch, settings.optim.epochs, 2.5, 31.25, 480.0, "2026-11-23T05:30:00+00:00")
+        folder,
+        Progress(
+            epoch=epoch,
+            epochs=settings.optim.epochs,
+            train_loss=2.5,
+            top1=31.25,
+            seconds_left=480.0,
+            updated="2026-11-23T05:30:00+00:00",
+        ),
     )
     return folder
 
@@ -163,20 +176,37 @@ def finish_run(
     top5: float = 92.0,
     failed: bool = False,
     host: str = "workstation",
-    images: int = 1000,
+    images: int = 10000,
 ) -> Path:
-    """A run folder with its record; the same arguments give the same files, `host` aside."""
+    """A run folder with its record; the same arguments give the same files, `host` aside.
+
+    `top1` and `top5` are recorded as the nearest that a number of `images` answers gives.
+    """
     folder = plan_run(results_dir, settings)
-    history = history_text(
-        settings.optim.epochs, settings.loss.name.startswith("anchor"), random.Random(settings.run)
-    )
+    right, among_five = (round(images * share / 100) for share in (top1, max(top1, top5)))
+    top1, top5 = 100 * (right / images), 100 * (among_five / images)
+    rows = min(3, settings.optim.epochs) - 1 if failed else settings.optim.epochs
+    modulated = settings.loss.name.startswith("anchor")
+    history = history_text(rows, modulated, top1, top5, random.Random(settings.run))
     contents = {"history.csv": history.encode()}
     if not failed:
-        contents["predictions.npz"] = predictions_bytes(images, top1, np.random.default_rng(settings.seed))
+        generator = np.random.default_rng(settings.seed)
+        contents["predictions.npz"] = predictions_bytes(
+            CLASSES[settings.data.name], images, right, among_five, generator
+        )
     for name, content in contents.items():
         write_atomically(folder / name, content)
     files = {name: sha256(content) for name, content in contents.items()}
-    record = make_record(settings, top1=top1, top5=top5, files=files, failed=failed, host=host, images=images)
+    record = make_record(
+        settings,
+        top1=top1,
+        top5=top5,
+        files=files,
+        failed=failed,
+        host=host,
+        images=images,
+        best=Best(epoch=settings.optim.epochs, top1=top1, top5=top5),
+    )
     write_record(folder, record)
     return folder
 
@@ -189,4 +219,4 @@ def edit_record(folder: Path, **changes: Any) -> None:
 
 def with_provenance(record: Record, **changes: Any) -> Record:
     """The same result from elsewhere."""
-    return dataclasses.replace(record, provenance=dataclasses.replace(record.provenance, **changes))
+    return record.model_copy(update={"provenance": record.provenance.model_copy(update=changes)})

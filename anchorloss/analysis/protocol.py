@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
 from anchorloss.runs.store import Record, Run, describe_difference
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "configs" / "experiment"
@@ -16,28 +17,19 @@ FULL = "table1"
 # The identity of its runs; loss, seed and precision aside, which docs/protocol.md leaves open. A test compares it with
 # configs/experiment/table1.yaml.
 FULL_PROTOCOL: dict[str, Any] = {
-    "model": {"name": "resnet110", "shortcut": "A", "prior_bias": True},
-    "data": {
-        "name": "cifar100",
-        "validation": 0,
-        "validation_seed": 0,
-        "evaluate_on": "test",
-        "training_images": None,
-        "test_images": None,
-    },
-    "optim": {
-        "epochs": 200,
-        "batch_size": 128,
-        "lr": 0.1,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 1e-4,
-        "schedule": "step",
-        "decay_at": [0.8, 0.9],
-        "decay_factor": 10.0,
-        "lr_warmup_epochs": 1.0,
-        "softmax_warmup_epochs": 0,
-    },
+    key: value
+    for key, value in RunSettings(
+        experiment=FULL,
+        loss=LossSettings("", "", {}),
+        model=ModelSettings("resnet110"),
+        data=DataSettings("cifar100"),
+        optim=OptimSettings(lr_warmup_epochs=1.0),
+        precision="",
+        seed=0,
+    )
+    .identity()
+    .items()
+    if key in ("model", "data", "optim")
 }
 MODULATION = {"gamma": 0.5, "slack": 0.0}
 # How often a run is evaluated changes no result; where it is evaluated has a stamp of its own.

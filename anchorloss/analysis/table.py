@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,7 +150,7 @@ def order(loss: str) -> tuple[int, str]:
 
 def _settings(record: Record) -> dict[str, object]:
     """What must be equal in one table: the identity, and what the record says of the data it saw."""
-    data = dataclasses.asdict(record.data)
+    data = record.data.model_dump()
     return {
         **record.identity,
         "record": {"data": data, "evaluated_on": record.evaluated_on, "epochs": record.epochs},

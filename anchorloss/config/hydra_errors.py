@@ -1,16 +1,81 @@
-"""Hydra's and OmegaConf's complaints as one line: which override, what is wrong, what to use instead."""
+"""What Hydra and OmegaConf refuse, as one line: which override or file, what is wrong, what to use instead."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
 
-from hydra.errors import HydraException
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from anchorloss.config.settings import Config
+from anchorloss.config.validation import did_you_mean
+from anchorloss.config.yaml_files import refuse_aliases
 from anchorloss.errors import UserError
+
+_LARGEST_FILE = 1 << 20
+_GROUPS = {
+    "loss": "bce",
+    "model": "resnet20",
+    "data": "cifar100",
+    "optim": "paper",
+    "experiment": "scratch",
+    "logger": "none",
+}
+_LOSS_KEYS = ("name", "function", "anchor", "gamma", "slack", "scores")
+_SHOW_ALL = "`python train.py --help` shows what can be set"
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's reader of config files; it refuses files that would take up the memory, and says which is damaged."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        try:
+            if path.stat().st_size > _LARGEST_FILE:
+                raise ValueError(f"larger than {_LARGEST_FILE:,} bytes")
+            refuse_aliases(path.read_bytes())
+            return super().load_config(config_path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}; make it readable") from None
+        except (YAMLError, ValueError, TypeError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: not a config ({reason}); write `key: value` lines in YAML") from None
+
+
+def check_config_files() -> None:
+    """Have Hydra read its files with `FileConfigSource`."""
+    # Of two classes of one name Hydra keeps the first.
+    SourcesRegistry.instance().register(FileConfigSource)
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuse overrides that Hydra takes and that leave a run without a part of its config, or with the wrong one.
+
+    Raises:
+        UserError: for `~optim`, `optim=null`, `model=[a,b]` and overrides without a key.
+    """
+    for argument in arguments:
+        if "=" not in argument and not argument.startswith("~"):
+            continue  # a flag, or the value of one
+        key, equals, value = argument.partition("=")
+        group = key.lstrip("+~")
+        if equals and not group:
+            raise UserError(f"{argument}: has no key; write key=value. {_SHOW_ALL}")
+        if group not in _GROUPS or (key.startswith("~") and equals and value not in ("", "null")):
+            continue
+        if key.startswith("~") or value in ("", "null", "''", '""') or value.startswith(("[", "{")):
+            raise UserError(
+                f"{argument}: a run needs one {group} config; choose one, as in {group}={_GROUPS[group]}"
+            )
 
 
 @contextmanager
@@ -22,10 +87,21 @@ def config_errors() -> Iterator[None]:
         raise UserError(" ".join(f"a config is not YAML: {error}".split())) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error)) from error
-    except (ValueError, TypeError, AttributeError, KeyError, AssertionError, RecursionError) as error:
+    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         if not _raised_by_hydra(error):
             raise
         raise UserError(f"the config cannot be composed: {_explain(error)}") from error
+
+
+def known_keys() -> list[str]:
+    """The dotted keys of `Config`, groups included."""
+    hints = get_type_hints(Config)
+    keys = list(_GROUPS) + [f"loss.{key}" for key in _LOSS_KEYS]
+    for field in fields(Config):
+        kind = hints[field.name]
+        inner = [f"{field.name}.{part.name}" for part in fields(kind)] if is_dataclass(kind) else [field.name]
+        keys += inner
+    return keys
 
 
 def _raised_by_hydra(error: Exception) -> bool:
@@ -43,14 +119,22 @@ def _explain(error: Exception) -> str:
     if unknown_option:
         group, option = unknown_option.groups()
         options = text.partition("Available options")[2].partition("Config search path")[0].split()[2:]
-        return f"{group}={option}: there is no such config; use one of {', '.join(options)}"
+        near = did_you_mean(option, options)
+        return f"{group}={option}: there is no such config{near}; use one of {', '.join(options)}"
     unknown_key = re.search(r"Could not override '([^']+)'", text)
     if unknown_key:
-        return (
-            f"{unknown_key.group(1)}: there is no such key; `python train.py --cfg job` shows those there are"
-        )
+        key = unknown_key[1]
+        return f"{key}: there is no such key{did_you_mean(key, known_keys())}; {_SHOW_ALL}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value; quote what is not plain, as in key='\"a b\"'"
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {text.splitlines()[0]}; write its value out"
+    if isinstance(error.__cause__, UserError):  # of a launcher
+        return str(error.__cause__)
+    said = " ".join(text.partition("Config search path")[0].split())
     cause = error.__cause__
-    detail = (
-        str(cause).splitlines()[0] if cause is not None else "`python train.py --help` shows how to write it"
+    return (
+        f"{said}: {str(cause).splitlines()[0]}"
+        if cause is not None and str(cause)
+        else f"{said}; {_SHOW_ALL}"
     )
-    return f"{' '.join(text.split())}: {detail}"

@@ -1,39 +1,48 @@
-"""From a composed config to typed settings, checked: ranges, choices, and what fits with what."""
+"""From a composed config to checked settings: ranges as `Config` declares them, and what fits with what."""
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from anchorloss.config.settings import (
     DATA_SETS,
+    NAME,
     Config,
-    DataSettings,
     Execution,
     LossSettings,
-    ModelSettings,
-    OptimSettings,
     RunSettings,
 )
 from anchorloss.config.source import source_hash
+from anchorloss.config.validation import did_you_mean, first_problem
 from anchorloss.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+# Arguments of `anchor_loss` that change nothing with an anchor.
+_WITHOUT_EFFECT = {
+    "none": ("gamma", "gamma_target", "gamma_background", "slack"),
+    "target": ("gamma_background",),
+    "background": ("gamma_target",),
+}
+_LARGEST = 1e6
 
 
 def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
     """Check a composed config and take it apart into runs and their execution.
 
-    Raises: UserError naming the key, its value and the remedy.
+    Raises:
+        UserError: names the key, its value and the remedy.
     """
-    _refuse_unknown(config, Config)
-    settings = OmegaConf.to_object(config)
-    if not isinstance(settings, Config):
-        raise TypeError("parse needs a config composed on the schema `Config`")
-    _check(settings)
+    settings = _validated(config)
+    for check in (_check_seeds, _check_model, _check_data, _check_optim):
+        check(settings)
     loss = _loss(settings.loss)
     model = replace(settings.model, source=_source("model", settings.model.function, settings.model.source))
     data = replace(settings.data, source=_source("data", settings.data.function, settings.data.source))
@@ -42,23 +51,10 @@ def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
         RunSettings(settings.experiment.name, loss, model, data, settings.optim, precision, seed)
         for seed in settings.seeds
     ]
-    execution = Execution(
-        device=settings.device,
-        results_dir=Path(settings.results_dir),
-        data_root=settings.data.root,
-        data_download=settings.data.download,
-        logger=settings.logger,
-        concurrent=0 if settings.concurrent == "auto" else int(settings.concurrent),
-        deterministic=settings.deterministic,
-        compile=settings.compile,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        keep_weights=settings.keep_weights,
-        minutes=settings.minutes,
-        retry_failed=settings.retry_failed,
-        plan_only=settings.plan_only,
-        threads=settings.threads,
-    )
-    return runs, execution
+    shared = {field.name: getattr(settings, field.name) for field in fields(Execution)}
+    shared["results_dir"] = Path(settings.results_dir)
+    shared["concurrent"] = 0 if settings.concurrent == "auto" else int(settings.concurrent)
+    return runs, Execution(**shared)
 
 
 def resolve_precision(precision: str, device: str) -> str:
@@ -70,93 +66,79 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if computes_bf16(resolve_device(device)) else "fp32"
 
 
-def _refuse_unknown(config: DictConfig, schema: Any, where: str = "") -> None:
-    """Hydra's `+key=value` gets past the schema; a key that nobody reads must not."""
-    known = {field.name for field in fields(schema)}
-    for key in map(str, config):
-        if key not in known:
-            raise UserError(f"{where}{key}={config[key]}: there is no such key; it would change nothing")
-        part = getattr(schema(), key)
-        if is_dataclass(part):
-            _refuse_unknown(config[key], type(part), f"{where}{key}.")
+@cache
+def _schema() -> TypeAdapter[Config]:
+    from pydantic import TypeAdapter  # takes a moment that `--help` does not need
+
+    return TypeAdapter(Config)
+
+
+def _validated(config: DictConfig) -> Config:
+    from pydantic import ValidationError
+
+    for group in fields(Config):
+        if OmegaConf.is_missing(config, group.name):
+            raise UserError(
+                f"{group.name}: none is chosen; write {group.name}=... with a config of that group"
+            )
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    try:
+        return _schema().validate_python(values)
+    except ValidationError as error:
+        key, value, text = problem = first_problem(error)
+    if problem.is_unknown_key:
+        *groups, name = key.split(".")
+        known: Any = values
+        for part in groups:
+            known = known[part]
+        text = f"there is no such key{did_you_mean(name, set(known) - {name})}"
+    raise UserError(f"{key}: {text}" if text == "is missing" else f"{key}={_shown(value)}: {text}")
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) and value.isprintable() and value else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _require(ok: bool, key: str, value: Any, remedy: str) -> None:
     if not ok:
-        raise UserError(f"{key}={value}: {remedy}")
+        raise UserError(f"{key}={_shown(value)}: {remedy}")
 
 
-def _positive(key: str, value: float, *, zero: bool = False) -> None:
-    ok = math.isfinite(value) and (value >= 0 if zero else value > 0)
-    _require(ok, key, value, f"must be a finite number {'≥' if zero else '>'} 0")
-
-
-def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, key, value, f"must be one of {', '.join(choices)}")
-
-
-def _name(key: str, value: str) -> None:
-    legal = value != "" and all(letter.isalnum() or letter in "_.+" for letter in value) and value[-1] != "."
-    _require(
-        legal and value.isascii(), key, repr(value), "names a folder: use letters, digits, '_', '+' and '.'"
-    )
-
-
-def _check(settings: Config) -> None:
-    _name("experiment.name", settings.experiment.name)
-    _check_seeds(settings.seeds)
-    _choice("precision", settings.precision, ("auto", "bf16", "fp32"))
-    _choice("logger.name", settings.logger.name, ("auto", "wandb", "none"))
-    _require(
-        settings.device.split(":")[0] in ("auto", "cpu", "cuda", "mps"),
-        "device",
-        settings.device,
-        "must be auto, cpu, cuda, cuda:N or mps",
-    )
-    known = settings.concurrent == "auto" or re.fullmatch("[0-9]{1,4}", settings.concurrent)
-    _require(bool(known), "concurrent", settings.concurrent, "must be auto or a whole number below 10000")
-    _positive("threads", settings.threads, zero=True)
-    _positive("checkpoint_seconds", settings.checkpoint_seconds, zero=True)
-    _positive("minutes", settings.minutes, zero=True)
-    _check_model(settings.model)
-    _check_data(settings.data)
-    _check_optim(settings.optim)
-
-
-def _check_seeds(seeds: list[int]) -> None:
-    _require(len(seeds) > 0, "seeds", "[]", "name at least one seed, as in seeds=[0,1,2]")
+def _check_seeds(settings: Config) -> None:
+    seeds = settings.seeds
     _require(len(set(seeds)) == len(seeds), "seeds", seeds, "each seed may stand there once")
-    for seed in seeds:
-        _require(0 <= seed < 2**31, "seeds", seed, "a seed is a whole number from 0 to 2147483647")
 
 
-def _check_model(model: ModelSettings) -> None:
-    _choice("model.shortcut", model.shortcut, ("A", "B"))
+def _check_model(settings: Config) -> None:
+    model = settings.model
     if model.function is not None:
-        _name("model.name", model.name)
         return
     _no_arguments("model", model.arguments)
-    digits = model.name.removeprefix("resnet")
-    depth = int(digits) if model.name.startswith("resnet") and digits.isdecimal() else 0
-    known = depth in (18, 34, 50) or (depth >= 8 and depth % 6 == 2)
+    name = model.name
+    digits = re.fullmatch(r"resnet([1-9][0-9]{0,3})", name)
+    depth = int(digits[1]) if digits else 0
+    known = depth in (18, 34, 50) or (8 <= depth <= 1202 and depth % 6 == 2)
     _require(
-        known, "model.name", model.name, "must be resnet18, resnet34, resnet50 or resnetD with D = 6n+2 ≥ 8"
+        known,
+        "model.name",
+        name,
+        "must be resnet18, resnet34, resnet50 or resnetD with D = 6n+2 from 8 to 1202",
     )
 
 
-def _check_data(data: DataSettings) -> None:
+def _check_data(settings: Config) -> None:
+    data = settings.data
     if data.function is None:
-        _choice("data.name", data.name, tuple(DATA_SETS))
+        known = tuple(DATA_SETS)
+        near = did_you_mean(data.name, known)
+        _require(data.name in known, "data.name", data.name, f"must be one of {', '.join(known)}{near}")
         _no_arguments("data", data.arguments)
     else:
-        _name("data.name", data.name)
         taken = {word.lower() for pair in DATA_SETS.items() for word in pair}
         _require(
             data.name.lower() not in taken, "data.name", data.name, "is taken; name your data set otherwise"
         )
-    _choice("data.evaluate_on", data.evaluate_on, ("test", "validation"))
-    _positive("data.validation", data.validation, zero=True)
-    _positive("data.validation_seed", data.validation_seed, zero=True)
     _require(
         data.evaluate_on == "test" or data.validation > 0,
         "data.evaluate_on",
@@ -166,27 +148,16 @@ def _check_data(data: DataSettings) -> None:
     for key in ("training_images", "test_images"):
         size = getattr(data, key)
         if data.name == "synthetic":
-            _require(
-                size is not None and size >= 100, f"data.{key}", size, "the synthetic set needs at least 100"
-            )
+            _require(size is not None, f"data.{key}", size, "the synthetic set needs a size: at least 100")
         else:
             _require(
                 size is None, f"data.{key}", size, "is for data=synthetic alone: the real sets are used whole"
             )
 
 
-def _check_optim(optim: OptimSettings) -> None:
-    for key in ("epochs", "batch_size", "lr", "decay_factor", "evaluate_every"):
-        _positive(f"optim.{key}", getattr(optim, key))
-    for key in ("momentum", "weight_decay", "lr_warmup_epochs", "softmax_warmup_epochs"):
-        _positive(f"optim.{key}", getattr(optim, key), zero=True)
-    _require(optim.momentum < 1, "optim.momentum", optim.momentum, "must be below 1")
+def _check_optim(settings: Config) -> None:
+    optim = settings.optim
     _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov", True, "needs optim.momentum > 0")
-    _choice("optim.schedule", optim.schedule, ("step", "cosine"))
-    for fraction in optim.decay_at:
-        _require(
-            0 < fraction <= 1, "optim.decay_at", optim.decay_at, "holds fractions of the schedule, in (0, 1]"
-        )
 
 
 def _loss(loss: dict[str, Any]) -> LossSettings:
@@ -195,21 +166,26 @@ def _loss(loss: dict[str, Any]) -> LossSettings:
         value = arguments.pop(key, None)
         _require(isinstance(value, str), f"loss.{key}", value, "a loss config needs `name` and `function`")
     scores, source = arguments.pop("scores", None), arguments.pop("source", None)
-    if scores is not None:
-        _choice("loss.scores", scores, ("sigmoid", "softmax"))
-    _name("loss.name", loss["name"])
-    _require("-" not in loss["name"], "loss.name", loss["name"], "'-' separates the parts of a run's name")
-    for key in ("gamma", "gamma_target", "gamma_background"):
+    _require(scores in (None, "sigmoid", "softmax"), "loss.scores", scores, "must be one of sigmoid, softmax")
+    name, function = loss["name"], loss["function"]
+    _require(
+        NAME.fullmatch(name) is not None and len(name) <= 100,
+        "loss.name",
+        name,
+        "names a folder: use letters, digits, '_', '+' and '.'",
+    )
+    for key in _WITHOUT_EFFECT["none"]:
         if arguments.get(key) is not None:
-            _number(f"loss.{key}", arguments[key])
-            _positive(f"loss.{key}", arguments[key], zero=True)
-            arguments[key] = float(arguments[key])
-    if arguments.get("slack") is not None:
-        _number("loss.slack", arguments["slack"])
-        _require(0 <= arguments["slack"] <= 1, "loss.slack", arguments["slack"], "a probability, from 0 to 1")
-        arguments["slack"] = float(arguments["slack"])
-    source = _source("loss", loss["function"], source)
-    return LossSettings(loss["name"], loss["function"], arguments, scores, source)
+            arguments[key] = _number(f"loss.{key}", arguments[key], 1.0 if key == "slack" else _LARGEST)
+    anchor = arguments.get("anchor") if function == "anchorloss.loss.anchor_loss" else None
+    for key in _WITHOUT_EFFECT.get(anchor, ()) if isinstance(anchor, str) else ():
+        _require(
+            not arguments.get(key),
+            f"loss.{key}",
+            arguments.get(key),
+            f"changes nothing with loss.anchor={anchor} (loss={name}); choose another loss, as loss=anchor_bg",
+        )
+    return LossSettings(name, function, arguments, scores, _source("loss", function, source))
 
 
 def _source(part: str, function: str | None, given: Any) -> str | None:
@@ -228,7 +204,8 @@ def _no_arguments(part: str, arguments: dict[str, Any]) -> None:
     _require(not arguments, f"{part}.arguments", arguments, f"are those of {part}.function, which is not set")
 
 
-def _number(key: str, value: Any) -> None:
-    _require(
-        isinstance(value, (int, float)) and not isinstance(value, bool), key, repr(value), "must be a number"
-    )
+def _number(key: str, value: Any, largest: float) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    _require(is_number, key, value, "must be a number")
+    _require(0 <= value <= largest, key, value, f"must be a number from 0 to {largest:g}")
+    return float(value)

@@ -1,18 +1,33 @@
-"""The typed form of a config, and the identity of a run.
+"""What can be set: each key with its type, range, default and meaning, declared once; and the identity of a run.
 
-`Config` is the schema that Hydra composes into: an unknown key is refused there. `anchorloss.config.parsing` checks what
-a type cannot say and returns one `RunSettings` a seed. What decides *which* run it is stands in
-`RunSettings.identity()`; what only decides where or how fast it runs stands in `Execution` and never reaches it.
+`Config` is the schema that Hydra composes into; the sentences are what `python train.py --help` shows.
+`anchorloss.config.parsing` checks a composed config against it and returns one `RunSettings` a seed. What decides
+*which* run it is stands in `RunSettings.identity()`; what only decides where or how fast it runs stands in `Execution`
+and never reaches it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from omegaconf import MISSING
+
+from anchorloss.config.validation import OneOf, Written
+
+NAME = re.compile(r"[A-Za-z0-9_+.]*[A-Za-z0-9_+]")
+Name = Annotated[str, Written(NAME.fullmatch, "a name of letters, digits, '_', '+' and '.'"), Len(1, 100)]
+# Line breaks and escape sequences would be carried out by a table or a terminal.
+Text = Annotated[str, Written(str.isprintable, "printable characters in one line"), Len(0, 1000)]
+Images = Annotated[int, Ge(100), Le(1_000_000)]
+# float32 overflows at 3e38.
+_LARGEST = 1e30
 
 # The data sets that are there, and what tables call them. One of your own is called by its name.
 DATA_SETS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
@@ -20,123 +35,156 @@ DATA_SETS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTH
 
 @dataclass
 class ModelSettings:
-    # resnet8, 20, 32, 44, 56, 110 (CIFAR) or resnet18, 34, 50 (with a CIFAR stem); any other depth 6n+2 works too.
-    name: str = "resnet20"
-    # Shortcut where the shape changes: A (parameter-free) or B (1x1 convolution).
-    shortcut: str = "A"
-    # Start the last bias at -log((1 - pi) / pi), pi = 1 / classes, instead of at zero.
-    prior_bias: bool = True
-    # For a network of your own: the import path of a function of num_classes that returns it; null: those above.
-    function: str | None = None
-    # Further arguments of `function`.
-    arguments: dict[str, Any] = field(default_factory=dict)
-    # Hash of the source of `function`; filled in.
-    source: str | None = None
+    name: Annotated[
+        Name,
+        "resnet18, 34, 50 (with a stem for 32x32 images), or resnetD with D = 6n+2: 8, 20, 32, 44, 56, 110, ...",
+    ]
+    shortcut: Annotated[
+        str, OneOf("A", "B"), "Shortcut where the shape changes: A (parameter-free) or B (1x1 convolution)."
+    ] = "A"
+    prior_bias: Annotated[
+        bool, "Start the last bias at -log((1 - pi) / pi), pi = 1 / classes, instead of at zero."
+    ] = True
+    function: Annotated[
+        Text | None,
+        "For a network of your own: the import path of a function of num_classes that returns it; null: those above.",
+    ] = None
+    arguments: Annotated[dict[str, Any], "Further arguments of `function`."] = field(default_factory=dict)
+    source: Annotated[Text | None, "Hash of the source of `function`; filled in."] = None
 
 
 @dataclass
 class DataSettings:
-    # cifar100, cifar10 or synthetic.
-    name: str = "synthetic"
-    # Folder or archive that holds the official files.
-    root: str = "data"
-    # Let torchvision fetch the archive when root does not hold it.
-    download: bool = False
-    # Training images held out, class by class; 0 trains on all of them.
-    validation: int = 0
-    # Chooses which images are held out.
-    validation_seed: int = 0
-    # test, or validation: then the test file is never opened.
-    evaluate_on: str = "test"
-    # Sizes of the synthetic set; null for the real ones.
-    training_images: int | None = None
-    test_images: int | None = None
-    # For a data set of your own: the import path of a function of `root` that returns its images; null: those above.
-    function: str | None = None
-    # Further arguments of `function`.
-    arguments: dict[str, Any] = field(default_factory=dict)
-    # Hash of the source of `function`; filled in.
-    source: str | None = None
+    name: Annotated[Name, "cifar100, cifar10 or synthetic."]
+    root: Annotated[Text, "Folder or archive that holds the official files."] = "data"
+    download: Annotated[bool, "Let torchvision fetch the archive when root does not hold it."] = False
+    validation: Annotated[
+        int, Ge(0), Le(1_000_000), "Training images held out, as many of each class; 0 trains on all of them."
+    ] = 0
+    validation_seed: Annotated[int, Ge(0), Lt(2**31), "Chooses which images are held out."] = 0
+    evaluate_on: Annotated[
+        str, OneOf("test", "validation"), "test, or validation: then the test file is never opened."
+    ] = "test"
+    training_images: Annotated[
+        Images | None, "Size of the synthetic training set; null for the real sets."
+    ] = None
+    test_images: Annotated[Images | None, "Size of the synthetic test set; null for the real sets."] = None
+    function: Annotated[
+        Text | None,
+        "For a data set of your own: the import path of a function of `root` that returns its images; null: those above.",
+    ] = None
+    arguments: Annotated[dict[str, Any], "Further arguments of `function`."] = field(default_factory=dict)
+    source: Annotated[Text | None, "Hash of the source of `function`; filled in."] = None
 
 
 @dataclass
 class OptimSettings:
-    # Passes over the training images.
-    epochs: int = 200
-    # Images in one step; the last step of an epoch takes what is left.
-    batch_size: int = 128
-    # Learning rate of SGD at the start of the schedule.
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    # Applied to every parameter, as in He et al.
-    weight_decay: float = 1e-4
-    # step: divide by `decay_factor` at each of `decay_at`; cosine: half a cosine to zero.
-    schedule: str = "step"
-    # Fractions of `epochs`, so that a short run has the same shape: 0.8 and 0.9 of 200 are 160 and 180.
-    decay_at: list[float] = field(default_factory=lambda: [0.8, 0.9])
-    decay_factor: float = 10.0
-    # The learning rate rises linearly, step by step, over this many epochs first.
-    lr_warmup_epochs: float = 0.0
-    # Softmax cross entropy instead of the loss for this many epochs first.
-    softmax_warmup_epochs: int = 0
-    # Evaluate after every this many epochs, and always after the last.
-    evaluate_every: int = 1
+    epochs: Annotated[int, Ge(1), Le(1_000_000), "Passes over the training images."] = 200
+    batch_size: Annotated[
+        int, Ge(1), Le(1_000_000), "Images in one step; the last step of an epoch takes what is left."
+    ] = 128
+    lr: Annotated[float, Gt(0), Le(_LARGEST), "Learning rate of SGD at the start of the schedule."] = 0.1
+    momentum: Annotated[float, Ge(0), Lt(1), "Momentum of SGD."] = 0.9
+    nesterov: Annotated[bool, "Nesterov's form of it."] = False
+    weight_decay: Annotated[float, Ge(0), Le(_LARGEST), "Applied to every parameter, as in He et al."] = 1e-4
+    schedule: Annotated[
+        str,
+        OneOf("step", "cosine"),
+        "step: divide by decay_factor at each of decay_at; cosine: half a cosine to zero.",
+    ] = "step"
+    decay_at: Annotated[
+        list[Annotated[float, Gt(0), Le(1)]],
+        Len(0, 1000),
+        "Fractions of epochs, so that a short run has the same shape: 0.8 and 0.9 of 200 are 160 and 180.",
+    ] = field(default_factory=lambda: [0.8, 0.9])
+    decay_factor: Annotated[float, Gt(0), Le(_LARGEST), "What the step schedule divides by."] = 10.0
+    lr_warmup_epochs: Annotated[
+        float,
+        Ge(0),
+        Le(1_000_000),
+        "The learning rate rises linearly, step by step, over this many epochs first.",
+    ] = 0.0
+    softmax_warmup_epochs: Annotated[
+        int, Ge(0), Le(1_000_000), "Softmax cross entropy instead of the loss for this many epochs first."
+    ] = 0
+    evaluate_every: Annotated[
+        int, Ge(1), Le(1_000_000), "Evaluate after every this many epochs, and always after the last."
+    ] = 1
 
 
 @dataclass
 class ExperimentSettings:
-    # Names the folder of its runs and tables.
-    name: str = "scratch"
-    # What it reproduces, what is expected, what it costs, and the command: for people, not for the program.
-    reproduces: str = ""
-    expected: str = ""
-    cost: str = ""
-    command: str = ""
+    name: Annotated[Name, "Names the folder of its runs and tables."]
 
 
 @dataclass
 class LoggerSettings:
-    # auto (W&B with a key, else none), wandb (online with a key, else offline) or none.
-    name: str = "auto"
-    project: str = "anchor-loss"
+    name: Annotated[
+        str,
+        OneOf("auto", "wandb", "none"),
+        "auto (W&B with a key, else none), wandb (online with a key, else offline) or none.",
+    ] = "auto"
+    project: Annotated[Text, Len(1, 128), "The project in W&B."] = "anchor-loss"
 
 
 @dataclass
 class Config:
-    loss: dict[str, Any] = field(default_factory=dict)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    data: DataSettings = field(default_factory=DataSettings)
-    optim: OptimSettings = field(default_factory=OptimSettings)
-    experiment: ExperimentSettings = field(default_factory=ExperimentSettings)
+    # Chosen in configs/config.yaml; without a choice they are missing, and refused.
+    loss: Annotated[dict[str, Any], "A loss of configs/loss/ and its arguments."] = MISSING
+    model: ModelSettings = MISSING
+    data: DataSettings = MISSING
+    optim: OptimSettings = MISSING
+    experiment: ExperimentSettings = MISSING
     logger: LoggerSettings = field(default_factory=LoggerSettings)
-    # One run a seed. A seed fixes the initial weights, the order of the images and their augmentation.
-    seeds: list[int] = field(default_factory=lambda: [0])
-    # bf16 (autocast; weights stay fp32), fp32, or auto: bf16 where the device computes it natively.
-    precision: str = "auto"
-    # auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1, mps.
-    device: str = "auto"
-    # Where runs and tables go.
-    results_dir: str = "results"
-    # Runs trained at once in this process: a number, or auto. That is on a GPU as many as `--plan` found fastest there,
-    # 8 if it was not asked; on a CPU as many as the cores have room for with `threads` each, one if that is not set.
-    concurrent: str = "auto"
-    # Deterministic algorithms: always on a CPU; on a GPU at some cost in speed.
-    deterministic: bool = False
-    # torch.compile the network.
-    compile: bool = False
-    # Seconds between checkpoints of a run; it also saves one when interrupted.
-    checkpoint_seconds: float = 60.0
-    # Leave the last epoch's weights beside the record: weights.safetensors, float32.
-    keep_weights: bool = False
-    # Stop after so many minutes, with checkpoints to go on from; 0: no limit.
-    minutes: float = 0.0
-    # Run failed runs again.
-    retry_failed: bool = False
-    # Train nothing: measure how many runs at once are fastest, and how long the plan will take.
-    plan_only: bool = False
-    # Threads on a CPU; 0: torch's default. Another number of threads may round differently.
-    threads: int = 0
+    seeds: Annotated[
+        list[Annotated[int, Ge(0), Lt(2**31)]],
+        Len(1, 10_000),
+        "One run a seed. A seed fixes the initial weights, the order of the images and their augmentation.",
+    ] = field(default_factory=lambda: [0])
+    precision: Annotated[
+        str,
+        OneOf("auto", "bf16", "fp32"),
+        "bf16 (autocast; weights stay fp32), fp32, or auto: bf16 where the device computes it natively.",
+    ] = "auto"
+    device: Annotated[
+        str,
+        Written(re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?").fullmatch, "auto, cpu, cuda, cuda:N or mps"),
+        "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1, mps.",
+    ] = "auto"
+    results_dir: Annotated[Text, Len(1), "Where runs and tables go."] = "results"
+    concurrent: Annotated[
+        str,
+        Written(re.compile("auto|[0-9]{1,4}").fullmatch, "auto or a whole number below 10000"),
+        "Runs trained at once in this process: a number, or auto. That is on a GPU as many as `--plan` found fastest "
+        "there, 8 if it was not asked; on a CPU as many as the cores have room for with `threads` each, one if that is "
+        "not set.",
+    ] = "auto"
+    deterministic: Annotated[
+        bool, "Deterministic algorithms: always on a CPU; on a GPU at some cost in speed."
+    ] = False
+    compile: Annotated[bool, "torch.compile the network."] = False
+    checkpoint_seconds: Annotated[
+        float, Ge(0), Le(1e9), "Seconds between checkpoints of a run; it also saves one when interrupted."
+    ] = 60.0
+    keep_weights: Annotated[
+        bool, "Leave the last epoch's weights beside the record: weights.safetensors, float32."
+    ] = False
+    minutes: Annotated[
+        float, Ge(0), Le(1e7), "Stop after so many minutes, with checkpoints to go on from; 0: no limit."
+    ] = 0.0
+    retry_failed: Annotated[bool, "Run failed runs again."] = False
+    plan_only: Annotated[
+        bool, "Train nothing: measure how many runs at once are fastest, and how long the plan will take."
+    ] = False
+    threads: Annotated[
+        int,
+        Ge(0),
+        Le(256),
+        "Threads on a CPU; 0: torch's default. Another number of threads may round differently.",
+    ] = 0
+
+    # What pydantic refuses beyond the ranges.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
@@ -222,8 +270,6 @@ class Execution:
 
     device: str
     results_dir: Path
-    data_root: str
-    data_download: bool
     logger: LoggerSettings
     # 0: auto.
     concurrent: int

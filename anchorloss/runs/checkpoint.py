@@ -51,10 +51,25 @@ def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
         raise RunError(
             f"{candidate}: did not read back as written ({damage}); is the disk failing?"
         ) from None
-    newest = folder / NEWEST
-    if newest.exists():
-        newest.replace(folder / PREVIOUS)
-    candidate.replace(newest)
+    _keep_as_previous(folder)
+    candidate.replace(folder / NEWEST)
+
+
+def put(folder: Path, content: bytes) -> None:
+    """Write a checkpoint that was saved elsewhere, as `newest` gives it, as the newest of the run.
+
+    Raises:
+        RunError: if it cannot be written; the earlier checkpoint is intact then.
+    """
+    candidate = folder / "checkpoint.new.pt"
+    write_atomically(candidate, content)
+    _keep_as_previous(folder)
+    candidate.replace(folder / NEWEST)
+
+
+def _keep_as_previous(folder: Path) -> None:
+    if (folder / NEWEST).exists():
+        (folder / NEWEST).replace(folder / PREVIOUS)
 
 
 def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
@@ -62,6 +77,18 @@ def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
 
     Returns:
         The state that was saved, or None if there is none.
+
+    Raises:
+        UserError: a checkpoint belongs to another run, or cannot be read; a later `save` would overwrite it.
+    """
+    found = newest(folder, run_hash)
+    return None if found is None else found[1]
+
+
+def newest(folder: Path, run_hash: str) -> tuple[bytes, dict[str, Any]] | None:
+    """The newest whole checkpoint of the run: its file's content, and the state in it; None if there is none.
+
+    A damaged one is passed over, with a line on stderr.
 
     Raises:
         UserError: a checkpoint belongs to another run, or cannot be read; a later `save` would overwrite it.
@@ -77,7 +104,7 @@ def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
                 raise UserError(
                     f"{path}: is of another run ({header['hash']}); move it away to start this run anew"
                 )
-            return _unpack(body)
+            return content, _unpack(body)
         except Damaged as damage:
             print(f"{path}: {damage}; going on from the one before it, or from the start", file=sys.stderr)
     return None

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.paths import run_folder, runs_folder
+from anchorloss.runs.reading import read_file
 from anchorloss.runs.store import (
     CONFIG,
+    HISTORY,
+    PREDICTIONS,
     PROGRESS,
     RECORD,
     RUN_NAME,
     WEIGHTS,
     Record,
     Run,
+    check_config,
     describe_difference,
     read_record,
     read_run,
@@ -30,8 +32,7 @@ from anchorloss.runs.store import (
     verify_files,
 )
 
-# What belongs to the machine on which a run is unfinished; hidden files are what a killed writer leaves.
-_LEFT_BEHIND = ("checkpoint*", "claim.lock*", PROGRESS, ".*")
+_FILES = (CONFIG, RECORD, HISTORY, PREDICTIONS, WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
 
     A source is a results folder, its `runs`, or the folder of one experiment; `into` is a results folder.
 
-    Raises: UserError naming a damaged file, a source without runs, a run that is in progress in `into`, or all
-    runs of which there are two different results.
+    Raises:
+        UserError: names a damaged file, a link, a source without runs, a run that is in progress in `into`, something
+            that is in the way there, or all runs of which there are two different results.
     """
     copies: dict[Path, Run] = {}
     skipped: list[str] = []
     conflicts: list[str] = []
-    runs = [run for source in sources for run in _runs_of(source)]
+    runs = [run for source in sources for run in runs_in(source)]
     # Of equal results the first one is copied: one with its weights, if there is any.
     for run in sorted(runs, key=lambda run: run.record is not None and WEIGHTS not in run.record.files):
         if run.record is None:
@@ -64,12 +66,14 @@ def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
         if target in copies:
             other = copies[target]
         else:
-            there = read_run(target) if target.is_dir() else None
+            there = look_at_target(into, target)
             if there is None or there.record is None:
                 if there is not None and there.state == "running":
                     raise UserError(
                         f"{target}: in progress, though {run.folder} has its result; stop it first"
                     )
+                if there is not None:
+                    check_config(target, run.record)
                 copies[target] = run
                 continue
             other = there
@@ -88,7 +92,9 @@ def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
 def copy_run(run: Run, target: Path) -> None:
     """Bring one ended run to `target`: a new folder appears whole; an unfinished one gets its record last.
 
-    Raises: RunError if it cannot be written or another process has the run; UserError if the copy differs.
+    Raises:
+        RunError: if it cannot be written or another process has the run.
+        UserError: if the copy differs.
     """
     with _copied_beside(run, target) as copy:
         if not target.exists():
@@ -104,23 +110,47 @@ def copy_run(run: Run, target: Path) -> None:
             claim.release()
 
 
-def _runs_of(source: Path) -> list[Run]:
+def look_at_target(into: Path, target: Path) -> Run | None:
+    """The run that is at `target`, in the results folder `into`; None if there is none.
+
+    Raises:
+        UserError: if it is damaged, or a link or a file is in the way.
+    """
+    for place in (into, *reversed([folder for folder in target.parents if into in folder.parents]), target):
+        if (place != into and place.is_symlink()) or (place.exists() and not place.is_dir()):
+            raise UserError(f"{place}: in the way, as it is no folder; move it away, or name another --into")
+    return read_run(target) if target.is_dir() else None
+
+
+def runs_in(source: Path) -> list[Run]:
+    """The runs of a results folder, of its `runs`, or of one experiment.
+
+    Raises:
+        UserError: if there is none, if one is damaged, or if a folder is a link or cannot be read.
+    """
     if not source.is_dir():
         raise UserError(
             f"{source}: not a folder; name a results folder, its runs, or one experiment's folder"
         )
     inner = runs_folder(source) if runs_folder(source).is_dir() else source
     experiments = [folder for folder in [inner, *_folders(inner)] if any(map(_is_run, _folders(folder)))]
-    runs = [read_run(folder) for experiment in experiments for folder in _folders(experiment)]
-    if not runs:
+    folders = [folder for experiment in experiments for folder in _folders(experiment)]
+    if not folders:
         raise UserError(
             f"{source}: holds no runs; name a results folder, its runs, or one experiment's folder"
         )
-    return runs
+    for folder in folders:
+        for path in (folder, *(path for path in folder.iterdir() if path.name in _FILES)):
+            if path.is_symlink():
+                raise UserError(f"{path}: a link; only what lies in a results folder itself is copied")
+    return [read_run(folder) for folder in folders]
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}; make it readable") from None
 
 
 def _is_run(folder: Path) -> bool:
@@ -129,15 +159,15 @@ def _is_run(folder: Path) -> bool:
 
 def _check(run: Run, record: Record) -> None:
     verify_files(run.folder, record)
-    _ = run.settings
+    check_config(run.folder, record)
 
 
 def _differences(a: Record, b: Record) -> str:
-    contents = [dataclasses.asdict(record) for record in (a, b)]
-    for content in contents:
-        del content["provenance"]
-    difference = describe_difference(*contents)
-    return ", ".join(f"{key} {first} and {second}" for key, (first, second) in list(difference.items())[:3])
+    difference = describe_difference(a.result(), b.result())
+    # What follows from the rest: other accuracies come with other files.
+    named = {key: pair for key, pair in difference.items() if not key.startswith(("best", "files"))}
+    pairs = list((named or difference).items())[:3]
+    return ", ".join(f"{key} {first} and {second}" for key, (first, second) in pairs)
 
 
 @contextlib.contextmanager
@@ -147,18 +177,8 @@ def _copied_beside(run: Run, target: Path) -> Iterator[Path]:
     try:
         with _one_line(target):
             copy.mkdir(parents=True)
-        for path in sorted(run.folder.rglob("*")):
-            place = path.relative_to(run.folder)
-            if (
-                path.is_symlink()
-                or not path.is_file()
-                or any(fnmatch(place.parts[0], p) for p in _LEFT_BEHIND)
-            ):
-                continue
-            with _one_line(path):
-                (copy / place).parent.mkdir(parents=True, exist_ok=True)
-                content = path.read_bytes()
-            write_once(copy / place, content)
+        for name, content in _contents(run).items():
+            write_once(copy / name, content)
         assert run.record is not None
         if Record.from_json((copy / RECORD).read_bytes(), copy / RECORD) != run.record:
             raise RunError(f"{run.folder / RECORD}: changed while it was copied; try again")
@@ -168,16 +188,28 @@ def _copied_beside(run: Run, target: Path) -> Iterator[Path]:
         shutil.rmtree(copy, ignore_errors=True)
 
 
+def _contents(run: Run) -> dict[str, bytes]:
+    """The files that belong to an ended run, by name: those of its record, and the records of earlier failures."""
+    assert run.record is not None
+    earlier = [path.name for path in sorted(run.folder.glob("failed-*.json")) if _is_record_of(run, path)]
+    contents = {name: read_file(run.folder / name) for name in (CONFIG, *earlier, *run.record.files, RECORD)}
+    return {name: content for name, content in contents.items() if content is not None}
+
+
+def _is_record_of(run: Run, path: Path) -> bool:
+    try:
+        content = None if path.is_symlink() else read_file(path, 1 << 20)
+        return content is not None and Record.from_json(content, path).run == run.name
+    except UserError:
+        return False
+
+
 def _fill(target: Path, copy: Path) -> None:
     if read_record(target) is not None:
         raise RunError(f"{target}: another process has just finished this run; merge again")
-    for path in sorted(path for path in copy.rglob("*") if path.is_file()):
-        place = path.relative_to(copy)
-        if place.name in (CONFIG, RECORD):
-            continue
-        with _one_line(target):
-            (target / place).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target / place, path.read_bytes())
+    for path in sorted(copy.iterdir()):
+        if path.name not in (CONFIG, RECORD):
+            write_atomically(target / path.name, path.read_bytes())
     if not (target / CONFIG).exists() and (copy / CONFIG).exists():
         write_once(target / CONFIG, (copy / CONFIG).read_bytes())
     write_once(target / RECORD, (copy / RECORD).read_bytes())

@@ -1,188 +1,369 @@
-"""What a record says, when two say the same, and the strict reading of record.json.
+"""The content of record.json: its format, its reading and writing, and when two records are equal.
 
 The format is described under "The run folder" in docs/architecture.md.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anchorloss.config.nested import flatten
-from anchorloss.config.settings import DATA_SETS, identity_hash
+from anchorloss.config.settings import DATA_SETS, NAME, Name, Text, identity_hash
+from anchorloss.config.validation import OneOf, Written, first_problem
 from anchorloss.errors import UserError
-from anchorloss.runs import typed_json
+
+if TYPE_CHECKING:
+    from anchorloss.config.settings import RunSettings
 
 RECORD, HISTORY, PREDICTIONS = "record.json", "history.csv", "predictions.npz"
 WEIGHTS = "weights.safetensors"  # with keep_weights=true alone
-NAME = re.compile(r"[A-Za-z0-9_+.]*[A-Za-z0-9_+]")
 RUN_NAME = re.compile(
     rf"(?P<loss>{NAME.pattern})-(?P<model>{NAME.pattern})-seed(?P<seed>\d{{1,10}})-[0-9a-f]{{10}}"
 )
-_COMMIT = re.compile(r"[0-9a-z]{1,64}")
-_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
+# Objects inside objects in a record; its own format needs three.
+_MAX_DEPTH = 12
+# No loss in float32 comes near it; larger numbers overflow in what is computed from them.
+_LARGEST = 1e60
 
 
-@dataclass(frozen=True)
-class Best:
-    """The best epoch by Top-1: a labelled extra, never the result."""
-
-    epoch: int
-    top1: float
-    top5: float
+def _known_format(number: int) -> int:
+    if number != 1:
+        raise ValueError("only format 1 is known")
+    return number
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Where a run diverged; `last_finite_loss` is None when not even the first loss was finite."""
-
-    epoch: int
-    step: int
-    reason: str
-    last_finite_loss: float | None
+Percentage = Annotated[float, Field(ge=0, le=100)]
+Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Epoch = Annotated[int, Field(ge=1, le=1_000_000)]
+Checksum = Annotated[str, Written(re.compile("sha256:[0-9a-f]{64}").fullmatch, "a SHA-256")]
 
 
-@dataclass(frozen=True)
-class Data:
+class StrictModel(BaseModel):
+    """Strict: no unknown key, no conversion between types, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Best(StrictModel):
+    """The best epoch by Top-1, for information; the result is the last epoch's."""
+
+    epoch: Epoch
+    top1: Percentage
+    top5: Percentage
+
+
+class Failure(StrictModel):
+    """Where a run diverged; `last_finite_loss` is None when not even the first loss was finite.
+
+    `step` is -1 if the loss was finite in training and not on the evaluation set.
+    """
+
+    epoch: Epoch
+    step: Annotated[int, Field(ge=-1, lt=2**53)]
+    reason: Text
+    last_finite_loss: Finite | None
+
+
+class Data(StrictModel):
     """What a run was trained and evaluated on."""
 
-    name: str
-    label: str
-    checksum: str
-    training_images: int
-    evaluation_images: int
+    name: Name
+    label: Text
+    checksum: Text
+    training_images: Count
+    evaluation_images: Count
     # Of a data set of one's own.
-    class_names: list[str] | None = None
+    class_names: list[Text] | None = None
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(StrictModel):
     """Where a result comes from: the only part in which two records of one result may differ.
 
     `commit` is `unknown` outside of git.
     """
 
-    commit: str
+    commit: Annotated[str, Written(re.compile("[0-9a-z]{1,64}").fullmatch, "a commit or unknown")]
     dirty: bool
-    versions: dict[str, str]
-    device: str
-    host: str
-    precision: str
-    started: str
-    finished: str
-    duration_seconds: float
-    resumed: int
+    versions: dict[Text, Text]
+    device: Text
+    host: Text
+    precision: Text
+    started: Text
+    finished: Text
+    duration_seconds: Finite
+    resumed: Count
     # Whether the network was compiled, which rounds differently.
     compile: bool = False
-    # Stretches before a resume that had another commit, device or versions, by number; null if there was none.
-    earlier: dict[str, str] | None = None
+    # The segments before a resume that had another commit, device or versions, by number; null if there was none.
+    earlier: dict[Text, Text] | None = None
 
 
-@dataclass(frozen=True)
-class Record:
-    """The content of record.json. Accuracies in percent, of the last epoch, on the set `evaluated_on` names.
+class Record(StrictModel):
+    """The content of record.json. Accuracies in percent, of the last epoch, on the set that `evaluated_on` names.
 
-    Raises: ValueError when made from values that contradict each other.
+    Keys that a record does not have are not written back, so a new optional key leaves old records as they are.
+
+    Raises:
+        pydantic.ValidationError: a ValueError; if made from values that contradict each other.
     """
 
-    format: int
-    status: str
-    experiment: str
-    run: str
-    loss: str
-    model: str
-    seed: int
-    epochs: int
-    evaluated_on: str
-    top1: float | None
-    top5: float | None
-    test_loss: float | None
+    format: Annotated[int, AfterValidator(_known_format)]
+    status: Annotated[str, OneOf("finished", "failed")]
+    experiment: Name
+    run: Text
+    loss: Name
+    model: Name
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    epochs: Epoch
+    evaluated_on: Annotated[str, OneOf("test", "validation")]
+    top1: Percentage | None
+    top5: Percentage | None
+    test_loss: Finite | None
     best: Best | None
     failure: Failure | None
     data: Data
     identity: dict[str, Any]
     hash: str
-    files: dict[str, str]
+    files: dict[Annotated[str, OneOf(HISTORY, PREDICTIONS, WEIGHTS)], Checksum]
     provenance: Provenance
 
-    def __post_init__(self) -> None:
-        _require(self.format == 1, "format", self.format, "only format 1 is known")
-        _require(self.status in ("finished", "failed"), "status", self.status, "must be finished or failed")
-        _require(
-            self.evaluated_on in ("test", "validation"),
-            "evaluated_on",
-            self.evaluated_on,
-            "test or validation",
+    @classmethod
+    def finished(
+        cls,
+        settings: RunSettings,
+        *,
+        top1: float,
+        top5: float,
+        test_loss: float,
+        best: Best,
+        data: Data,
+        files: Mapping[str, str],
+        provenance: Provenance,
+    ) -> Record:
+        """The record of a run that reached its last epoch; `files` has the SHA-256 of history and predictions."""
+        return cls._of(
+            settings,
+            status="finished",
+            top1=top1,
+            top5=top5,
+            test_loss=test_loss,
+            best=best,
+            failure=None,
+            data=data,
+            files=files,
+            provenance=provenance,
         )
+
+    @classmethod
+    def failed(
+        cls,
+        settings: RunSettings,
+        failure: Failure,
+        *,
+        data: Data,
+        files: Mapping[str, str],
+        provenance: Provenance,
+    ) -> Record:
+        """The record of a run that diverged."""
+        return cls._of(
+            settings,
+            status="failed",
+            top1=None,
+            top5=None,
+            test_loss=None,
+            best=None,
+            failure=failure,
+            data=data,
+            files=files,
+            provenance=provenance,
+        )
+
+    @classmethod
+    def _of(cls, settings: RunSettings, **outcome: Any) -> Record:
+        return cls(
+            format=1,
+            experiment=settings.experiment,
+            run=settings.run,
+            loss=settings.loss.name,
+            model=settings.model.name,
+            seed=settings.seed,
+            epochs=settings.optim.epochs,
+            evaluated_on=settings.data.evaluate_on,
+            identity=settings.identity(),
+            hash=settings.hash,
+            **outcome,
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Record:
+        self._check_identity()
         label = DATA_SETS.get(self.data.name, self.data.name)
-        _require(self.data.label == label, "data.label", self.data.label, f"should be {label!a:.80}")
-        for key in ("experiment", "loss", "model", "data.name"):
-            _require(NAME.fullmatch(_dotted(self, key)) is not None, key, _dotted(self, key), "not a name")
-        _require(self.hash == identity_hash(self.identity), "hash", self.hash, "not that of the identity")
-        run = f"{self.loss}-{self.model}-seed{self.seed}-{self.hash}"
         _require(
-            RUN_NAME.fullmatch(self.run) is not None and self.run == run,
-            "run",
-            self.run,
-            f"should be {run!a:.80}",
+            self.data.label == label,
+            "data.label",
+            self.data.label,
+            f"must be {label}, as the data set is {self.data.name}",
         )
-        for key in ("seed", "data.training_images", "data.evaluation_images", "provenance.resumed"):
-            value = _dotted(self, key)
-            _require(value >= 0, key, value, "must not be negative")
-        commit = self.provenance.commit
-        _require(
-            _COMMIT.fullmatch(commit) is not None, "provenance.commit", commit, "neither a commit nor unknown"
-        )
-        _require(self.epochs >= 1, "epochs", self.epochs, "must be at least 1")
-        for name, checksum in self.files.items():
-            _require(name in (HISTORY, PREDICTIONS, WEIGHTS), "files", name, "not a file of a run")
-            _require(_CHECKSUM.fullmatch(checksum) is not None, f"files.{name}", checksum, "not a SHA-256")
         (self._check_finished if self.status == "finished" else self._check_failed)()
+        return self
+
+    def _check_identity(self) -> None:
+        """The identity is what the hash is made of, and says the same as the fields beside it."""
+        _check_plain(self.identity)
+        _require(self.hash == identity_hash(self.identity), "hash", self.hash, "must be that of the identity")
+        run = f"{self.loss}-{self.model}-seed{self.seed}-{self.hash}"
+        _require(self.run == run, "run", self.run, f"must be {run:.120}")
+        for key, value in (
+            ("loss.name", self.loss),
+            ("model.name", self.model),
+            ("data.name", self.data.name),
+            ("data.evaluate_on", self.evaluated_on),
+            ("optim.epochs", self.epochs),
+            ("precision", self.provenance.precision),
+            ("seed", self.seed),
+        ):
+            found: Any = self.identity
+            for part in key.split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            same = type(found) is type(value) and found == value
+            _require(same, f"identity.{key}", found, f"must be {value}, as the record says beside it")
 
     def _check_finished(self) -> None:
-        for key in ("top1", "top5", "best.top1", "best.top5"):
-            value = _dotted(self, key)
-            _require(value is not None and 0 <= value <= 100, key, value, "must be a percentage")
-        _require(self.test_loss is not None, "test_loss", None, "a finished run has one")
+        for key in ("top1", "top5", "test_loss", "best"):
+            _require(getattr(self, key) is not None, key, None, "must be there in a finished run")
+        assert self.top1 is not None
+        assert self.top5 is not None
         assert self.best is not None
+        _require(self.top1 <= self.top5, "top1", self.top1, f"must not be above top5, {self.top5}")
+        _require(self.best.top1 <= self.best.top5, "best.top1", self.best.top1, "must not be above best.top5")
         _require(
-            1 <= self.best.epoch <= self.epochs, "best.epoch", self.best.epoch, f"of {self.epochs} epochs"
+            self.top1 <= self.best.top1, "best.top1", self.best.top1, f"must not be below top1, {self.top1}"
         )
-        _require(self.failure is None, "failure", self.failure, "a finished run has none")
+        _require(
+            self.best.epoch <= self.epochs,
+            "best.epoch",
+            self.best.epoch,
+            f"must not be above epochs, {self.epochs}",
+        )
+        _require(self.failure is None, "failure", "there", "must be null in a finished run")
         for name in (HISTORY, PREDICTIONS):
-            _require(name in self.files, "files", sorted(self.files), f"{name} is missing")
+            _require(name in self.files, "files", sorted(self.files), f"must have {name}")
 
     def _check_failed(self) -> None:
         for key in ("top1", "top5", "test_loss", "best"):
-            _require(getattr(self, key) is None, key, getattr(self, key), "a failed run has none")
-        _require(self.failure is not None, "failure", None, "a failed run says why")
+            _require(getattr(self, key) is None, key, getattr(self, key), "must be null in a failed run")
+        _require(self.failure is not None, "failure", None, "must say why the run failed")
+        assert self.failure is not None
+        _require(
+            self.failure.epoch <= self.epochs,
+            "failure.epoch",
+            self.failure.epoch,
+            f"must not be above epochs, {self.epochs}",
+        )
 
     @classmethod
     def from_json(cls, text: bytes | str, source: Path | str = RECORD) -> Record:
-        """The record in `text`. Raises: UserError naming `source` and what is wrong, in one line."""
+        """The record in `text`.
+
+        Raises:
+            UserError: names `source` and what is wrong, in one line.
+        """
         try:
-            return typed_json.build(cls, typed_json.parse(text))
+            return cls.model_validate(parse_json(text))
+        except ValidationError as error:
+            key, value, text = first_problem(error)
+            if not key and not text.startswith("must be"):  # a rule across keys, which says which they are
+                raise damaged(source, text) from None
+            place = (
+                f"{key or 'the whole file'}: "
+                if text == "is missing"
+                else f"{key or 'the whole file'} is {value!a:.80}: "
+            )
+            raise damaged(source, place + text) from None
         except ValueError as error:
-            raise damaged(source, error) from error
+            raise damaged(source, error) from None
 
     def to_json(self) -> str:
         """The text of record.json. Raises: ValueError for a number that JSON does not have."""
-        return typed_json.dump(self)
+        return json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def content(self) -> dict[str, Any]:
+        """The record as plain nested data, with the keys that it was made from."""
+        return self.model_dump(exclude_unset=True, warnings="none")
+
+    def result(self) -> dict[str, Any]:
+        """The record as plain nested data without its provenance: what two equal results have alike."""
+        return {key: value for key, value in self.content().items() if key != "provenance"}
+
+
+def parse_json(text: bytes | str) -> Any:
+    """The JSON value of `text`.
+
+    Raises:
+        ValueError: if it is not JSON, has NaN, an infinity or a key twice, or is nested deeply.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+        _check_plain(value)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def require_recordable(settings: RunSettings) -> None:
+    """Make sure, before a run is trained, that its outcome can be recorded.
+
+    Raises:
+        UserError: names the setting that no record accepts.
+    """
+    text = "not known yet"
+    try:
+        Record.failed(
+            settings,
+            Failure(epoch=1, step=0, reason=text, last_finite_loss=None),
+            data=Data(
+                name=settings.data.name,
+                label=DATA_SETS.get(settings.data.name, settings.data.name),
+                checksum=text,
+                training_images=0,
+                evaluation_images=0,
+            ),
+            files={},
+            provenance=Provenance(
+                commit="unknown",
+                dirty=False,
+                versions={},
+                device=text,
+                host=text,
+                precision=settings.precision,
+                started=text,
+                finished=text,
+                duration_seconds=0.0,
+                resumed=0,
+            ),
+        )
+    except ValidationError as error:
+        key, value, problem = first_problem(error)
+        said = f"{key}={value!a:.80}: {problem}" if key else problem
+        raise UserError(f"{said}; no record of {settings.run:.120} could hold it") from None
 
 
 def same_result(a: Record, b: Record) -> bool:
     """Whether two records say the same thing: equal in everything but their provenance, and in who kept weights."""
+    results = [a.result(), b.result()]
     if (WEIGHTS in a.files) != (WEIGHTS in b.files):
-        a, b = (
-            dataclasses.replace(record, files={k: v for k, v in record.files.items() if k != WEIGHTS})
-            for record in (a, b)
-        )
-    return _without_provenance(a) == _without_provenance(b)
+        for result in results:
+            result["files"].pop(WEIGHTS, None)
+    # As text, because Python finds 1, 1.0 and True equal.
+    first, second = (json.dumps(result, sort_keys=True) for result in results)
+    return first == second
 
 
 def describe_difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -222,18 +403,31 @@ def damaged(path: Path | str, problem: object) -> UserError:
     return UserError(f"{path}: {reason}; damaged or foreign: restore it from a copy, or move its folder away")
 
 
-def _without_provenance(record: Record) -> str:
-    # As text, because Python finds 1, 1.0 and True equal.
-    content = dataclasses.asdict(record)
-    del content["provenance"]
-    return json.dumps(content, sort_keys=True)
+def _check_plain(value: Any, depth: int = 0) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, depth)
+            _check_plain(item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(item, depth + 1)
+    elif isinstance(value, str):
+        _require(value.isprintable(), "a text", value, "must be printable characters in one line")
+    elif isinstance(value, int | float):
+        _require(abs(value) <= _LARGEST, "a number", value, "too large")
 
 
-def _dotted(record: Record, key: str) -> Any:
-    value: Any = record
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    return value
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key is there twice")
+    return result
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
 
 
 def _require(ok: bool, key: str, value: Any, problem: str) -> None:

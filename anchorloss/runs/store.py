@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+import io
 import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator
 
 from anchorloss.errors import UserError
-from anchorloss.runs import typed_json
-from anchorloss.runs.atomic import sha256, write_atomically, write_once
+from anchorloss.runs import contents
+from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claim_state import claim_is_live
+from anchorloss.runs.contents import HISTORY_COLUMNS
 from anchorloss.runs.paths import experiment_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.runs.record import (
@@ -28,9 +31,12 @@ from anchorloss.runs.record import (
     Failure,
     Provenance,
     Record,
+    StrictModel,
+    Text,
     damaged,
     describe_difference,
     differences,
+    parse_json,
     same_result,
 )
 
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIG",
     "HISTORY",
+    "HISTORY_COLUMNS",
     "PREDICTIONS",
     "PROGRESS",
     "RECORD",
@@ -54,6 +61,7 @@ __all__ = [
     "Provenance",
     "Record",
     "Run",
+    "check_config",
     "claim_is_live",
     "describe_difference",
     "differences",
@@ -72,19 +80,24 @@ __all__ = [
 ]
 
 CONFIG, PROGRESS = "config.yaml", "progress.json"
-HISTORY_COLUMNS = ("epoch", "learning_rate", "train_loss", "train_top1", "test_loss", "top1", "top5")
 
 
-@dataclass(frozen=True)
-class Progress:
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Measured = Annotated[float | None, BeforeValidator(_finite_or_none)]
+
+
+class Progress(StrictModel):
     """What an unfinished run last said of itself; `updated` is an ISO time, Top-1 in percent."""
 
     epoch: int
     epochs: int
-    train_loss: float | None
-    top1: float | None
-    seconds_left: float | None
-    updated: str
+    train_loss: Measured
+    top1: Measured
+    seconds_left: Measured
+    updated: Text
 
 
 @dataclass(frozen=True)
@@ -132,35 +145,47 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a run folder, None while it has none. Raises: UserError naming a damaged record."""
-    text = read_file(folder / RECORD)
+    """The record of a run folder, None while it has none.
+
+    It is held against the files beside it: their checksums, the last row and the length of the history, and Top-1 and
+    Top-5 of the predictions. Files that have not changed since are not read again.
+
+    Raises:
+        UserError: names a file that is damaged or missing, or in what the record contradicts it.
+    """
+    path = folder / RECORD
+    text = read_file(path)
     if text is None:
         return None
-    record = Record.from_json(text, folder / RECORD)
+    record = Record.from_json(text, path)
     if record.run != folder.name:
-        raise damaged(folder / RECORD, f"is the record of {record.run}")
+        raise damaged(path, f"is the record of {record.run}")
+    contents.check(folder, record, text)
     return record
 
 
 def verify_files(folder: Path, record: Record) -> None:
-    """Compare the run's files with the checksums in its record. Raises: UserError naming one that differs."""
-    for name, checksum in record.files.items():
-        content = read_file(folder / name)
-        if content is None:
-            raise UserError(
-                f"{folder / name}: missing, though {RECORD} names it; copy the whole run folder again"
-            )
-        if sha256(content) != checksum:
-            raise damaged(folder / name, f"its SHA-256 is not the one in {RECORD}")
+    """Compare the run's files with the checksums in its record.
+
+    Raises:
+        UserError: names one that differs or is missing.
+    """
+    for name in record.files:
+        contents.read_verified(folder, record, name)
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """history.csv, one row an epoch. Raises: UserError if it is missing or damaged."""
+    """history.csv, one row an epoch.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
     import pandas as pd  # half a second that reading records does not need
 
     path = folder / HISTORY
+    content = _required(path)
     try:
-        history = pd.read_csv(path)
+        history = pd.read_csv(io.BytesIO(content))
     except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise damaged(path, error) from error
     for column in HISTORY_COLUMNS:
@@ -169,42 +194,34 @@ def read_history(folder: Path) -> pd.DataFrame:
     for name in history:
         if history[name].dtype.kind not in "if":
             raise damaged(path, f"the column {name!a:.40} is not numeric")
+        if (history[name].abs() > contents.LARGEST_MEASURED).any():
+            raise damaged(path, f"the column {name!a:.40} has a number that no training gives")
     if list(history["epoch"]) != list(range(1, len(history) + 1)):
         raise damaged(path, "its epochs do not count 1, 2, 3, …")
     return history
 
 
 def read_predictions(folder: Path) -> Predictions:
-    """predictions.npz, read without pickle. Raises: UserError if it is missing or damaged."""
-    import numpy as np
+    """predictions.npz, read without pickle.
 
+    Raises:
+        UserError: if it is missing or damaged.
+    """
     path = folder / PREDICTIONS
-    kinds = {"target": "uint8", "predicted": "uint8", "target_rank": "uint8", "confidence": "float16"}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in kinds}
-    except Exception as error:  # a damaged zip file or array header raises nearly any kind of error
-        raise damaged(path, error) from error
-    for name, kind in kinds.items():
-        if arrays[name].dtype != kind or arrays[name].shape != (len(arrays["target"]),):
-            raise damaged(path, f"{name} is {arrays[name].dtype} {arrays[name].shape}")
-    return Predictions(**arrays)
+    return Predictions(**contents.unpack_predictions(path, _required(path)))
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
     """Replace progress.json; what is not finite is left out. Raises: RunError if it cannot be written."""
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in dataclasses.asdict(progress).items()
-    }
-    write_atomically(folder / PROGRESS, json.dumps(finite).encode())
+    write_atomically(folder / PROGRESS, json.dumps(progress.model_dump()).encode())
 
 
 def read_progress(folder: Path) -> Progress | None:
     """progress.json; None when there is none, or none that can be read: nothing but a display rests on it."""
     try:
-        return typed_json.build(Progress, typed_json.parse((folder / PROGRESS).read_bytes()))
-    except (OSError, ValueError):
+        content = read_file(folder / PROGRESS)
+        return None if content is None else Progress.model_validate(parse_json(content))
+    except (UserError, ValueError):
         return None
 
 
@@ -212,17 +229,34 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml as nested plain data, nothing interpolated. Raises: UserError if it is damaged."""
     from omegaconf import OmegaConf
 
+    from anchorloss.config.yaml_files import refuse_aliases
+
     path = folder / CONFIG
     text = read_file(path)
     if text is None:
         return {}
     try:
+        refuse_aliases(text)
         content = OmegaConf.to_container(OmegaConf.create(text.decode()), resolve=False)
     except Exception as error:  # YAML's, omegaconf's and Python's own, by the kind of damage
         raise damaged(path, error) from error
     if not isinstance(content, dict) or not content:
         raise damaged(path, "holds no settings")
     return {str(key): value for key, value in content.items()}
+
+
+def check_config(folder: Path, record: Record) -> None:
+    """Compare the run's config.yaml, if it has one, with its record.
+
+    Raises:
+        UserError: if it is damaged or names other settings than the record.
+    """
+    found = read_config(folder)
+    recorded = {key: value for key, value in record.identity.items() if key != "seed"}
+    recorded |= {"experiment": {"name": record.experiment}, "seeds": [record.seed]}
+    if found and (difference := describe_difference(recorded, found)):
+        key, (theirs, ours) = next(iter(difference.items()))
+        raise damaged(folder / CONFIG, f"{key} is {ours:.60}, and {theirs:.60} in {RECORD}")
 
 
 def read_runs(results_dir: Path, experiment: str) -> list[Run]:
@@ -281,3 +315,10 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder, folder.name, parts["loss"], parts["model"], int(parts["seed"]), state, record, progress
     )
+
+
+def _required(path: Path) -> bytes:
+    content = read_file(path)
+    if content is None:
+        raise damaged(path, "is missing")
+    return content

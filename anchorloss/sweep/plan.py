@@ -23,6 +23,7 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
 
     Raises: UserError if a setting is wrong, or if the loss of one of them refuses its arguments.
     """
+    from anchorloss.runs.record import require_recordable
     from anchorloss.training import losses, networks  # imports torch, which `--help` does not need
 
     if not configs:
@@ -32,6 +33,8 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
         losses.resolve(runs[0].loss)
         networks.check(runs[0].model)
     unique = {run.run: run for runs, _ in jobs for run in runs}
+    for run in unique.values():
+        require_recordable(run)
     return sorted(unique.values(), key=lambda run: run.seed), jobs[0][1]
 
 

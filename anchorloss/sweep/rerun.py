@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config, Execution, LoggerSettings, RunSettings
@@ -65,12 +64,14 @@ def settings_of(
 ) -> tuple[RunSettings, Execution]:
     """The run of a folder as settings, and how to carry it out as its record was made.
 
-    Raises: UserError if its config does not name the run of the record.
+    Raises:
+        UserError: if its config does not name the run of the record.
     """
-    try:
-        config = OmegaConf.merge(OmegaConf.structured(Config), store.read_config(folder))
-    except OmegaConfBaseException as error:
-        raise store.damaged(folder / store.CONFIG, error) from error
+    store.check_config(folder, record)
+    found = store.read_config(folder)
+    if not found:
+        raise UserError(f"{folder / store.CONFIG}: missing; copy the whole run folder again")
+    config = OmegaConf.merge(OmegaConf.structured(Config), found)
     assert isinstance(config, type(OmegaConf.create({})))
     runs, execution = parse(config)
     settings = dataclasses.replace(runs[0], data=dataclasses.replace(runs[0].data, root=data_root))
@@ -82,7 +83,6 @@ def settings_of(
     return settings, dataclasses.replace(
         execution,
         device=device,
-        data_root=data_root,
         logger=LoggerSettings("none"),
         threads=int(threads[1]) if threads else 0,
         compile=record.provenance.compile,
@@ -98,9 +98,7 @@ def _compare_whole(
         execute([settings], dataclasses.replace(execution, results_dir=results))
         again = store.read_record(run_folder(results, settings.experiment, settings.run))
     assert again is not None
-    ours, theirs = dataclasses.asdict(record), dataclasses.asdict(again)
-    del ours["provenance"], theirs["provenance"]
-    return store.describe_difference(ours, theirs)
+    return store.describe_difference(record.result(), again.result())
 
 
 def _compare_first_epoch(

@@ -16,6 +16,7 @@ from typing import Any
 
 from anchorloss.config.settings import RunSettings
 from anchorloss.config.source import source_files
+from anchorloss.data.dataset import Dataset
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, store, weights
@@ -205,72 +206,72 @@ def _conclude(
 
     It says `failed` if the run did not reach its last epoch.
     """
-    finished = state.epoch == settings.optim.epochs and last is not None
-    failure = None
     files = {}
     if state.history:
         files[store.HISTORY] = sha256(_write_history(folder, state))
-    if finished:
-        assert last is not None
+    data = _data(settings, context.dataset)
+    origin = _provenance(settings, context, state, seconds)
+    # One that no record names may be left of a process that was to keep weights and was killed.
+    (folder / store.WEIGHTS).unlink(missing_ok=True)
+    if state.epoch == settings.optim.epochs and last is not None:
         predictions = last.predictions()
         write_atomically(folder / store.PREDICTIONS, predictions)
         files[store.PREDICTIONS] = sha256(predictions)
-    # One that no record names may be left of a process that was to keep weights and was killed.
-    (folder / store.WEIGHTS).unlink(missing_ok=True)
-    if finished and context.keep_weights:
-        content = weights.to_bytes(trainer.network_state())
-        write_atomically(folder / store.WEIGHTS, content)
-        files[store.WEIGHTS] = sha256(content)
-    if not finished:
-        failure = _failure(state, totals)
-    dataset = context.dataset
-    commit, dirty = provenance.commit(*source_files(settings.functions))
-    record = store.Record(
-        format=1,
-        status="finished" if finished else "failed",
-        experiment=settings.experiment,
-        run=settings.run,
-        loss=settings.loss.name,
-        model=settings.model.name,
-        seed=settings.seed,
-        epochs=settings.optim.epochs,
-        evaluated_on=dataset.evaluated_on,
-        top1=last.top1 if finished and last else None,
-        top5=last.top5 if finished and last else None,
-        test_loss=last.loss if finished and last else None,
-        best=_best(state.history) if finished else None,
-        failure=failure,
-        data=store.Data(
-            name=dataset.name,
-            label=dataset.label,
-            checksum=dataset.checksum,
-            training_images=len(dataset.train_labels),
-            evaluation_images=len(dataset.evaluation_labels),
-            class_names=list(dataset.class_names) if settings.data.function is not None else None,
-        ),
-        identity=settings.identity(),
-        hash=settings.hash,
-        files=files,
-        provenance=store.Provenance(
-            commit=commit,
-            dirty=dirty,
-            versions=provenance.versions(),
-            device=describe(context.device),
-            host=provenance.host(),
-            precision=settings.precision,
-            started=state.started,
-            finished=now(),
-            duration_seconds=round(seconds, 3),
-            resumed=state.resumed,
-            compile=context.compile,
-            earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,
-        ),
-    )
+        if context.keep_weights:
+            content = weights.to_bytes(trainer.network_state())
+            write_atomically(folder / store.WEIGHTS, content)
+            files[store.WEIGHTS] = sha256(content)
+        record = store.Record.finished(
+            settings,
+            top1=last.top1,
+            top5=last.top5,
+            test_loss=last.loss,
+            best=_best(state.history),
+            data=data,
+            files=files,
+            provenance=origin,
+        )
+    else:
+        record = store.Record.failed(
+            settings, _failure(state, totals), data=data, files=files, provenance=origin
+        )
     try:
         store.write_record(folder, record)
     except FileExistsError:
         raise ClaimLostError(f"{folder.name}: another process has ended this run meanwhile") from None
     return record
+
+
+def _data(settings: RunSettings, dataset: Dataset) -> store.Data:
+    own = {} if settings.data.function is None else {"class_names": list(dataset.class_names)}
+    return store.Data(
+        name=dataset.name,
+        label=dataset.label,
+        checksum=dataset.checksum,
+        training_images=len(dataset.train_labels),
+        evaluation_images=len(dataset.evaluation_labels),
+        **own,
+    )
+
+
+def _provenance(
+    settings: RunSettings, context: RunContext, state: RunState, seconds: float
+) -> store.Provenance:
+    commit, dirty = provenance.commit(*source_files(settings.functions))
+    return store.Provenance(
+        commit=commit,
+        dirty=dirty,
+        versions=provenance.versions(),
+        device=describe(context.device),
+        host=provenance.host(),
+        precision=settings.precision,
+        started=state.started,
+        finished=now(),
+        duration_seconds=round(seconds, 3),
+        resumed=state.resumed,
+        compile=context.compile,
+        earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,
+    )
 
 
 def _failure(state: RunState, totals: EpochTotals | None) -> store.Failure:
@@ -280,14 +281,21 @@ def _failure(state: RunState, totals: EpochTotals | None) -> store.Failure:
         last_finite_loss = totals.last_finite_loss
         if last_finite_loss is None and state.history:
             last_finite_loss = state.history[-1]["train_loss"]
-        return store.Failure(epoch, step, "non-finite loss", last_finite_loss)
+        return store.Failure(
+            epoch=epoch, step=step, reason="non-finite loss", last_finite_loss=last_finite_loss
+        )
     row = state.history.pop()
-    return store.Failure(row["epoch"], -1, "non-finite loss on the evaluation set", row["train_loss"])
+    return store.Failure(
+        epoch=row["epoch"],
+        step=-1,
+        reason="non-finite loss on the evaluation set",
+        last_finite_loss=row["train_loss"],
+    )
 
 
 def _best(history: list[dict[str, Any]]) -> store.Best:
     row = max((row for row in history if row["top1"] is not None), key=lambda row: row["top1"])
-    return store.Best(row["epoch"], row["top1"], row["top5"])
+    return store.Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
 
 
 def _write_history(folder: Path, state: RunState) -> bytes:

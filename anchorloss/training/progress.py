@@ -82,7 +82,14 @@ class ProgressReporter:
             self._written = self._shown
             store.write_progress(
                 self._folder,
-                store.Progress(self._state.epoch, self._epochs, train_loss, top1, seconds_left, now()),
+                store.Progress(
+                    epoch=self._state.epoch,
+                    epochs=self._epochs,
+                    train_loss=train_loss,
+                    top1=top1,
+                    seconds_left=seconds_left,
+                    updated=now(),
+                ),
             )
 
     def _seconds_left(self, done: float) -> float | None:

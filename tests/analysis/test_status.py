@@ -21,7 +21,15 @@ def test_each_run_has_its_line(tmp_path: Path) -> None:
     interrupt_run(tmp_path, make_settings("anchor_bg", 1), epoch=7)
     running = plan_run(tmp_path, make_settings("bce", 10))
     plan_run(tmp_path, make_settings("bce", 2))
-    write_progress(running, Progress(12, 200, 1.5, 41.25, 5400.0, "2026-11-23T05:28:00+00:00"))
+    said = Progress(
+        epoch=12,
+        epochs=200,
+        train_loss=1.5,
+        top1=41.25,
+        seconds_left=5400.0,
+        updated="2026-11-23T05:28:00+00:00",
+    )
+    write_progress(running, said)
     claim = Claim(running)
     assert claim.acquire()
     try:

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,26 +252,27 @@ def test_the_full_protocol_bears_no_stamp(tmp_path: Path) -> None:
 
 
 def test_validation_is_stamped_and_does_not_mix_with_test(tmp_path: Path) -> None:
+    held_out = {"validation": 5000, "evaluate_on": "validation"}
+    runs = [make_settings("bce", 1), make_settings(experiment="other")]
     finish_run(tmp_path, make_settings("bce", 0))
-    folder = finish_run(tmp_path, make_settings("bce", 1))
-    edit_record(folder, evaluated_on="validation")
+    for run in runs:
+        finish_run(tmp_path, replace(run, data=replace(run.data, **held_out)), images=5000)
     with pytest.raises(UserError, match=r"record\.evaluated_on"):
         table_of(tmp_path)
-    edit_record(finish_run(tmp_path, make_settings(experiment="other")), evaluated_on="validation")
     table = table_of(tmp_path, "other")
     assert "VALIDATION" in table.title
-    assert "1,000 validation images" in table.protocol
+    assert "5,000 validation images" in table.protocol
 
 
 def test_csv_gives_all_digits(tmp_path: Path) -> None:
     finish_all(tmp_path)
-    finish_run(tmp_path, make_settings("softmax"), top1=73.123456789)
+    finish_run(tmp_path, make_settings("softmax"), top1=73.12)
     rows = {row["loss"]: row for row in csv.DictReader(io.StringIO(to_csv(table_of(tmp_path))))}
     assert float(rows["bce"]["top1_std"]) == pytest.approx(statistics.stdev(TOP1["bce"]), rel=1e-12)
     assert float(rows["anchor_bg"]["top1_minus_paper"]) == pytest.approx(
         statistics.fmean(TOP1["anchor_bg"]) - 74.25
     )
-    assert float(rows["softmax"]["top1_mean"]) == 73.123456789
+    assert float(rows["softmax"]["top1_mean"]) == 100 * (7312 / 10000)
     assert rows["softmax"]["top1_std"] == rows["softmax"]["paper_top1_mean"] == ""
     assert (rows["softmax"]["n"], rows["softmax"]["planned"]) == ("1", "3")
     ends = [float(rows["anchor_bg"][f"top1_minus_bce_{end}"]) for end in ("low", "high")]

@@ -7,15 +7,17 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anchorloss.errors import RunError, UserError
+from anchorloss.runs import checkpoint
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.merge import Merge, copy_run, plan_merge
 from anchorloss.runs.store import read_record, read_run, read_runs, verify_files
 from tests.commands import Done, call
-from tests.run_folders import ANCHORS, edit_record, finish_run, interrupt_run, make_settings, plan_run
+from tests.run_folders import ANCHORS, finish_run, interrupt_run, make_record, make_settings, plan_run
 from tests.small_disk import small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +119,8 @@ def test_conflicts_are_all_named_and_nothing_is_written(
     conflicts = []
     for loss in ("bce", "anchor_bg"):
         folder = b / "runs" / "table1" / make_settings(loss, 2, **SHORT).run
-        edit_record(folder, top1=71.99)
+        shutil.rmtree(folder)
+        finish_run(b, make_settings(loss, 2, **SHORT), top1=71.99, host=b.name)
         conflicts.append(folder)
     into = tmp_path / "results"
     done = run_script(a, b, "--into", into)
@@ -141,7 +144,8 @@ def test_a_result_does_not_replace_another_one_at_the_target(tmp_path: Path) -> 
 
 def test_an_unfinished_run_gets_the_result_that_another_machine_has(tmp_path: Path) -> None:
     finished = finish_run(tmp_path / "a", make_settings("bce", 0, **SHORT))
-    (finished / "failed-1.json").write_text("{}")
+    failed = make_record(make_settings("bce", 0, **SHORT), failed=True)
+    (finished / "failed-1.json").write_text(failed.to_json())
     target = interrupt_run(tmp_path / "results", make_settings("bce", 0, **SHORT))
     (target / "history.csv").write_text("old")
     merge([tmp_path / "a"], tmp_path / "results")
@@ -232,12 +236,12 @@ def test_only_the_runs_own_files_are_copied(tmp_path: Path) -> None:
     ):
         (folder / name).touch()
     (folder / "notes").mkdir()
-    (folder / "notes" / "why.txt").write_text("kept")
+    (folder / "notes" / "why.txt").write_text("of somebody")
+    (folder / "failed-1.json").write_text("{}")
+    (folder / "weights.safetensors").write_text("named by no record")
     merge([tmp_path / "a"], tmp_path / "results")
     (copy,) = (tmp_path / "results" / "runs" / "table1").iterdir()
-    assert set(everything_in(copy)) == {
-        *("config.yaml", "history.csv", "predictions.npz", "record.json", "notes/why.txt")
-    }
+    assert set(everything_in(copy)) == {*("config.yaml", "history.csv", "predictions.npz", "record.json")}
 
 
 def test_a_full_disk_leaves_whole_runs_only_and_merging_goes_on(tmp_path: Path) -> None:
@@ -275,3 +279,112 @@ def test_the_script_says_what_it_did(two_machines: tuple[Path, Path], tmp_path: 
     assert [line.split()[0] for line in lines] == ["copied"] * 6 + ["skipped"] * 2 + ["6"]
     assert lines[-1] == "6 copied, 2 skipped"
     assert json.loads(next((tmp_path / "results").rglob("record.json")).read_text())["format"] == 1
+
+
+@pytest.mark.parametrize("name", ["record.json", "history.csv", "config.yaml", "predictions.npz"])
+def test_links_in_a_source_are_refused(tmp_path: Path, name: str) -> None:
+    path = finish_run(tmp_path / "a", make_settings(**SHORT)) / name
+    path.rename(tmp_path / name)
+    path.symlink_to(tmp_path / name)
+    with pytest.raises(UserError, match="a link"):
+        plan_merge([tmp_path / "a"], tmp_path / "results")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="a link"):
+        plan_merge([tmp_path / "a"], tmp_path / "results")
+
+
+def test_a_linked_run_folder_is_refused(tmp_path: Path) -> None:
+    folder = finish_run(tmp_path / "b", make_settings(**SHORT))
+    (tmp_path / "a" / "runs" / "table1").mkdir(parents=True)
+    (tmp_path / "a" / "runs" / "table1" / folder.name).symlink_to(folder)
+    with pytest.raises(UserError, match="a link"):
+        plan_merge([tmp_path / "a"], tmp_path / "results")
+
+
+def test_strange_sources_and_targets_are_one_line(tmp_path: Path) -> None:
+    finish_run(tmp_path / "a", make_settings(**SHORT))
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in ("runs", "runs/table1", f"runs/table1/{make_settings(**SHORT).run}"):
+        blocked = tmp_path / place.replace("/", "_") / place
+        blocked.parent.mkdir(parents=True)
+        blocked.write_text("in the way")
+    cases = [
+        *[(source, tmp_path / "into") for source in (Path("/proc"), tmp_path / "loop", tmp_path / "file")],
+        *[(tmp_path / "a", tmp_path / into) for into in ("file", "runs", "runs_table1")],
+        (tmp_path / "a", tmp_path / f"runs_table1_{make_settings(**SHORT).run}"),
+    ]
+    for source, into in cases:
+        done = call("merge_results.py", source, "--into", into)
+        assert done.returncode == 2, (source, into, done.stderr)
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "into").exists()
+
+
+def test_a_huge_file_beside_a_record_is_refused_unread(tmp_path: Path) -> None:
+    folder = finish_run(tmp_path / "a", make_settings(**SHORT))
+    for name in ("history.csv", "record.json"):
+        with (folder / name).open("r+b") as file:
+            file.truncate(3 << 30)
+        with pytest.raises(UserError, match="larger than"):
+            plan_merge([tmp_path / "a"], tmp_path / "results")
+
+
+def test_a_config_that_contradicts_its_record_is_refused(tmp_path: Path) -> None:
+    path = finish_run(tmp_path / "a", make_settings(**SHORT)) / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    with pytest.raises(UserError, match=r"optim\.lr is 0\.2, and 0\.1 in record\.json"):
+        plan_merge([tmp_path / "a"], tmp_path / "results")
+
+
+def checkpoint_at(folder: Path, epoch: int, step: int) -> bytes:
+    state = {"trainer": {"step_in_epoch": step, "network": torch.zeros(3)}, "epoch": epoch}
+    checkpoint.save(folder, folder.name.rpartition("-")[2], state)
+    return (folder / "checkpoint.pt").read_bytes()
+
+
+def test_unfinished_runs_come_along_with_their_newest_checkpoint(tmp_path: Path) -> None:
+    run = make_settings("bce", 1, **SHORT)
+    folders = [interrupt_run(tmp_path / name, run) for name in ("a", "b", "results")]
+    old, new, here = (
+        checkpoint_at(folder, 1, step) for folder, step in zip(folders, (30, 70, 50), strict=True)
+    )
+    ended = finish_run(tmp_path / "a", make_settings("bce", 2, **SHORT))
+    fresh = interrupt_run(tmp_path / "b", make_settings("anchor_bg", 1, **SHORT))
+    content = checkpoint_at(fresh, 0, 5)
+    done = call(
+        "merge_results.py", tmp_path / "a", tmp_path / "b", "--into", tmp_path / "results", "--unfinished"
+    )
+    assert done.returncode == 0, done.stderr
+    target = folders[2]
+    assert (target / "checkpoint.pt").read_bytes() == new
+    assert (target / "checkpoint.previous.pt").read_bytes() == here
+    copy = target.with_name(fresh.name)
+    assert (copy / "checkpoint.pt").read_bytes() == content
+    assert (copy / "config.yaml").read_bytes() == (fresh / "config.yaml").read_bytes()
+    assert read_run(copy).state == "interrupted"
+    assert read_run(target.with_name(ended.name)).state == "finished"
+    assert old != new
+    again = call(
+        "merge_results.py", tmp_path / "a", tmp_path / "b", "--into", tmp_path / "results", "--unfinished"
+    )
+    assert again.stdout.splitlines()[-1].startswith("0 copied")
+    assert (target / "checkpoint.pt").read_bytes() == new
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path: Path) -> None:
+    folder = interrupt_run(tmp_path / "a", make_settings("bce", 1, **SHORT))
+    (folder / "checkpoint.pt").unlink()
+    earlier = checkpoint_at(folder, 1, 10)
+    checkpoint_at(folder, 1, 20)
+    damaged = bytearray((folder / "checkpoint.pt").read_bytes())
+    damaged[-100] ^= 1
+    (folder / "checkpoint.pt").write_bytes(damaged)
+    waiting = plan_run(tmp_path / "a", make_settings("bce", 2, **SHORT))
+    done = call("merge_results.py", tmp_path / "a", "--into", tmp_path / "results", "--unfinished")
+    assert done.returncode == 0
+    target = tmp_path / "results" / "runs" / "table1"
+    assert (target / folder.name / "checkpoint.pt").read_bytes() == earlier
+    assert not (target / waiting.name).exists()
+    assert "no whole checkpoint" in done.stdout

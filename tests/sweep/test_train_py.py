@@ -42,7 +42,7 @@ def test_a_multirun_trains_all_losses(train, tmp_path):
         (["+optim.lrr=1"], "optim.lrr"),
         (["loss=anchor_bgg"], "loss=anchor_bgg"),
         (["loss.gamma=-1"], "loss.gamma=-1"),
-        (["loss.gamma=x"], "loss.gamma='x'"),
+        (["loss.gamma=x"], "loss.gamma=x"),
         (["loss.gamma=nan"], "loss.gamma=nan"),
         (["loss=anchor_bg", "loss.slack=2"], "loss.slack=2"),
         (["loss=anchor_bg", "loss.anchor=sideways"], "sideways"),

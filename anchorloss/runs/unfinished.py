@@ -1,0 +1,113 @@
+"""Bringing unfinished runs from other machines: the newest whole checkpoint of each, to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anchorloss.config.settings import NAME, identity_hash
+from anchorloss.errors import RunError, UserError
+from anchorloss.runs import checkpoint
+from anchorloss.runs.atomic import write_once
+from anchorloss.runs.claims import Claim
+from anchorloss.runs.merge import look_at_target, runs_in
+from anchorloss.runs.paths import run_folder
+from anchorloss.runs.reading import read_file
+from anchorloss.runs.store import CONFIG, Run, read_config, read_progress, write_progress
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run to be continued elsewhere; `step` is (epochs done, steps done in the next)."""
+
+    run: Run
+    target: Path
+    content: bytes
+    step: tuple[int, int]
+
+
+def plan_unfinished(sources: Iterable[Path], into: Path) -> tuple[list[Unfinished], list[str]]:
+    """Find the newest checkpoint of each run under `sources` that has not ended; nothing is written.
+
+    Returns:
+        What to copy, and a line for every unfinished run that goes nowhere.
+
+    Raises:
+        UserError: names a damaged file, a link, a source without runs, or something in the way in `into`.
+    """
+    newest: dict[Path, Unfinished] = {}
+    skipped: list[str] = []
+    for run in (run for source in sources for run in runs_in(source) if run.record is None):
+        found = checkpoint.newest(run.folder, run.name.rpartition("-")[2])
+        if run.state == "running" or found is None:
+            skipped.append(
+                f"{run.folder}: {'in progress' if run.state == 'running' else 'no whole checkpoint'}"
+            )
+            continue
+        content, state = found
+        target = run_folder(into, _experiment(run), run.name)
+        candidate = Unfinished(run, target, content, _step(run.folder, state))
+        there = look_at_target(into, target)
+        if there is not None and (there.record is not None or there.state == "running"):
+            skipped.append(f"{run.folder}: {there.state} in {target}")
+        elif candidate.step <= max(_step_at(there), newest[target].step if target in newest else (-1, -1)):
+            skipped.append(f"{run.folder}: another checkpoint is as new")
+        else:
+            newest[target] = candidate
+    return list(newest.values()), skipped
+
+
+def copy_unfinished(found: Unfinished) -> None:
+    """Bring a run's checkpoint, config and progress to its target; an older checkpoint there becomes the previous one.
+
+    Raises:
+        RunError: if it cannot be written, or another process has the run.
+    """
+    target = found.target
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be made: {error.strerror}; name another --into") from error
+    claim = Claim(target)
+    if not claim.acquire():
+        raise RunError(f"{target}: another process works on this run; try again when it is done")
+    try:
+        config = read_file(found.run.folder / CONFIG)
+        if config is not None and not (target / CONFIG).exists():
+            write_once(target / CONFIG, config)
+        checkpoint.put(target, found.content)
+        progress = read_progress(found.run.folder)
+        if progress is not None:
+            write_progress(target, progress)
+    finally:
+        claim.release()
+
+
+def _experiment(run: Run) -> str:
+    """The experiment that the run's config names. The config must be that of the run's name."""
+    config = read_config(run.folder)
+    identity = {key: value for key, value in config.items() if key not in ("experiment", "seeds")}
+    named = config.get("experiment")
+    experiment = named.get("name") if isinstance(named, dict) else None
+    seeds = config.get("seeds")
+    if isinstance(seeds, list) and len(seeds) == 1:
+        identity["seed"] = seeds[0]
+    is_name = isinstance(experiment, str) and NAME.fullmatch(experiment) is not None
+    if not is_name or identity_hash(identity) != run.name.rpartition("-")[2]:
+        raise UserError(f"{run.folder / CONFIG}: not the config of this run; restore it from a copy")
+    return str(experiment)
+
+
+def _step_at(run: Run | None) -> tuple[int, int]:
+    found = None if run is None else checkpoint.newest(run.folder, run.name.rpartition("-")[2])
+    return (-1, -1) if run is None or found is None else _step(run.folder, found[1])
+
+
+def _step(folder: Path, state: dict[str, Any]) -> tuple[int, int]:
+    trainer = state.get("trainer")
+    step = (state.get("epoch"), trainer.get("step_in_epoch") if isinstance(trainer, dict) else None)
+    if not all(type(number) is int and number >= 0 for number in step):
+        raise UserError(f"{folder}: its checkpoint does not say how far it is; move it away")
+    return step  # type: ignore[return-value]
