@@ -64,6 +64,11 @@ def safe_output() -> Iterator[SafeStream]:
         sys.stdout, sys.stderr = before
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: "1 run", "2 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def escape(text: str) -> str:
     """The text with control and formatting characters written as escapes; line breaks and tabs stay."""
     if text.isascii() and text.isprintable():

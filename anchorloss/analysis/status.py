@@ -10,6 +10,7 @@ from anchorloss.analysis.table import failure_text, order
 from anchorloss.errors import UserError
 from anchorloss.runs.paths import runs_folder
 from anchorloss.runs.store import Run, read_runs
+from anchorloss.terminal import counted
 
 WIDTH, INDENT = 80, " " * 4
 STATES = ("finished", "running", "failed", "interrupted", "waiting")
@@ -33,12 +34,12 @@ def describe_runs(runs: list[Run], experiment: str) -> str:
     A remark that does not fit in 80 columns goes on the next line.
     """
     counts = Counter(run.state for run in runs)
-    counted = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     lines = [("state", "run", "epoch", "top-1", "")]
     for run in sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name)):
         lines.append((run.state, run.name, _epochs(run), _top1(run), _remark(run)))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    text = [f"{experiment}: {len(runs)} run{'s' if len(runs) != 1 else ''}: {counted}", ""]
+    text = [f"{experiment}: {counted(len(runs), 'run')}: {states}", ""]
     for state, name, epoch, top1, remark in lines:
         cells = (
             state.ljust(widths[0]),

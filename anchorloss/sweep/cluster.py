@@ -21,7 +21,8 @@ from anchorloss.errors import RunError, UserError
 from anchorloss.runs import store
 from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.launcher import SweepLauncher
-from anchorloss.sweep.plan import counted, train_all
+from anchorloss.sweep.plan import train_all
+from anchorloss.terminal import counted
 
 
 @dataclass(frozen=True)

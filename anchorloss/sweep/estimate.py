@@ -17,9 +17,8 @@ from anchorloss.runs import store
 from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.messages import announce
-from anchorloss.sweep.plan import counted
 from anchorloss.sweep.width import Speed, Width, keep_fastest, measure, widths
-from anchorloss.terminal import plain_text
+from anchorloss.terminal import counted, plain_text
 from anchorloss.training.context import RunContext
 
 

@@ -26,9 +26,9 @@ from anchorloss.runs.paths import run_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.sweep.messages import SweepProgress, announce, say_ended, say_skipped
-from anchorloss.sweep.plan import counted
 from anchorloss.sweep.signals import Signals
 from anchorloss.sweep.width import fastest
+from anchorloss.terminal import counted
 from anchorloss.tracking.tracking import Tracking
 from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train

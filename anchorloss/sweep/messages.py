@@ -14,7 +14,7 @@ from tqdm import tqdm
 from anchorloss.config.settings import RunSettings
 from anchorloss.device import describe
 from anchorloss.runs import store
-from anchorloss.sweep.plan import counted
+from anchorloss.terminal import counted
 
 BAR_SECONDS = 0.5
 # Between two lines in a log file.

@@ -38,11 +38,6 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
     return sorted(unique.values(), key=lambda run: run.seed), jobs[0][1]
 
 
-def counted(number: int, noun: str) -> str:
-    """The number with its noun: "1 run", "2 runs"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def train_all(configs: Sequence[DictConfig]) -> None:
     """Check the jobs and train their runs in this process.
 
