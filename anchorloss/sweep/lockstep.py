@@ -1,8 +1,8 @@
 """Several runs on one device, each advanced by one step at a time.
 
 On a CPU each run computes with few threads and the runs share the cores, because one step of a small network does not
-keep two cores busy; a run's numbers depend on its own thread count and not on its neighbours. On a GPU the steps are
-only enqueued, each run's on its own stream, so one Python thread serves them all.
+keep two cores busy. A run's numbers depend on its own number of threads, not on the other runs. On a GPU the steps are
+only enqueued, each run's on a stream of its own, so one Python thread serves all runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def cores() -> int:
 class SideBySide:
     """Calls a function on each of several runs, on a CPU with `threads` torch threads each.
 
-    A class, because torch's number of threads belongs to the Python thread that computes: they are made once.
+    It keeps its Python threads, because torch's number of threads is a property of the Python thread that computes.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
@@ -38,7 +38,14 @@ class SideBySide:
         )
 
     def each(self, function: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:
-        """The function's results in the items' order, once all calls have ended. Raises: what the first call raised."""
+        """Call the function on each item.
+
+        Returns:
+            The results in the items' order, once all calls have ended.
+
+        Raises:
+            Exception: what the first call that failed raised.
+        """
         if self._pool is None:
             return [function(item) for item in items]
         futures = [self._pool.submit(function, item) for item in items]

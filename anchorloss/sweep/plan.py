@@ -1,4 +1,4 @@
-"""From composed configs to a plan of runs that is checked whole before the first run starts."""
+"""From composed configs to a plan of runs, checked completely before the first run starts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def register_schema() -> None:
 
 
 def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
-    """The runs of several jobs as one plan, seed by seed, so that an early stop leaves whole comparisons.
+    """The runs of several jobs as one plan, seed by seed, so that an early stop leaves complete comparisons.
 
-    Raises: UserError if a setting is wrong, or if the loss of one of them refuses its arguments.
+    Raises:
+        UserError: a setting is wrong, or a loss refuses its arguments.
     """
     from anchorloss.runs.record import require_recordable
     from anchorloss.training import losses, networks  # imports torch, which `--help` does not need

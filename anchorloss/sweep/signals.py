@@ -1,4 +1,4 @@
-"""What Ctrl-C, `kill` and a batch system's warning do: a wish to stop, seen between two steps."""
+"""What Ctrl-C, `kill` and a batch system's warning do: they are noted, and the sweep stops between two steps."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class Signals:
-    """Turns SIGINT, SIGTERM and a batch system's SIGUSR2 into a wish to stop, seen between two steps.
+    """Notes SIGINT, SIGTERM and a batch system's SIGUSR2 in `received`; use it in a `with` statement.
 
-    A handler that was there before (submitit's, which requeues the job) is called once the checkpoints are saved.
+    An earlier handler (submitit's, which requeues the job) is called by `pass_on`, once the checkpoints are saved.
     """
 
     def __init__(self) -> None:
@@ -31,13 +31,13 @@ class Signals:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but not longer than until a signal comes."""
+        """Wait so long, or until a signal comes."""
         end = time.monotonic() + seconds
         while self.received is None and time.monotonic() < end:
             time.sleep(0.05)
 
     def pass_on(self) -> None:
-        """Let the earlier handler of the signal act; without one, exit with 128 + its number."""
+        """Call the earlier handler of the signal; without one, exit with status 128 + its number."""
         assert self.received is not None
         earlier = self._earlier[self.received]
         if callable(earlier) and earlier is not signal.default_int_handler:
