@@ -30,36 +30,47 @@ def _score(logit: mpf) -> tuple[mpf, mpf]:
     return 1 / (1 + mp.exp(-logit)), 1 / (1 + mp.exp(logit))
 
 
-def _anchors(logits: Sequence[mpf], target: int, slack: float) -> tuple[mpf, mpf]:
-    """q_pos and 1 - q_neg, with the slack of the authors' code."""
-    q_pos = max(_score(logit)[0] for i, logit in enumerate(logits) if i != target) + mpf(slack)
-    one_minus_q_neg = _score(logits[target])[1] + mpf(slack)
-    return min(mpf(1), q_pos), min(mpf(1), one_minus_q_neg)
+def one_hot(target: int, classes: int) -> tuple[float, ...]:
+    """The probabilities of a class index."""
+    return tuple(float(i == target) for i in range(classes))
+
+
+def _anchors(logits: Sequence[mpf], positives: Sequence[bool], slack: float) -> tuple[mpf | None, mpf | None]:
+    """q_pos and 1 - q_neg, with the slack of the authors' code; None without a background, or without a positive."""
+    of_backgrounds = [_score(x)[0] for x, positive in zip(logits, positives, strict=True) if not positive]
+    of_positives = [_score(x)[1] for x, positive in zip(logits, positives, strict=True) if positive]
+    q_pos = min(mpf(1), max(of_backgrounds) + mpf(slack)) if of_backgrounds else None
+    one_minus_q_neg = min(mpf(1), max(of_positives) + mpf(slack)) if of_positives else None
+    return q_pos, one_minus_q_neg
 
 
 def _factors(
-    logits: Sequence[mpf], target: int, gamma_t: float, gamma_b: float, anchors: tuple[mpf, mpf]
-) -> list[mpf]:
+    logits: Sequence[mpf], gamma_t: float, gamma_b: float, anchors: tuple[mpf | None, mpf | None]
+) -> list[tuple[mpf, mpf]]:
+    """The modulating factors of the two terms, class by class; 1 where the anchor is missing."""
     q_pos, one_minus_q_neg = anchors
     factors = []
-    for i, logit in enumerate(logits):
+    for logit in logits:
         q, one_minus_q = _score(logit)
-        if i == target:
-            factors.append((one_minus_q + q_pos) ** mpf(gamma_t))
-        else:
-            factors.append((one_minus_q_neg + q) ** mpf(gamma_b))
+        of_target = mpf(1) if q_pos is None else (one_minus_q + q_pos) ** mpf(gamma_t)
+        of_background = mpf(1) if one_minus_q_neg is None else (one_minus_q_neg + q) ** mpf(gamma_b)
+        factors.append((of_target, of_background))
     return factors
 
 
 def _loss(
-    logits: Sequence[mpf], target: int, gamma_t: float, gamma_b: float, anchors: tuple[mpf, mpf]
+    logits: Sequence[mpf],
+    p: Sequence[float],
+    factors: Sequence[tuple[mpf, mpf]],
+    weight: Sequence[float],
+    pos_weight: Sequence[float],
 ) -> mpf:
     """Eq. 1, summed over classes; -log(q) is log(1 + exp(-logit)), -log(1 - q) is log(1 + exp(logit))."""
     total = mpf(0)
-    for i, factor in enumerate(_factors(logits, target, gamma_t, gamma_b, anchors)):
-        p = 1 if i == target else 0
-        total += factor * p * mp.log1p(mp.exp(-logits[i]))
-        total += factor * (1 - p) * mp.log1p(mp.exp(logits[i]))
+    for i, (of_target, of_background) in enumerate(factors):
+        target = of_target * mpf(p[i]) * mp.log1p(mp.exp(-logits[i]))
+        background = of_background * (1 - mpf(p[i])) * mp.log1p(mp.exp(logits[i]))
+        total += mpf(weight[i]) * (mpf(pos_weight[i]) * target + background)
     return total
 
 
@@ -67,29 +78,44 @@ def _loss(
 def factors(
     logits: tuple[float, ...], target: int, gamma_t: float, gamma_b: float, slack: float
 ) -> tuple[mpf, ...]:
-    """The modulating factor of every class."""
+    """The modulating factor of every class for a class index."""
     with mp.workdps(DIGITS):
         numbers = [mpf(x) for x in logits]
-        return tuple(_factors(numbers, target, gamma_t, gamma_b, _anchors(numbers, target, slack)))
+        positives = [i == target for i in range(len(logits))]
+        both = _factors(numbers, gamma_t, gamma_b, _anchors(numbers, positives, slack))
+        return tuple(both[i][0 if i == target else 1] for i in range(len(logits)))
 
 
 @cache
 def loss_and_gradient(
-    logits: tuple[float, ...], target: int, gamma_t: float, gamma_b: float, slack: float, detach: bool
+    logits: tuple[float, ...],
+    target: int | tuple[float, ...],
+    gamma_t: float,
+    gamma_b: float,
+    slack: float,
+    detach: bool,
+    weight: tuple[float, ...] | None = None,
+    pos_weight: tuple[float, ...] | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[mpf, tuple[mpf, ...]]:
-    """The loss of one sample and its gradient by the logits.
+    """The loss of one sample and its gradient by the logits; `target` is a class index or probabilities.
 
     With `detach` the anchors stay what they are at `logits` while a logit is moved. Where two background classes tie for
     the largest score, the symmetric difference gives each half of the slope.
     """
+    classes = len(logits)
+    p = one_hot(target, classes) if isinstance(target, int) else target
+    positives = [x > 0 for x in p]
     with mp.workdps(DIGITS):
         numbers = [mpf(x) for x in logits]
-        fixed = _anchors(numbers, target, slack)
+        smooth = [(1 - mpf(label_smoothing)) * mpf(x) + mpf(label_smoothing) / classes for x in p]
+        fixed = _anchors(numbers, positives, slack)
 
         def moved(i: int, step: mpf) -> mpf:
             there = [x + step if k == i else x for k, x in enumerate(numbers)]
-            anchors = fixed if detach else _anchors(there, target, slack)
-            return _loss(there, target, gamma_t, gamma_b, anchors)
+            anchors = fixed if detach else _anchors(there, positives, slack)
+            of_classes = _factors(there, gamma_t, gamma_b, anchors)
+            return _loss(there, smooth, of_classes, weight or [1] * classes, pos_weight or [1] * classes)
 
-        gradient = tuple((moved(i, STEP) - moved(i, -STEP)) / (2 * STEP) for i in range(len(numbers)))
-        return _loss(numbers, target, gamma_t, gamma_b, fixed), gradient
+        gradient = tuple((moved(i, STEP) - moved(i, -STEP)) / (2 * STEP) for i in range(classes))
+        return moved(0, mpf(0)), gradient

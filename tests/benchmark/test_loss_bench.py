@@ -56,6 +56,18 @@ def test_peak_memory_is_what_is_held_at_a_time(bench):
     assert 4 * 6000 <= bench.peak_memory(work) < 4 * 6100
 
 
+def test_memory_of_a_segmentation_batch(bench):
+    """Counted, not timed: at most 2.5 times the logits, beside logits and target."""
+    logits = torch.randn(4, 21, 256, 256, requires_grad=True)
+    target = torch.randint(21, (4, 256, 256))
+    target[:, :40] = 255
+
+    def work():
+        torch.autograd.grad(anchor_loss(logits, target, ignore_index=255), logits)
+
+    assert bench.peak_memory(work) <= 2.5 * logits.nbytes
+
+
 def test_a_mistake_is_one_line():
     finished = subprocess.run(
         [sys.executable, SCRIPT, "--seconds", "0"], capture_output=True, text=True, check=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import shutil
 import subprocess
 import sys
@@ -166,6 +167,161 @@ def test_functional_call():
     for name, parameter in parameters.items():
         torch.testing.assert_close(gradients[name], parameter.grad)
     assert torch.func.functional_call(criterion, {}, (logits, target)) == criterion(logits, target)
+
+
+# Arguments that change what is computed, each with a target for `batch()`.
+CASES = {
+    "probabilities": ("p", {"weight": torch.tensor([0.5, 1, 2, 1, 0, 3])}),
+    "smoothing": ("index", {"label_smoothing": 0.1, "pos_weight": torch.tensor([0.5, 1, 2, 1, 0, 3])}),
+    "ignored": ("ignored", {"ignore_index": -1}),
+}
+
+
+def case(name):
+    logits, target = batch(dtype=torch.float64)
+    kind, arguments = CASES[name]
+    if kind == "p":
+        generator = torch.Generator().manual_seed(4)
+        p = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+        target = p.where(p > 0.5, 0.0)
+        target[0], target[1] = 0.0, 1.0
+    elif kind == "ignored":
+        target[::3] = -1
+    return logits, target, arguments
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("anchor", ["none", "both"])
+def test_every_target_compiles_whole(name, anchor):
+    logits, target, arguments = case(name)
+
+    def loss(logits, target):
+        return anchor_loss(logits, target, anchor=anchor, **arguments)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    ours = gradient_of(lambda x: compiled(x, target), logits)
+    torch.testing.assert_close(ours, gradient_of(lambda x: loss(x, target), logits), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("anchor", ["none", "target", "background", "both"])
+@pytest.mark.parametrize("detach", [True, False])
+def test_every_target_under_torch_func(name, anchor, detach):
+    logits, target, arguments = case(name)
+
+    def losses(logits, target):
+        return anchor_loss(logits, target, anchor=anchor, detach=detach, reduction="none", **arguments)
+
+    def total(logits, target):
+        return losses(logits, target).sum()
+
+    expected = gradient_of(lambda x: losses(x, target), logits)
+    torch.testing.assert_close(torch.func.grad(total)(logits, target), expected[1])
+    torch.testing.assert_close(torch.func.vmap(losses)(logits, target), expected[0])
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(losses))(logits, target), expected[1])
+    jacobian = torch.func.jacrev(losses)(logits, target)
+    torch.testing.assert_close(jacobian.sum(0), expected[1])
+    tangent = torch.ones_like(logits)
+    _, along = torch.func.jvp(lambda x: losses(x, target), (logits,), (tangent,))
+    torch.testing.assert_close(along, expected[1].sum(1))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("detach", [True, False])
+def test_second_derivatives_of_every_target(name, detach):
+    logits, target, arguments = case(name)
+
+    def loss(logits):
+        return anchor_loss(logits, target, 1.5, "both", detach=detach, **arguments)
+
+    twice = torch.autograd.functional.hessian(loss, logits)
+    torch.testing.assert_close(twice, torch.func.hessian(loss)(logits), rtol=1e-11, atol=1e-14)
+    if not detach:
+        assert torch.autograd.gradgradcheck(loss, logits.clone().requires_grad_())
+
+
+def test_forward_mode_differentiation():
+    logits, target = batch()
+    expected = gradient_of(lambda x: anchor_loss(x, target), logits)[1].sum()
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits, torch.ones_like(logits))
+        loss = torch.autograd.forward_ad.unpack_dual(anchor_loss(dual, target))
+        torch.testing.assert_close(loss.tangent, expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(name, strict):
+    logits, target, arguments = case(name)
+    module = AnchorLoss(anchor="both", **arguments)
+    exported = torch.export.export(module, (logits, target), strict=strict)
+    torch.testing.assert_close(exported.module()(logits, target), module(logits, target))
+
+
+def test_pickle():
+    logits, target, arguments = case("smoothing")
+    module = AnchorLoss(2.0, "both", **arguments)
+    copy = pickle.loads(pickle.dumps(module))
+    assert torch.equal(copy(logits, target), module(logits, target))
+    assert repr(copy) == repr(module)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_autocast_with_a_gradient_scaler(name):
+    """Scaled float16 gradients are those of float32, and an overflow skips the step."""
+    logits, target, arguments = case(name)
+    logits = logits.float()
+    network = torch.nn.Linear(6, 6)
+    before = network.weight.detach().clone()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    anchor_loss(network(logits), target, anchor="both", **arguments).backward()
+    expected = network.weight.grad.clone()
+    for overflow in (False, True):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = anchor_loss(network(logits), target, anchor="both", **arguments)
+        assert loss.dtype == torch.float32
+        scaler.scale(loss * (torch.inf if overflow else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        torch.testing.assert_close(before - network.weight.detach(), expected, rtol=0.02, atol=0.01)
+
+
+def _train_on_half(rank, folder):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    gradients = {}
+    for name in CASES:
+        logits, target, arguments = case(name)
+        torch.manual_seed(0)
+        network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(6, 6).double())
+        half = slice(4 * rank, 4 * rank + 4)
+        criterion = AnchorLoss(anchor="both", reduction="sum", **arguments)
+        criterion(network(logits[half]), target[half]).backward()
+        gradients[name] = 2 * network.module.weight.grad  # DDP takes the mean over processes
+    if rank == 0:
+        torch.save(gradients, f"{folder}/gradients.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradient_of_the_whole_batch(tmp_path):
+    torch.multiprocessing.spawn(_train_on_half, (str(tmp_path),), nprocs=2)
+    gradients = torch.load(tmp_path / "gradients.pt")
+    for name in CASES:
+        logits, target, arguments = case(name)
+        torch.manual_seed(0)
+        network = torch.nn.Linear(6, 6).double()
+        AnchorLoss(anchor="both", reduction="sum", **arguments)(network(logits), target).backward()
+        torch.testing.assert_close(gradients[name], network.weight.grad)
+
+
+def test_uses_no_private_name_of_torch_and_states_its_licence():
+    text = Path(anchorloss.loss.__file__).read_text()
+    assert text.startswith("# SPDX-License-Identifier: MIT\n")
+    assert "torch._" not in text
 
 
 def test_imports_nothing_but_torch():
