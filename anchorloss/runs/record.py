@@ -103,6 +103,8 @@ class Provenance(StrictModel):
     compile: bool = False
     # The segments before a resume that had another commit, device or versions, by number; null if there was none.
     earlier: dict[Text, Text] | None = None
+    # Torch threads of a run on a CPU, which decide how it rounds; null elsewhere. `device` says it too, for people.
+    threads: Count | None = None
 
 
 class Record(StrictModel):

@@ -79,12 +79,13 @@ def settings_of(
         raise UserError(
             f"{folder}: its settings name the run {settings.run} here; check out its commit {record.provenance.commit}"
         )
-    threads = re.search(r"\((\d+) threads?\b", record.provenance.device)
+    # Records made before November 2026 have it in the device's description alone.
+    told = re.search(r"\((\d+) threads?\b", record.provenance.device)
     return settings, dataclasses.replace(
         execution,
         device=device,
         logger=LoggerSettings("none"),
-        threads=int(threads[1]) if threads else 0,
+        threads=record.provenance.threads or (int(told[1]) if told else 0),
         compile=record.provenance.compile,
         keep_weights=store.WEIGHTS in record.files,
     )

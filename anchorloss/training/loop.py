@@ -14,6 +14,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from anchorloss.config.settings import RunSettings
 from anchorloss.config.source import source_files
 from anchorloss.data.dataset import Dataset
@@ -271,6 +273,7 @@ def _provenance(
         resumed=state.resumed,
         compile=context.compile,
         earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,
+        threads=torch.get_num_threads() if context.device.type == "cpu" else None,
     )
 
 

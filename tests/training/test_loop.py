@@ -55,6 +55,7 @@ def test_a_run_stopped_anywhere_and_resumed_gives_the_same_record(alone, tmp_pat
 def test_a_record_names_what_trained_the_segments_before_a_resume(alone, tmp_path):
     run, place, record, _ = alone
     assert record.provenance.earlier is None
+    assert record.provenance.threads == 1
     steps = start(run, place, tmp_path)
     for _ in range(6):
         next(steps)
@@ -65,6 +66,7 @@ def test_a_record_names_what_trained_the_segments_before_a_resume(alone, tmp_pat
     finally:
         torch.set_num_threads(1)
     assert "(2 threads" in elsewhere.device
+    assert elsewhere.threads == 2
     assert elsewhere.earlier is not None
     assert "(1 thread" in elsewhere.earlier["1"]
 
