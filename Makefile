@@ -12,7 +12,7 @@ ARGS ?=
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 plan merge status evaluate card readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray \
+.PHONY: help setup quickstart data table1 plan merge status evaluate card readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray test-cuda \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -88,6 +88,9 @@ test-slurm: $(INSTALLED) ## a sweep on a real Slurm, installed and started here 
 test-ray: $(INSTALLED) ## a sweep on a real Ray of two nodes, started here
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[ray]'
 	$(RUN) -m pytest -q -m ray $(ARGS)
+
+test-cuda: $(INSTALLED) ## the CUDA path on a GPU
+	TEST_CUDA=1 $(RUN) -m pytest -q -n0 tests/training/test_cuda.py $(ARGS)
 
 test-browser: $(INSTALLED) ## the report in a real Chromium (Debian, root; screenshots in artifacts/)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true

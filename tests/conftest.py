@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent.parent
 # The workers of `make test` share the cores out among themselves; read when torch is first imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests compute on the CPU, here and in the processes they start; `make test-cuda` lets them see a GPU.
+if "TEST_CUDA" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Small enough for two seconds a run, with a last batch that is not full.
 SMALL = (
     "data=synthetic",

@@ -160,7 +160,7 @@ def build_loop(variant: Variant) -> TextbookLoop | OurLoop:
     """The loop of a variant, ready for its first step."""
     device = torch.device(variant.device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
     choose_convolutions()
     torch.manual_seed(0)
     if variant.trainer:

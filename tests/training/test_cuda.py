@@ -1,0 +1,126 @@
+"""The CUDA path on a real GPU, bit for bit where torch's deterministic algorithms are on: `make test-cuda`."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import pytest
+import torch
+
+from anchorloss.training.evaluation import EvaluationImages, evaluate
+from anchorloss.training.trainer import Trainer, TrainingImages
+from tests.in_process import settings, workplace
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device, and make test-cuda"
+)
+LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both", "softmax")
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_process():
+    """Each test sets what it needs; the workplace of a CPU run turns determinism on."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = False
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def make(run, *, deterministic=True, eager=False, compile=False):
+    """A trainer of the run on the GPU, and its evaluation images."""
+    place = workplace(run)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = False
+    trainer = Trainer(run, TrainingImages.of(place.dataset, CUDA), CUDA, compile=compile)
+    if eager:
+        trainer._stream = None
+    return trainer, EvaluationImages.of(place.dataset, CUDA)
+
+
+def train(trainer, evaluation, epochs=2):
+    """What each epoch reports, and the state after the last."""
+    rows = []
+    for epoch in range(epochs):
+        trainer.start_epoch(epoch)
+        for _ in range(trainer.steps):
+            trainer.train_step()
+        totals = trainer.totals()
+        rows.append(
+            (totals, evaluate(trainer.network, trainer.loss, evaluation, trainer.settings.precision).loss)
+        )
+    return rows, trainer.state()
+
+
+def same(ours, expected):
+    return all(torch.equal(ours["network"][name], value) for name, value in expected["network"].items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_graphs_give_the_eager_steps_bits(loss, precision):
+    (run,) = settings(f"loss={loss}", f"precision={precision}", "optim.softmax_warmup_epochs=1", "seeds=[1]")
+    (graphs, ours), (eager, expected) = (train(*make(run, eager=eager)) for eager in (False, True))
+    assert graphs == eager
+    assert same(ours, expected)
+
+
+def test_runs_together_give_the_bits_of_each_alone():
+    runs = settings("loss=anchor_bg", "precision=bf16", "seeds=[0,1,2,3]")
+    alone = [train(*make(run))[1] for run in runs]
+    trainers = [make(run)[0] for run in runs]
+    for epoch in range(2):
+        for trainer in trainers:
+            trainer.start_epoch(epoch)
+        for _ in range(trainers[0].steps):
+            for trainer in trainers:
+                trainer.train_step()
+    assert all(same(trainer.state(), state) for trainer, state in zip(trainers, alone, strict=True))
+
+
+def test_resumed_gives_the_uninterrupted_bits():
+    (run,) = settings("loss=anchor_target", "precision=bf16", "seeds=[0]")
+    whole, first, second = (make(run)[0] for _ in range(3))
+    whole.start_epoch(0)
+    first.start_epoch(0)
+    for _ in range(whole.steps):
+        whole.train_step()
+    for _ in range(3):
+        first.train_step()
+    second.restore(first.state(), 0)
+    while second.step_in_epoch < second.steps:
+        second.train_step()
+    assert second.totals() == whole.totals()
+    assert same(second.state(), whole.state())
+
+
+def test_the_first_epoch_agrees_with_the_cpus():
+    (run,) = settings("loss=anchor_both", "seeds=[2]", "optim.lr=0.001")
+    place = workplace(run)
+    expected = train(Trainer(run, place.training, place.device), place.evaluation, epochs=1)[0][0]
+    found = train(*make(run, deterministic=False), epochs=1)[0][0]
+    assert found[0].train_loss == pytest.approx(expected[0].train_loss, rel=1e-4)
+    assert found[1] == pytest.approx(expected[1], rel=1e-3)
+
+
+def test_a_run_gives_its_memory_back():
+    (run,) = settings("loss=bce", "precision=bf16", "seeds=[0]")
+    held = []
+    for _ in range(3):
+        train(*make(run, deterministic=False), epochs=1)
+        gc.collect()
+        torch.cuda.empty_cache()
+        held.append(torch.cuda.memory_reserved())
+    assert held[2] <= held[1]
+
+
+def test_compiled_inside_the_graph_trains():
+    (run,) = settings("loss=anchor_bg", "precision=bf16", "seeds=[0]", "optim.lr=0.001")
+    compiled, eager = (
+        train(*make(run, deterministic=False, compile=compile))[0] for compile in (True, False)
+    )
+    assert compiled[-1][0].train_loss == pytest.approx(eager[-1][0].train_loss, rel=2e-2)
