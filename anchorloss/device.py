@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -18,6 +19,8 @@ def resolve_device(name: str) -> torch.device:
 
     Raises: UserError if the device named is not on this machine.
     """
+    # Read once, when CUDA starts: its default of 8 would let no more than eight streams run at once.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     import torch
 
     if name == "auto":

@@ -1,19 +1,28 @@
 """Measure the training loop against the textbook's, and against what this device can do.
 
-Writes results/bench/DEVICE.csv and .md; a device that has them gets new ones with the date, nothing is overwritten.
+Writes results/bench/DEVICE.csv and .md, after each round; a device that has them gets new ones with the date.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _common import folder, parser, run, show
 
 from anchorloss.errors import RunError, UserError
 
+if TYPE_CHECKING:
+    import torch
+
+    from anchorloss.benchmark.rows import Row
+
+BEGUN = time.monotonic()
 MODELS = ("resnet20", "resnet110")
 COUNTS = (1, 2, 4, 8, 16)
 GROWTH = (("resnet20", "resnet56", "resnet110"), (128, 512))
@@ -45,7 +54,10 @@ def main() -> None:
         "--seconds", type=float, default=1.0, help="of one turn, about (default: %(default)s)"
     )
     options.add_argument(
-        "--minutes", type=float, default=8.0, help="begin no round later (default: %(default)s)"
+        "--minutes",
+        type=float,
+        default=8.0,
+        help="for everything, but at least one round each (default: %(default)s)",
     )
     options.add_argument(
         "--show",
@@ -76,50 +88,84 @@ def main() -> None:
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
-    """Measure, and write both files. Raises: UserError for a wrong argument, RunError if a file cannot be written."""
+    """Measure, and write both files as rows are measured.
+
+    Raises:
+        UserError: an argument is wrong.
+        RunError: a file cannot be written.
+    """
     if arguments.rounds < 1 or not 0 < arguments.seconds < inf or not 0 < arguments.minutes < inf:
         raise UserError("--rounds, --seconds and --minutes: must be finite numbers above 0")
     from anchorloss.benchmark import measure
     from anchorloss.benchmark.rows import to_csv
     from anchorloss.benchmark.tables import to_markdown
     from anchorloss.device import describe, resolve_device, slug
-    from anchorloss.runs.atomic import write_once
+    from anchorloss.runs.atomic import write_atomically
 
     device = resolve_device(arguments.device)
-    parts = len(arguments.models) * ("ladder" in arguments.only) + len(arguments.only)
-    effort = measure.Effort(arguments.rounds, arguments.seconds, arguments.minutes / parts)
-    fewer = measure.Effort(min(3, arguments.rounds), arguments.seconds, arguments.minutes / parts)
+    path = arguments.results_dir / "bench" / f"{slug(describe(device))}.csv"
+    if path.exists():
+        path = path.with_name(f"{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}.csv")
     rows = [*measure.provenance_rows(device), measure.load_row("before")]
-    runs = 2 if device.type == "cpu" else 8
-    if "ladder" in arguments.only:
-        print("ceilings", flush=True)
-        rows += measure.measure_ceilings(device, effort)
-        for model in arguments.models:
-            print(f"ladder, {model}", flush=True)
-            rows += measure.measure_ladder(model, device, runs, effort, compile=not arguments.no_compile)
-        rows += measure.work_rows(arguments.models)
-    if "operators" in arguments.only and device.type == "cpu":
-        print("operators", flush=True)
-        rows += measure.measure_operators(arguments.models, fewer)
-    if "concurrent" in arguments.only:
-        print("several runs at once", flush=True)
-        model = "resnet20" if device.type == "cpu" else "resnet110"
-        rows += measure.measure_concurrent(model, device, COUNTS, fewer)
-    if "growth" in arguments.only:
-        print("growing work", flush=True)
-        rows += measure.measure_growth(*GROWTH, device, fewer)
-    rows.append(measure.load_row("after"))
-    folder = arguments.results_dir / "bench"
+
+    def write(more: list[Row]) -> None:
+        """Replace both files by ones that also have what has been measured since."""
+        write_atomically(path, to_csv([*rows, *more]).encode())
+        write_atomically(path.with_suffix(".md"), to_markdown([*rows, *more]).encode())
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}; name another --results-dir") from error
-    name = slug(describe(device))
-    if (folder / f"{name}.csv").exists():
-        name += f"-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    write_once(folder / f"{name}.csv", to_csv(rows).encode())
-    write_once(folder / f"{name}.md", to_markdown(rows).encode())
-    return folder / f"{name}.csv"
+        raise RunError(
+            f"{path.parent}: cannot be made: {error.strerror}; name another --results-dir"
+        ) from error
+    parts = _parts(arguments, device)
+    for number, (title, part) in enumerate(parts):
+        print(title, flush=True)
+        now = time.monotonic()
+        # What a part does not use is left to those after it.
+        deadline = now + (BEGUN + 60 * arguments.minutes - now) / (len(parts) - number)
+        found: list[Row] = []
+        for found in part(deadline):
+            write(found)
+        rows += found
+    write([measure.load_row("after")])
+    return path
+
+
+def _parts(
+    arguments: argparse.Namespace, device: torch.device
+) -> list[tuple[str, Callable[[float], Iterable[list[Row]]]]]:
+    """What is measured: a title, and a function from a deadline to the part's rows as they are after each round."""
+    from anchorloss.benchmark import measure
+
+    def effort(deadline: float, most: int | None = None) -> measure.Effort:
+        rounds = arguments.rounds if most is None else min(most, arguments.rounds)
+        return measure.Effort(rounds, arguments.seconds, deadline)
+
+    def ladder(model: str) -> Callable[[float], Iterable[list[Row]]]:
+        runs = 2 if device.type == "cpu" else 8
+        compile = not arguments.no_compile
+        return lambda end: measure.measure_ladder(model, device, runs, effort(end), compile=compile)
+
+    parts: list[tuple[str, Callable[[float], Iterable[list[Row]]]]] = []
+    if "ladder" in arguments.only:
+        parts.append(("ceilings", lambda end: [measure.measure_ceilings(device, effort(end))]))
+        parts.append(("operations and bytes", lambda end: [measure.work_rows(arguments.models)]))
+        parts += [(f"ladder, {model}", ladder(model)) for model in arguments.models]
+    if "operators" in arguments.only and device.type == "cpu":
+        parts.append(("operators", lambda end: [measure.measure_operators(arguments.models, effort(end, 3))]))
+    if "concurrent" in arguments.only:
+        model = "resnet20" if device.type == "cpu" else "resnet110"
+        parts.append(
+            (
+                "several runs at once",
+                lambda end: measure.measure_concurrent(model, device, COUNTS, effort(end, 3)),
+            )
+        )
+    if "growth" in arguments.only:
+        parts.append(("growing work", lambda end: measure.measure_growth(*GROWTH, device, effort(end, 3))))
+    return parts
 
 
 if __name__ == "__main__":

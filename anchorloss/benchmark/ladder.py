@@ -79,7 +79,8 @@ class PartialLoop(TextbookLoop):
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
         images, labels = random_images()
-        super().__init__(variant.model, TextbookImages(images, labels, MEAN, STD), variant.batch_size, device)
+        data = TextbookImages(images, labels, MEAN, STD)
+        super().__init__(variant.model, data, variant.batch_size, device, workers=0)
         self.variant = variant
         self._data = TrainingImages(
             augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100

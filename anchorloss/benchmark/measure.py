@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,24 +17,25 @@ from anchorloss.benchmark import ceilings, operators
 from anchorloss.benchmark.counting import count_work
 from anchorloss.benchmark.ladder import Variant, rungs
 from anchorloss.benchmark.rows import Row, spread
-from anchorloss.benchmark.textbook import AHEAD
 from anchorloss.benchmark.worker import Worker
 from anchorloss.device import computes_bf16, describe
 from anchorloss.runs import provenance
 from anchorloss.sweep.lockstep import cores
 
-# The textbook loop's workers fill their queue while other variants have their turn; its first steps are not counted.
-WARM = AHEAD + 1
 LEAST_STEPS, MOST_STEPS = 2, 50
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: `rounds` turns of about `seconds` each; after `minutes` no further round is begun."""
+    """How long to measure: `rounds` turns of about `seconds` each, but none begun that would end after `deadline`.
+
+    `deadline` is in seconds of `time.monotonic()`. Starting the loops, with their compilation, may take two thirds of the
+    time until then; a loop that has not started by then is left out. One round is measured in any case.
+    """
 
     rounds: int
     seconds: float
-    minutes: float = math.inf
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -49,59 +50,88 @@ class Measured:
 
 def in_turns(
     variants: Sequence[Variant], effort: Effort, say: Callable[[str], None] = print
-) -> list[Measured]:
-    """Measure the variants in turns, every second round in the opposite order, all processes alive throughout."""
+) -> Iterator[list[Measured]]:
+    """Measure the variants in turns, every second round in the opposite order, all processes alive throughout.
+
+    Yields:
+        After each round, what has been measured so far, in the order of `variants`.
+
+    Raises:
+        RunError: a loop's process died.
+    """
+    begun = time.monotonic()
+    start_deadline = begun + 2 / 3 * (effort.deadline - begun)
     with ExitStack() as stack:
         workers = []
         for variant in variants:
             say(f"  starting {variant.model}, batch {variant.batch_size}: {variant.name}")
-            workers.append(stack.enter_context(Worker(variant)))
+            worker = stack.enter_context(Worker(variant, start_deadline))
+            if worker.has_started:
+                workers.append(worker)
+            else:
+                say(f"  no time to start {variant.name}")
         steps = [
             min(MOST_STEPS, max(LEAST_STEPS, round(effort.seconds / worker.seconds(1, 1))))
             for worker in workers
         ]
         rates: list[list[float]] = [[] for _ in workers]
-        begun = time.monotonic()
-        for turn in range(effort.rounds):
-            if turn > 0 and time.monotonic() - begun > 60 * effort.minutes:
+        longest = 0.0
+        for turn in range(effort.rounds if workers else 0):
+            round_begun = time.monotonic()
+            if turn > 0 and round_begun + longest > effort.deadline:
                 say("  no time for more rounds")
                 break
             order = list(range(len(workers)))
             for place in order if turn % 2 == 0 else reversed(order):
-                variant = variants[place]
-                seconds = workers[place].seconds(1 if variant.in_memory else WARM, steps[place])
+                worker, variant = workers[place], workers[place].variant
+                warm = 1 if variant.in_memory else worker.prefetched + 1
+                seconds = worker.seconds(warm, steps[place])
                 rates[place].append(steps[place] * variant.batch_size * variant.runs / seconds)
+            longest = max(longest, time.monotonic() - round_begun)
             say(f"  round {turn + 1} of {effort.rounds}")
-        return [
-            Measured(worker.variant, rate, worker.first_step_seconds, worker.memory())
-            for worker, rate in zip(workers, rates, strict=True)
-        ]
+            yield [
+                Measured(worker.variant, list(rate), worker.first_step_seconds, worker.memory())
+                for worker, rate in zip(workers, rates, strict=True)
+            ]
 
 
 def measure_ladder(
     model: str, device: torch.device, runs: int, effort: Effort, *, compile: bool
-) -> list[Row]:
-    """Every rung from the textbook loop to `runs` runs at once, with its ratio to the textbook loop round by round."""
-    found = in_turns(rungs(model, str(device), computes_bf16(device), runs, compile), effort)
-    rows = []
-    for each in found:
-        ratios = [ours / textbook for ours, textbook in zip(each.rates, found[0].rates, strict=True)]
-        rows += _rows("ladder", each)
-        rows.append(_row("ladder", each.variant, "ratio to the textbook loop", "", ratios))
-        work = count_work(model, bf16=each.variant.bf16)
-        rate = statistics.median(each.rates)
-        rows.append(_row("ladder", each.variant, "operations", "GFLOP/s", [rate * work.operations / 1e9]))
-        rows.append(_row("ladder", each.variant, "bytes", "GB/s", [rate * work.bytes / 1e9]))
-    return rows
+) -> Iterator[list[Row]]:
+    """Every rung from the textbook loop to `runs` runs at once, with its ratio to the textbook loop round by round.
+
+    Yields:
+        The rows as they are after each round.
+    """
+    for found in in_turns(rungs(model, str(device), computes_bf16(device), runs, compile), effort):
+        rows = []
+        textbook = next((each for each in found if each.variant.name == "textbook"), None)
+        for each in found:
+            rows += _rows("ladder", each)
+            if textbook is not None:
+                ratios = [ours / other for ours, other in zip(each.rates, textbook.rates, strict=True)]
+                rows.append(_row("ladder", each.variant, "ratio to the textbook loop", "", ratios))
+            work = count_work(model, bf16=each.variant.bf16)
+            rate = statistics.median(each.rates)
+            rows.append(_row("ladder", each.variant, "operations", "GFLOP/s", [rate * work.operations / 1e9]))
+            rows.append(_row("ladder", each.variant, "bytes", "GB/s", [rate * work.bytes / 1e9]))
+        yield rows
 
 
-def measure_concurrent(model: str, device: torch.device, counts: Sequence[int], effort: Effort) -> list[Row]:
-    """Our loop with more and more runs at once; on a CPU with one thread each, and one run with all threads."""
+def measure_concurrent(
+    model: str, device: torch.device, counts: Sequence[int], effort: Effort
+) -> Iterator[list[Row]]:
+    """Our loop with more and more runs at once; on a CPU with one thread each, and one run with all threads.
+
+    Yields:
+        The rows as they are after each round.
+    """
     best = _ours(model, device)
     variants = [replace(best, name="one run, all threads")] if device.type == "cpu" else []
     threads = 1 if device.type == "cpu" else 0
     variants += [replace(best, name=f"{count} at once", runs=count, threads=threads) for count in counts]
-    return [row for each in in_turns(variants, effort) for row in _rows("concurrent", each)]
+    for found in in_turns(variants, effort):
+        yield [row for each in found for row in _rows("concurrent", each)]
 
 
 def measure_operators(models: Sequence[str], effort: Effort) -> list[Row]:
@@ -118,14 +148,19 @@ def measure_operators(models: Sequence[str], effort: Effort) -> list[Row]:
 
 def measure_growth(
     models: Sequence[str], batch_sizes: Sequence[int], device: torch.device, effort: Effort
-) -> list[Row]:
-    """One run by our loop, deeper and with larger batches."""
+) -> Iterator[list[Row]]:
+    """One run by our loop, deeper and with larger batches.
+
+    Yields:
+        The rows as they are after each round.
+    """
     variants = [
         replace(_ours(model, device), name="ours", batch_size=size)
         for model in models
         for size in batch_sizes
     ]
-    return [row for each in in_turns(variants, effort) for row in _rows("growth", each)]
+    for found in in_turns(variants, effort):
+        yield [row for each in found for row in _rows("growth", each)]
 
 
 def measure_ceilings(device: torch.device, effort: Effort) -> list[Row]:

@@ -6,6 +6,7 @@ with the calls that torchvision makes; torchvision itself cannot be imported bes
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,10 +17,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 import models
+from anchorloss.sweep.lockstep import cores
 
-WORKERS = 2
-# Batches that the workers have ready when nobody asks for one.
-AHEAD = 2 * WORKERS
+# Seconds of loading by which the number of the loader's workers is chosen.
+LOADING_SECONDS = 2.0
 
 
 class TextbookImages(TorchDataset):
@@ -50,18 +51,24 @@ class TextbookImages(TorchDataset):
 
 
 class TextbookLoop:
-    """Trains `model` with binary cross entropy; `steps` may be called again and goes on where it was."""
+    """Trains `model` with binary cross entropy; `steps` may be called again and goes on where it was.
 
-    def __init__(self, model: str, data: TextbookImages, batch_size: int, device: torch.device) -> None:
+    `workers` is the number of the loader's processes; None takes as many as load fastest on this machine.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        data: TextbookImages,
+        batch_size: int,
+        device: torch.device,
+        workers: int | None = None,
+    ) -> None:
         self.device = device
-        self.loader = DataLoader(
-            data,
-            batch_size,
-            shuffle=True,
-            num_workers=WORKERS,
-            drop_last=True,
-            pin_memory=device.type == "cuda",
-        )
+        workers = fastest_workers(data, batch_size) if workers is None else workers
+        # Batches that the workers have ready when nobody asks for one.
+        self.prefetched = 2 * workers
+        self.loader = _loader(data, batch_size, workers, pin_memory=device.type == "cuda")
         self.network = models.build(model, 100, prior_bias=True).to(device)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=False
@@ -86,6 +93,34 @@ class TextbookLoop:
     def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from self.loader
+
+
+def fastest_workers(data: TextbookImages, batch_size: int, seconds: float = LOADING_SECONDS) -> int:
+    """The number of loader workers, of 1, 2, 4, … up to the cores, with which batches come fastest.
+
+    The search ends at the first number that is not faster than the one before: a machine of two cores tries two.
+    """
+    best, best_rate = 1, 0.0
+    workers = 1
+    while workers <= cores():
+        batches = iter(_loader(data, batch_size, workers))
+        for _ in range(2 * workers):  # what was loaded while the workers started
+            next(batches, None)
+        begun, count = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds and next(batches, None) is not None:
+            count += 1
+        rate = count / (time.perf_counter() - begun)
+        if rate <= best_rate:
+            break
+        best, best_rate = workers, rate
+        workers *= 2
+    return best
+
+
+def _loader(data: TextbookImages, batch_size: int, workers: int, *, pin_memory: bool = False) -> DataLoader:
+    return DataLoader(
+        data, batch_size, shuffle=True, num_workers=workers, drop_last=True, pin_memory=pin_memory
+    )
 
 
 def textbook_loss(logits: Tensor, target: Tensor) -> Tensor:

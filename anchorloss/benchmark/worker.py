@@ -5,6 +5,7 @@ So that loops which differ in threads, allocator and compiled code can be measur
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
@@ -15,22 +16,30 @@ from typing import Any
 import torch
 
 from anchorloss.benchmark.ladder import Variant, build_loop
+from anchorloss.benchmark.textbook import TextbookLoop
 from anchorloss.device import wait_for
 from anchorloss.errors import RunError
 
 
 class Worker:
-    """A variant's process; use it in a `with` statement."""
+    """A variant's process; use it in a `with` statement.
 
-    def __init__(self, variant: Variant) -> None:
+    It is ended at `start_deadline`, in seconds of `time.monotonic()`, if it has not done its first step by then.
+    """
+
+    def __init__(self, variant: Variant, start_deadline: float = math.inf) -> None:
         self.variant = variant
         context = multiprocessing.get_context("spawn")
         self._connection, its_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(its_end, variant))
         self._process.start()
         its_end.close()
-        # From the data in memory to the end of the first step.
-        self.first_step_seconds: float = self._receive()
+        left = start_deadline - time.monotonic()
+        self.has_started = self._connection.poll(None if left == math.inf else max(left, 0))
+        # From the data in memory to the end of the first step; and the batches that its loader may have ready.
+        self.first_step_seconds: float
+        self.prefetched: int
+        self.first_step_seconds, self.prefetched = self._receive() if self.has_started else (math.nan, 0)
 
     def __enter__(self) -> Worker:
         return self
@@ -39,7 +48,8 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.close()
-        self._process.join(10)
+        if self.has_started:
+            self._process.join(10)
         if self._process.is_alive():
             self._process.terminate()
             self._process.join()
@@ -68,7 +78,8 @@ def _serve(connection: Connection, variant: Variant) -> None:
     loop = build_loop(variant)
     loop.steps(1)
     wait_for(torch.device(variant.device))
-    connection.send(time.perf_counter() - start)
+    prefetched = loop.prefetched if isinstance(loop, TextbookLoop) else 0
+    connection.send((time.perf_counter() - start, prefetched))
     while True:
         try:
             asked = connection.recv()

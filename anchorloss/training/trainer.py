@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
+from anchorloss.errors import UserError
 from anchorloss.training import losses, networks
 from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
@@ -277,8 +278,17 @@ class Trainer:
         self.warm_up(size, softmax)
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph, stream=self._stream):
-            self.step(size, softmax)
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self.step(size, softmax)
+        except RuntimeError as error:
+            if not torch.are_deterministic_algorithms_enabled():
+                raise
+            # Older versions' deterministic scatter copies from the host, which a graph cannot hold.
+            raise UserError(
+                f"deterministic=true: torch {torch.__version__} cannot capture this step as a CUDA graph with "
+                f"deterministic algorithms ({str(error).splitlines()[0]}); use a newer torch or deterministic=false"
+            ) from error
         self.restore(state, self.epoch)
         return graph
 

@@ -27,9 +27,10 @@ from anchorloss.benchmark.measure import Effort, in_turns, measure_ceilings
 from anchorloss.benchmark.operators import measure_operators
 from anchorloss.benchmark.rows import Row, read_csv, to_csv
 from anchorloss.benchmark.tables import insert, tables
-from anchorloss.benchmark.textbook import TextbookImages, textbook_loss
+from anchorloss.benchmark.textbook import TextbookImages, fastest_workers, textbook_loss
 from anchorloss.data import augmentation
 from anchorloss.errors import RunError, UserError
+from anchorloss.sweep.lockstep import cores
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -124,7 +125,9 @@ def test_bytes_are_those_read_and_written():
 
 def test_loops_are_measured_in_processes_of_their_own():
     variants = [SMALL, replace(SMALL, name="two", runs=2)]
-    one, two = in_turns(variants, Effort(rounds=2, seconds=0.05), say=lambda _: None)
+    first, (one, two) = in_turns(variants, Effort(rounds=2, seconds=0.05), say=lambda _: None)
+    # After the first round there is something to write already.
+    assert [len(each.rates) for each in first] == [1, 1]
     assert len(one.rates) == len(two.rates) == 2
     assert min(one.rates + two.rates) > 0
     assert one.first_step_seconds > 0
@@ -133,7 +136,20 @@ def test_loops_are_measured_in_processes_of_their_own():
 
 def test_a_loop_that_cannot_start_is_an_error_in_one_line():
     with pytest.raises(RunError, match="resnet9"):
-        in_turns([replace(SMALL, model="resnet9")], Effort(1, 0.05), say=lambda _: None)
+        list(in_turns([replace(SMALL, model="resnet9")], Effort(1, 0.05), say=lambda _: None))
+
+
+def test_a_loop_that_does_not_start_in_time_is_left_out():
+    said = []
+    effort = Effort(rounds=2, seconds=0.05, deadline=time.monotonic())
+    assert list(in_turns([SMALL], effort, say=said.append)) == []
+    assert said[-1] == "  no time to start ours"
+
+
+def test_the_number_of_loader_workers_is_one_that_the_machine_can_run():
+    images, labels = random_images()
+    workers = fastest_workers(TextbookImages(images[:256], labels[:256], MEAN, STD), 32, seconds=0.1)
+    assert 1 <= workers <= max(cores(), 1)
 
 
 def test_ceilings_are_rates_of_known_work():

@@ -18,6 +18,7 @@ from tests.simulated_cuda.faults import FAULTS
 HERE = Path(__file__).parent
 CASES = (
     "benchmark",
+    "capture_refused",
     "diverged",
     "epochs",
     "failing",
