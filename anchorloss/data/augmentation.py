@@ -1,7 +1,7 @@
-"""How a batch is drawn and augmented: pad 4, random crop, random flip, each image by itself (He et al., section 4.2).
+"""Draw and augment batches: pad by 4, random crop, random flip, for each image by itself (He et al., section 4.2).
 
-What is random is drawn once an epoch, on the CPU, as a pure function of (seed, epoch), and copied to the device: it is
-the same on every device, and a resumed run needs no generator's state. Crops and flips are then one gather a batch.
+All random numbers of an epoch are drawn on the CPU, as a pure function of (seed, epoch), and copied to the device: they
+are the same on every device, and a resumed run needs no generator state. Crops and flips are then one gather a batch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ PAD = 4
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """One epoch's randomness; entry k belongs to the k-th image that is drawn.
+    """The random numbers of one epoch; entry k belongs to the k-th image drawn.
 
-    `order` int64 (N,): which image. `rows`, `columns` int64 (N,), 0 to 2·pad: where its crop begins. `flip` bool (N,).
+    `order` int64 (N,): the image's index. `rows`, `columns` int64 (N,), 0 to 2·pad: where its crop begins. `flip` bool
+    (N,).
     """
 
     order: Tensor
@@ -46,16 +47,16 @@ def plan_epoch(seed: int, epoch: int, images: int, pad: int = PAD) -> EpochPlan:
 def pad_images(images: Tensor, pad: int = PAD) -> Tensor:
     """Pad uint8 (N, 3, H, W) with black and pack each pixel into one number: int32 (N, H+2·pad, W+2·pad).
 
-    Moving whole pixels of four bytes makes crops and flips about twenty times as fast on a CPU as moving bytes.
+    A CPU moves whole pixels of four bytes much faster than single bytes.
     """
     padded = torch.nn.functional.pad(images, (pad, pad, pad, pad, 0, 1))
     return padded.permute(0, 2, 3, 1).contiguous().view(torch.int32).squeeze(-1)
 
 
 def augment(padded: Tensor, index: Tensor, rows: Tensor, columns: Tensor, flip: Tensor) -> Tensor:
-    """Crop and flip images `index` (B,) of `padded` as `rows`, `columns`, `flip` (B,) say: uint8 (B, 3, 32, 32).
+    """Crop and flip images `index` (B,) of `padded` by `rows`, `columns`, `flip` (B,): uint8 (B, 3, 32, 32).
 
-    One gather of windows; the host looks at no value. The result is laid out channels-last.
+    One gather of windows, without waiting for the device. The result is channels-last.
     """
     windows = padded.unfold(1, SIZE, 1).unfold(2, SIZE, 1)
     cropped = windows[index, rows, columns]
@@ -80,9 +81,9 @@ def normalize(
 def _scale_and_shift(
     mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """As whole images, because a CPU multiplies those ten times as fast as it broadcasts three numbers over pixels.
+    """As whole images, which a CPU multiplies much faster than it broadcasts three numbers over pixels.
 
-    Kept, because a CUDA graph cannot copy from the host.
+    Cached, because a CUDA graph cannot copy from the host.
     """
     scale = torch.tensor([1 / (255 * deviation) for deviation in std], dtype=torch.float32)
     shift = torch.tensor([-centre / deviation for centre, deviation in zip(mean, std, strict=True)])

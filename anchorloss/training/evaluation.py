@@ -65,10 +65,7 @@ class Evaluation:
 
 
 def evaluate(network: nn.Module, loss: Loss, evaluation: EvaluationImages, precision: str) -> Evaluation:
-    """Evaluate `network` on images without augmentation.
-
-    The rank of the target is the number of classes with a higher score, plus those of equal score and lower index: a
-    network that gives every class the same score is not credited with all of them.
+    """Evaluate `network` once, on images without augmentation.
 
     Args:
         network: maps normalised images (N, 3, 32, 32) to logits (N, C); on the images' device, and nothing still
@@ -77,8 +74,97 @@ def evaluate(network: nn.Module, loss: Loss, evaluation: EvaluationImages, preci
         evaluation: the images and how to normalise them.
         precision: "bf16" or "fp32", in which the network computes; the loss takes float32 logits.
     """
-    logits = _logits(network, evaluation, precision)
-    target = evaluation.labels
+    return measure(Prediction(network, evaluation, precision)(), loss, evaluation.labels)
+
+
+class Prediction:
+    """The logits of the evaluation images, each time by the network as it then is.
+
+    On CUDA the second call captures the forward pass of a batch as a graph, which later calls replay: a small network's
+    evaluation is bound by the launches of its kernels.
+
+    Args:
+        network: maps normalised images (N, 3, 32, 32) to logits (N, C). It is left in training mode.
+        evaluation: the images and how to normalise them.
+        precision: "bf16" or "fp32", in which the network computes.
+        stream: the CUDA stream on which to compute; None computes without graphs.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        evaluation: EvaluationImages,
+        precision: str,
+        stream: torch.cuda.Stream | None = None,
+    ) -> None:
+        self._network = network
+        self._evaluation = evaluation
+        self._dtype = input_dtype(precision)
+        self._stream = stream
+        self._forward = forward_pass(network, evaluation.images.device, precision)
+        self._logits: Tensor | None = None
+        self._graphs: dict[int, _BatchGraph] = {}
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        """The logits, float32 (N, C). They are overwritten by the next call."""
+        if self._stream is None:
+            self._logits = self._eager()
+            return self._logits
+        with torch.cuda.stream(self._stream):
+            if self._logits is None:
+                self._logits = self._eager()  # also what a capture needs to have run before
+            else:
+                self._replay(self._logits)
+        torch.cuda.current_stream(self._evaluation.images.device).wait_stream(self._stream)
+        return self._logits
+
+    def _eager(self) -> Tensor:
+        self._network.eval()
+        parts = [self._compute(batch) for batch in self._evaluation.images.split(BATCH)]
+        self._network.train()
+        return torch.cat(parts)
+
+    def _replay(self, logits: Tensor) -> None:
+        for batch, part in zip(self._evaluation.images.split(BATCH), logits.split(BATCH), strict=True):
+            if len(batch) not in self._graphs:
+                self._graphs[len(batch)] = self._capture(batch)
+            captured = self._graphs[len(batch)]
+            captured.images.copy_(batch)
+            captured.graph.replay()
+            part.copy_(captured.logits)
+
+    def _capture(self, batch: Tensor) -> _BatchGraph:
+        images = batch.clone()
+        graph = torch.cuda.CUDAGraph()
+        self._network.eval()
+        with torch.cuda.graph(graph, stream=self._stream):
+            logits = self._compute(images)
+        self._network.train()
+        return _BatchGraph(graph, images, logits)
+
+    def _compute(self, batch: Tensor) -> Tensor:
+        return self._forward(
+            augmentation.normalize(batch, self._evaluation.mean, self._evaluation.std, self._dtype)
+        )
+
+
+@dataclass(frozen=True)
+class _BatchGraph:
+    """The forward pass of one batch: `images` in, `logits` out, both overwritten in place."""
+
+    graph: torch.cuda.CUDAGraph
+    images: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def measure(logits: Tensor, loss: Loss, target: Tensor) -> Evaluation:
+    """What `logits` (N, C) are worth for `target` (N,).
+
+    The rank of the target is the number of classes with a higher score, plus those of equal score and lower index: a
+    network that gives every class the same score is not credited with all of them.
+    """
     own = logits.gather(1, target[:, None])
     classes = torch.arange(logits.shape[1], device=logits.device)
     ahead = (logits > own) | ((logits == own) & (classes < target[:, None]))
@@ -99,19 +185,6 @@ def evaluate(network: nn.Module, loss: Loss, evaluation: EvaluationImages, preci
 
 def _percent(right: Tensor) -> float:
     return 100 * (int(right.sum()) / len(right))
-
-
-@torch.no_grad()
-def _logits(network: nn.Module, evaluation: EvaluationImages, precision: str) -> Tensor:
-    network.eval()
-    forward = forward_pass(network, evaluation.images.device, precision)
-    parts = []
-    for batch in evaluation.images.split(BATCH):
-        parts.append(
-            forward(augmentation.normalize(batch, evaluation.mean, evaluation.std, input_dtype(precision)))
-        )
-    network.train()
-    return torch.cat(parts)
 
 
 def _factors(loss: LossSettings, logits: Tensor, target: Tensor) -> dict[str, float]:

@@ -25,7 +25,7 @@ from anchorloss.runs import checkpoint, provenance, store, weights
 from anchorloss.runs.atomic import sha256, write_atomically
 from anchorloss.tracking.tracking import Tracker
 from anchorloss.training.context import RunContext
-from anchorloss.training.evaluation import Evaluation, evaluate
+from anchorloss.training.evaluation import Evaluation, Prediction, measure
 from anchorloss.training.progress import ProgressReporter
 from anchorloss.training.state import RunState, now
 from anchorloss.training.trainer import EpochTotals, Trainer
@@ -71,6 +71,7 @@ def train(
     steps, epochs = trainer.steps, settings.optim.epochs
     last: Evaluation | None = None
     totals: EpochTotals | None = None
+    predict = Prediction(trainer.network, context.evaluation, settings.precision, trainer.stream)
     queue = _Queue(trainer)
     with ProgressReporter(settings, folder, state, trainer.step_in_epoch / steps) as progress, tracker:
 
@@ -95,7 +96,7 @@ def train(
                 totals = trainer.totals()
                 if totals.failed_step is not None:
                     break
-                last = _end_epoch(settings, trainer, context, state, totals)
+                last = _end_epoch(settings, trainer, predict, context, state, totals)
                 if last is not None and not math.isfinite(last.loss):
                     break
                 state.epoch += 1
@@ -172,14 +173,19 @@ def _resume(folder: Path, settings: RunSettings, trainer: Trainer) -> RunState:
 
 
 def _end_epoch(
-    settings: RunSettings, trainer: Trainer, context: RunContext, state: RunState, totals: EpochTotals
+    settings: RunSettings,
+    trainer: Trainer,
+    predict: Prediction,
+    context: RunContext,
+    state: RunState,
+    totals: EpochTotals,
 ) -> Evaluation | None:
     """Evaluate where the settings say so, and add the epoch's row to the history."""
     epochs = settings.optim.epochs
     done = state.epoch + 1
     evaluation = None
     if done % settings.optim.evaluate_every == 0 or done == epochs:
-        evaluation = evaluate(trainer.network, trainer.loss, context.evaluation, settings.precision)
+        evaluation = measure(predict(), trainer.loss, context.evaluation.labels)
     row = {
         "epoch": done,
         "learning_rate": trainer.current_learning_rate,

@@ -1,13 +1,13 @@
-"""One batch, from index to updated weight, for one run; many runs are many of these.
+"""The training step of one run, from the indices of a batch to updated weights. There is one Trainer per run.
 
 Read `Trainer.step` top to bottom: which images, their crop and flip, the forward pass, the loss, the gradient, the
-update, and the running totals. Nothing in it waits for the device: its place in the epoch, the totals and the watch for
-a non-finite loss are tensors on the device, read once an epoch. So on CUDA the whole step is captured as a graph and
-replayed, and several runs, each on a stream of its own, overlap on one GPU.
+update, and the running totals. Nothing in it waits for the device: the position in the epoch, the totals and the check
+for a non-finite loss are tensors on the device, read once an epoch. So on CUDA the whole step is captured as a graph and
+replayed, and several runs, each on its own stream, overlap on one GPU.
 
 A run's randomness is a pure function of (seed, epoch): its weights come from the seed, and the order, crops and flips of
-an epoch are drawn on the CPU before it starts. So a run gives the same batches alone or among others, on any device,
-and a resumed run needs no generator's state.
+an epoch are drawn on the CPU before it starts. So a run sees the same batches alone or among others and on any device,
+and a resumed run needs no generator state.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ _BUILDING = threading.Lock()
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What runs on one device share: the padded training images, their labels, and how to normalise them."""
+    """The training images that the runs on one device share, and how to normalise them.
+
+    `padded` is the int32 (N, H + 8, W + 8) of `augmentation.pad_images`, `labels` int64 (N,); `mean` and `std` are those
+    of pixels in [0, 1], per channel.
+    """
 
     padded: Tensor
     labels: Tensor
@@ -51,7 +55,7 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class EpochTotals:
-    """What one epoch's steps added up to: `train_loss` a sample, `train_top1` in percent, both while training.
+    """The totals of one epoch: `train_loss` per sample and `train_top1` in percent, both while training.
 
     `failed_step` is the first step (0-based) whose loss was not finite, or None; `last_finite_loss` the loss before it.
     """
@@ -63,9 +67,9 @@ class EpochTotals:
 
 
 class Trainer:
-    """The moving parts of one run: network, optimizer, and its place in the current epoch.
+    """Network, optimizer and position in the current epoch of one run.
 
-    `compile` compiles the network for full batches; the step's mathematics is the same either way.
+    `compile` compiles the network for full batches; the step computes the same either way.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class Trainer:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def start_epoch(self, epoch: int, step: int = 0) -> None:
-        """Draw the epoch's order and augmentation; go on at `step` with the totals as they are, or at 0 with none."""
+        """Draw the epoch's order and augmentation. Continue at `step` with the present totals, or at 0 with new ones."""
         if self._stream is not None:
             # Steps of the last epoch may still be queued, and read the plan that is written here.
             torch.cuda.current_stream(self.device).wait_stream(self._stream)
@@ -122,7 +126,7 @@ class Trainer:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def train_step(self) -> None:
-        """Carry out the next step of the epoch; on CUDA it is only enqueued."""
+        """Take the next step of the epoch; on CUDA it is only enqueued."""
         optim = self.settings.optim
         size = min(optim.batch_size, len(self.images.labels) - self.step_in_epoch * optim.batch_size)
         softmax = self.epoch < optim.softmax_warmup_epochs
@@ -174,6 +178,11 @@ class Trainer:
             last_finite_loss=last_finite_loss if math.isfinite(last_finite_loss) else None,
         )
 
+    @property
+    def stream(self) -> torch.cuda.Stream | None:
+        """The CUDA stream of the run's steps; None on other devices."""
+        return self._stream
+
     def wait(self) -> None:
         """Wait until every step enqueued so far is done."""
         if self._stream is not None:
@@ -185,7 +194,7 @@ class Trainer:
         return self._stream is None or self._stream.query()
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on and that (seed, epoch) does not give.
+        """Everything the next step depends on that does not follow from (seed, epoch).
 
         The tensors are on the CPU and may share memory with the run: save them before the next step.
         """
@@ -205,7 +214,11 @@ class Trainer:
         return {**self.network.state_dict(), **counters}
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
-        """Go on from `state`, inside `epoch`; values are copied in place, so that memory layouts stay as they were."""
+        """Continue from `state` within `epoch`. Values are copied in place, because graphs hold the addresses.
+
+        Raises:
+            ValueError: the state is of another network.
+        """
         with torch.no_grad():
             _copy_all(self.network_state(), state["network"])
             for parameter, buffer in zip(self._momentum_parameters(), state["momentum"], strict=True):
