@@ -512,14 +512,14 @@ def case_sweep() -> None:
             assert not command.records()
             while len(command.records()) < 4:
                 stops += 1
-                budget = steps.count + 5
+                budget = steps.count + 8
                 status, printed = command("minutes=1000")
                 assert status == 0, printed
                 assert stops < 20
-            assert stops > 2
+            assert stops >= 2
             found = command.records()
             assert {record.provenance.device for record in found.values()} == {NAME}
-            assert sum(record.provenance.resumed for record in found.values()) >= stops
+            assert sum(record.provenance.resumed for record in found.values()) >= 2
             # Each step was trained once.
             assert steps.count == 4 * 2 * 3
 
