@@ -26,7 +26,6 @@ CASES = (
     "resume",
     "step_count",
     "sweep",
-    "sweep_with_failures",
     "textbook",
     "together",
     "warm_up_of_the_rate",
