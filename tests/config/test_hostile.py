@@ -183,7 +183,7 @@ def test_what_is_no_config_folder_is_refused(tmp_path: Path) -> None:
         ("-m", "hydra/launcher=processes", "hydra.launcher.count=x"),
         ("-m", "hydra.launcher._target_=os.getcwd"),
         ("-m", "loss=bce,nothing"),
-        ("-m", "optim.epochs=1,0"),
+        ("-m", "optim.lr=1,0"),
         ("--resolve",),
     ):
         refused(tmp_path, *arguments, *SMALL, before=there)
