@@ -97,7 +97,7 @@ Input: RGB images 32 x 32, pixels in [0, 1], normalised by mean and standard dev
 
 {first.data.training_images:,} images of {escape(first.data.label)} at 32 x 32, with checksum
 {escape(first.data.checksum)}. The networks know its classes and nothing else, and their scores are not calibrated.
-{escape(table.provenance)}
+{table.provenance}
 """
 
 

@@ -1,4 +1,4 @@
-"""What an experiment is: the settings of the full protocol, and the runs that an experiment's config plans."""
+"""The full protocol, the runs that an experiment's config plans, and which of them are missing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Plan:
 
 
 def departures(record: Record) -> list[str]:
-    """In what a record's settings are not those of the full protocol: `optim.lr 0.5`; nothing if they are."""
+    """List the settings of a record that are not the full protocol's, as `optim.lr 0.5`."""
     identity = {key: record.identity.get(key, {}) for key in FULL_PROTOCOL}
     difference = describe_difference(FULL_PROTOCOL, identity)
     own = record.identity.get("loss", {})

@@ -1,4 +1,4 @@
-"""The figures of the paper's Table 1, as transcribed; results/published/table1.csv is a copy of the same file."""
+"""The figures of the paper's Table 1, as transcribed; `results/published/table1.csv` is a copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PUBLISHED = Path(__file__).with_name("published_table1.csv")
 
 @dataclass(frozen=True)
 class Published:
-    """One row of the paper's table, in percent; over how many runs is not known."""
+    """One row of the paper's table, in percent. The number of runs behind it is not known."""
 
     label: str
     top1_mean: float
@@ -24,12 +24,16 @@ class Published:
 
 
 def published_for(data_label: str) -> dict[str, Published]:
-    """The paper's Table 1 for runs on this data set: none unless it is CIFAR-100, or the synthetic set in its place."""
+    """Return the paper's Table 1 for runs on this data set; empty unless it is CIFAR-100, or the synthetic set."""
     return read_published() if data_label in ("CIFAR-100", "SYNTHETIC") else {}
 
 
 def read_published(path: Path = PUBLISHED) -> dict[str, Published]:
-    """The paper's Table 1 by loss. Raises: UserError if the file is not there or damaged."""
+    """Read the paper's Table 1, by loss.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return {

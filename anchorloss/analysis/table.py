@@ -1,4 +1,4 @@
-"""Table 1 from run records alone: what stands in it, and which runs may not stand in one table."""
+"""Table 1 from run records: its content, and which runs cannot be in one table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anchorloss.analysis.comparison import REFERENCE, difference_between, resolved_winner
-from anchorloss.analysis.markdown import one_line
+from anchorloss.analysis.markdown import escape, one_line
 from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures, interim
 from anchorloss.analysis.published import PAPER_LOSSES, Published, published_for, read_published
 from anchorloss.analysis.stats import Difference, Summary, summarise
@@ -39,14 +39,14 @@ class Row:
 
     @property
     def counted(self) -> str:
-        """How many runs the row rests on, and of how many if some are missing."""
+        """The number of finished runs, and of how many if some are missing."""
         count = str(self.top1.n) if self.top1.n == self.planned else f"{self.top1.n} of {self.planned}"
         return f"{count} ({self.failed} failed)" if self.failed else count
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows, and what has to be said above and below them."""
+    """The rows, and the text above and below them."""
 
     experiment: str
     stamps: tuple[str, ...]
@@ -61,7 +61,7 @@ class Table:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the title says of the runs: how they differ from the paper's, and whether planned seeds are missing."""
+        """What the title says: how the runs differ from the paper's, and whether planned seeds are missing."""
         return (*self.stamps, *([self.interim] if self.interim else ()))
 
     @property
@@ -77,10 +77,16 @@ class Table:
 def build_table(
     runs: Iterable[Run], experiment: str, plan: Plan | None = None, reference: str = REFERENCE
 ) -> Table:
-    """The table of these runs; every one of them is counted or listed in it, and every one of `plan` that is missing.
+    """Build the table of these runs. It counts or lists every one of them, and lists every run of `plan` that is missing.
 
-    Raises: UserError if none has a record, if finished runs differ in more than loss and seed, or if no run has the
-    loss `reference`.
+    Args:
+        runs: The runs of one experiment.
+        experiment: Its name.
+        plan: What its config plans.
+        reference: The loss that the differences are from.
+
+    Raises:
+        UserError: No run has a record, finished runs differ in more than loss and seed, or `reference` has no run.
     """
     runs = list(runs)
     records = [run.record for run in runs if run.record is not None]
@@ -108,14 +114,18 @@ def build_table(
 
 
 def require_reference(reference: str, runs: Iterable[Run]) -> None:
-    """Raises: UserError if the loss to compare with was named and has no run."""
+    """Refuse a reference that was named and has no run.
+
+    Raises:
+        UserError: It has none.
+    """
     losses = sorted({run.loss for run in runs}, key=order)
     if reference not in losses:
         raise UserError(f"--reference {reference}: has no run; use one of {', '.join(losses)}")
 
 
 def planned_table() -> Table:
-    """Table 1 at the full protocol before its first run: the paper's losses and figures, and nothing beside them."""
+    """Build Table 1 at the full protocol before its first run: the paper's losses and figures alone."""
     published = read_published()
     nothing = summarise({})
     return Table(
@@ -134,9 +144,10 @@ def planned_table() -> Table:
 
 
 def require_one_protocol(records: Iterable[Record]) -> None:
-    """Raises: UserError naming the settings in which two records differ, unless it is the loss or the seed.
+    """Refuse records that differ in more than loss and seed; those of one loss may differ in the seed alone.
 
-    Two records of one loss may differ in the seed alone; then they do, because one identity has one folder.
+    Raises:
+        UserError: Two records differ in other settings; the message names them.
     """
     records = list(records)
     for first, second, difference in differences([(record.loss, _settings(record)) for record in records]):
@@ -144,7 +155,7 @@ def require_one_protocol(records: Iterable[Record]) -> None:
 
 
 def order(loss: str) -> tuple[int, str]:
-    """Sorts losses as the paper's table does, others after them by name."""
+    """Return a sort key: losses in the order of the paper's table, others after them by name."""
     return (PAPER_LOSSES.index(loss) if loss in PAPER_LOSSES else len(PAPER_LOSSES), loss)
 
 
@@ -168,7 +179,7 @@ def _refusal(difference: dict[str, tuple[str, str]], first: Record, second: Reco
 
 
 def stamps(records: Sequence[Record]) -> tuple[str, ...]:
-    """What keeps the numbers of these records from standing beside the paper's, in words; none at the full protocol."""
+    """List why the numbers of these records cannot be compared with the paper's; empty at the full protocol."""
     said, first = [], records[0]
     if first.data.label != "CIFAR-100":
         said.append("SYNTHETIC data" if first.data.label == "SYNTHETIC" else f"{first.data.label} data")
@@ -260,7 +271,7 @@ def _notes(runs: list[Run], plan: Plan | None) -> tuple[str, ...]:
 
 
 def failure_text(run: Run) -> str:
-    """Why a run failed, to go behind its name; empty for others."""
+    """Return why a run failed, to follow its name; empty for other runs."""
     failure = run.record.failure if run.record else None
     if failure is None:
         return ""
@@ -272,8 +283,8 @@ def failure_text(run: Run) -> str:
 
 
 def made_from(records: Iterable[Record]) -> str:
-    """How many records, of which commits, on which devices: the line below every table."""
+    """Return the line below every table, in Markdown: how many records, of which commits, on which devices."""
     made = [record.provenance for record in records]
     commits = sorted({short_commit(one.commit, one.dirty) for one in made})
-    devices = sorted({one_line(one.device) for one in made})
+    devices = sorted({escape(one.device) for one in made})
     return f"Made from {len(made)} records; commit {', '.join(commits)}; on {', '.join(devices)}."

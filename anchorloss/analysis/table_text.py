@@ -1,4 +1,4 @@
-"""How a table is written: Markdown, LaTeX, CSV."""
+"""Table 1 as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from anchorloss.runs.store import read_runs
 def make_table(results_dir: Path, experiment: str, reference: str = REFERENCE) -> Table:
     """Read the records of an experiment and write its `table1.md`, `.tex` and `.csv` under `results_dir`.
 
-    The differences are from the loss `reference`.
+    Args:
+        results_dir: The results folder.
+        experiment: The experiment's name.
+        reference: The loss that the differences are from.
 
-    Raises: UserError if there is no record, or if they cannot stand in one table; RunError if a file cannot be
-    written.
+    Raises:
+        UserError: There is no record, or the records cannot be in one table.
+        RunError: A file cannot be written.
     """
     table = build_table(read_runs(results_dir, experiment), experiment, planned(experiment), reference)
     texts = {"md": to_markdown(table), "tex": to_latex(table), "csv": to_csv(table)}
@@ -34,7 +38,7 @@ def make_table(results_dir: Path, experiment: str, reference: str = REFERENCE) -
 
 
 def to_markdown(table: Table) -> str:
-    """The table as Markdown that also reads well as plain text."""
+    """Return the table as Markdown that also reads well as plain text."""
     dash = "—"
     header = ["loss", "n", "Top-1", "Top-5", *_comparison_header(table)]
     cells = [
@@ -54,11 +58,11 @@ def to_markdown(table: Table) -> str:
         lines += ["", f"Only the differences from {reference} stand beside the paper's: {stamps}."]
     if table.notes:
         lines += ["", "Not in the means:", "", *(f"- {escape(note)}" for note in table.notes)]
-    return "\n".join([*lines, "", escape(table.provenance), ""])
+    return "\n".join([*lines, "", table.provenance, ""])
 
 
 def to_latex(table: Table) -> str:
-    """The table as a LaTeX `table` for the booktabs package."""
+    """Return the table as a LaTeX `table` for the booktabs package."""
     dash = "--"
     lines = [
         "% Made by scripts/make_table1.py; needs \\usepackage{booktabs}.",
@@ -86,11 +90,11 @@ def to_latex(table: Table) -> str:
     if table.notes:
         lines += ["  \\par\\smallskip\\footnotesize Not in the means:"]
         lines += [f"  {_latex(note)}." for note in table.notes]
-    return "\n".join([*lines, "\\end{table}", f"% {one_line(table.provenance)}", ""])
+    return "\n".join([*lines, "\\end{table}", f"% {table.provenance}", ""])
 
 
 def to_csv(table: Table) -> str:
-    """The table with all digits; empty where there is no value."""
+    """Return the table as CSV with all digits; a cell without a value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scores = [f"{top}_{part}" for top in ("top1", "top5") for part in ("mean", "std")]
