@@ -293,7 +293,7 @@ def test_latex_is_escaped_and_balanced(tmp_path: Path) -> None:
 
 
 def test_text_from_a_record_stays_text_in_every_format(tmp_path: Path) -> None:
-    hostile = "CPU\n\\input{secrets}\r\x1b[2J <img src=x onerror=y> | **=1+1** [a](javascript:b) \u202e"
+    hostile = "CPU \\input{secrets} <img src=x onerror=y> | **=1+1** [a](javascript:b) `c` & $d$"
     folder = finish_run(tmp_path, make_settings("bce", experiment="+cmd.1"))
     provenance = json.loads((folder / "record.json").read_text())["provenance"]
     edit_record(folder, provenance={**provenance, "device": hostile})

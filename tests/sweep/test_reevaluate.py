@@ -99,11 +99,11 @@ def test_the_weights_of_another_run_are_found_out(runs):
     assert "more than rounding explains" in found.problems[0]
 
 
-def test_a_recorded_number_that_is_not_that_of_the_predictions_is_wrong(runs):
+def test_a_recorded_number_that_is_not_that_of_the_predictions_is_refused(runs):
     top5 = json.loads((runs[0] / "record.json").read_text())["top5"]
     edit_record(runs[0], top5=top5 + 1)
-    (found,) = reevaluate([runs[0]], "nowhere")
-    assert found.problems == (f"Top-5 is {top5 + 1} in the record, {top5} by its predictions",)
+    with pytest.raises(UserError, match="top5"):
+        reevaluate([runs[0]], "nowhere")
 
 
 def test_elsewhere_the_number_of_other_predictions_is_said(runs):
