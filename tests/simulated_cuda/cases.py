@@ -533,3 +533,33 @@ def case_sweep() -> None:
         for each in command.folders():
             assert not (each / checkpoint.NEWEST).exists()
             assert not (each / store.PROGRESS).exists()
+
+
+def case_sweep_with_failures() -> None:
+    """Runs that diverge give status 1 and are retried when asked to; those of another seed set are still trained."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        simulated(),
+        counted_steps() as steps,
+    ):
+        command = Command(Path(folder), "cuda:0")
+        command.arguments[command.arguments.index("seeds=[0,1]")] = "seeds=[0]"
+        status, printed = command("optim.lr=1e30")
+        assert status == 1, printed
+        assert "2 of 2 runs failed" in printed
+        failed = command.records()
+        assert {record.status for record in failed.values()} == {"failed"}
+        trained = steps.count
+        status, printed = command("optim.lr=1e30")
+        assert status == 1
+        assert steps.count == trained
+        status, printed = command("optim.lr=1e30", "--retry-failed")
+        assert status == 1
+        assert steps.count == 2 * trained
+        assert all((each / "failed-1.json").exists() for each in command.folders())
+        status, printed = command("optim.lr=1e30", "--retry-failed")
+        assert all((each / "failed-2.json").exists() for each in command.folders())
+        assert {name: record.failure for name, record in command.records().items()} == {
+            name: record.failure for name, record in failed.items()
+        }

@@ -275,6 +275,14 @@ FAULTS = (
         "return False and record !=",
     ),
     Fault("claims are kept", "sweep", EXECUTOR, "                stack.callback(run.claim.release)\n", ""),
+    Fault("a failed run gives status 0", "sweep_with_failures", EXECUTOR, "        raise SystemExit(1)\n", ""),
+    Fault(
+        "a failed record is overwritten",
+        "sweep_with_failures",
+        EXECUTOR,
+        "            _set_failed_aside(folder)",
+        "            (folder / store.RECORD).unlink()",
+    ),
     Fault(
         "a device without an index is refused",
         "benchmark",

@@ -26,6 +26,7 @@ CASES = (
     "resume",
     "step_count",
     "sweep",
+    "sweep_with_failures",
     "textbook",
     "together",
     "warm_up_of_the_rate",
