@@ -135,7 +135,7 @@ def test_weights_of_another_network_are_refused(runs):
 
 
 def test_what_is_missing_is_one_line(runs, tmp_path):
-    official = finish_run(tmp_path / "official", make_settings(model="resnet8"))
+    official = finish_run(tmp_path / "official", make_settings("anchor_bg", model="resnet8"))
     weights = safetensors.torch.save(models.build("resnet8", 100).state_dict())
     change(official, store.WEIGHTS, weights)
     done = evaluate(official, "--data-root", tmp_path / "nothing")
