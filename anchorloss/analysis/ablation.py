@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchorloss.analysis.comparison import compare, explanation
-from anchorloss.analysis.plotting import COLOURS, INK, picture
+from anchorloss.analysis.palette import BLUE, INK
+from anchorloss.analysis.plotting import picture
 from anchorloss.analysis.stats import mean_interval, summarise
 from anchorloss.analysis.table import made_from
 from anchorloss.device import processor_kind
@@ -104,9 +105,7 @@ def draw(ablation: Ablation) -> bytes:
     with picture(6.5, 1.4 + 0.5 * len(ablation.arms), ablation.stamp) as drawn:
         axes = drawn.axes
         for row, values in enumerate(ablation.arms.values()):
-            axes.plot(
-                list(values.values()), [row - 0.12] * len(values), "o", ms=6, alpha=0.8, color=COLOURS[0]
-            )
+            axes.plot(list(values.values()), [row - 0.12] * len(values), "o", ms=6, alpha=0.8, color=BLUE)
             mean, interval = summarise(values).mean, mean_interval(values)
             if interval is not None:
                 axes.plot([interval.low, interval.high], [row + 0.18] * 2, color=INK, lw=2)

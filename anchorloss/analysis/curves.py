@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorloss.analysis.plotting import COLOURS, picture
+from anchorloss.analysis.palette import SERIES
+from anchorloss.analysis.plotting import picture
 from anchorloss.analysis.table import (
     failure_text,
     made_from,
@@ -109,7 +110,7 @@ def draw(curves: Curves) -> bytes:
         for place, (name, history) in enumerate(curves.histories.items()):
             if name.partition(" ")[0] == curves.reference:
                 continue
-            colour = COLOURS[place % len(COLOURS)]
+            colour = SERIES[place % len(SERIES)]
             seen = history.dropna(subset=[score])
             axes.plot(seen["epoch"], seen[score], "o-", ms=3.5, color=colour, label=name)
             if curves.reference is None:

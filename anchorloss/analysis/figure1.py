@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from anchorloss.analysis.palette import BLUE, INK, SKY, VERMILION
 from anchorloss.analysis.plotting import look, to_bytes
 from anchorloss.loss import anchor_loss
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # The colour of each gamma; 0 is binary cross entropy.
-COLOURS = {0.0: "#1b1d21", 0.5: "#56b4e9", 1.0: "#0072b2", 2.0: "#d55e00"}
+COLOURS = {0.0: INK, 0.5: SKY, 1.0: BLUE, 2.0: VERMILION}
 HIGHEST_LOSS = 5.0
 # A logit that settles a class: its own loss is 0 in float64.
 CERTAIN = 1e4

@@ -1,4 +1,4 @@
-"""A matplotlib figure of its own in a file: the same look, and the same bytes every time."""
+"""A matplotlib figure in a file of its own: the same look, and the same bytes every time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Colours that stay apart in print and for most colour-blind readers (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-INK = "#222222"
 
 
 class Picture:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 
+from anchorloss.analysis.palette import VARIABLES, styles
 from anchorloss.analysis.published import PAPER_LOSSES, read_published
 from anchorloss.report.answer import Answer, signed
-from anchorloss.report.colours import VARIABLES, styles
 
 WIDTH, LEFT, RIGHT = 720, 150, 40
 ROW, HEADING, AXIS, LEGEND = 26, 34, 44, 30

@@ -10,33 +10,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anchorloss.analysis.comparison import Comparison
-from anchorloss.analysis.power import paired_detectable, welch_detectable
+from anchorloss.analysis.palette import INK, MUTED, PAPER, Style
 from anchorloss.analysis.published import Published
 from anchorloss.analysis.stats import mean_interval, summarise
-from anchorloss.report.colours import INK, MUTED, PAPER, Style
 from anchorloss.report.data import ExperimentData
-from anchorloss.report.markup import number
 from anchorloss.report.svg import inline, panel
+from anchorloss.report.text import interval, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LineStyle = str | tuple[float, Sequence[float]]
+
 MOST_SEEDS_DRAWN = 30
+MOST_MARKS = 50
+PUBLISHED_DASHES: LineStyle = (0, (4, 3))
 
 
-def every_seed(data: ExperimentData, styles: Mapping[str, Style], score: str, name: str) -> str | None:
+def every_seed(
+    data: ExperimentData, styles: Mapping[str, Style], score: str, name: str
+) -> tuple[str, str] | None:
     """A row for each loss: a mark for each seed, below them the mean with its 95 % interval.
 
-    The published mean ± std is drawn in grey where the protocol is the paper's. None without a finished run.
+    The published mean ± std is drawn in grey where the protocol is the paper's.
+
+    Returns:
+        The figure, and what it leaves out in words (more than `MOST_MARKS` seeds of a loss); None without a finished run.
     """
     losses = data.losses
     if data.first is None:
         return None
-    with panel(5.0, 1.1 + 0.6 * len(losses), data.stamp) as (figure, axes):
-        said = []
+    with panel(5.0, 1.1 + 0.6 * len(losses)) as (figure, axes):
+        said, left_out = [], []
         for row, loss in enumerate(losses):
             values = data.values[score][loss]
-            style, summary, interval = styles[loss], summarise(values), mean_interval(values)
+            style, summary, bounds = styles[loss], summarise(values), mean_interval(values)
             if summary.mean is None:
                 axes.text(
                     0.02,
@@ -48,6 +56,9 @@ def every_seed(data: ExperimentData, styles: Mapping[str, Style], score: str, na
                 )
                 continue
             seeds = [values[seed] for seed in sorted(values)]
+            seeds = seeds[:: -(-len(seeds) // MOST_MARKS)]
+            if len(seeds) < len(values):
+                left_out.append(f"{len(seeds)} of {len(values)} of {data.label(loss)}")
             axes.plot(
                 seeds,
                 [row - 0.14] * len(seeds),
@@ -59,9 +70,9 @@ def every_seed(data: ExperimentData, styles: Mapping[str, Style], score: str, na
                 alpha=0.85,
                 clip_on=False,
             )
-            if interval is not None:
+            if bounds is not None:
                 axes.plot(
-                    [interval.low, interval.high],
+                    [bounds.low, bounds.high],
                     [row + 0.2] * 2,
                     color=style.colour,
                     lw=2.2,
@@ -78,7 +89,8 @@ def every_seed(data: ExperimentData, styles: Mapping[str, Style], score: str, na
         axes.margins(x=0.08)
         axes.set_title(f"{_name(score)}, every seed")
         axes.set_xlabel("percent, last epoch")
-    return inline(figure, name, f"{_name(score)} of every seed in percent. Means: {'; '.join(said)}.")
+    svg = inline(figure, name, f"{_name(score)} of every seed in percent. Means: {'; '.join(said)}.")
+    return svg, f"Seeds drawn: {', '.join(left_out)}; all are in the means." if left_out else ""
 
 
 def differences(
@@ -94,7 +106,7 @@ def differences(
     """
     if all(comparison.difference is None for comparison in comparisons):
         return None
-    with panel(5.0, 1.1 + 0.6 * len(comparisons), data.stamp) as (figure, axes):
+    with panel(5.0, 1.1 + 0.6 * len(comparisons)) as (figure, axes):
         axes.axvline(0, color=MUTED, lw=1.2)
         said = []
         for row, comparison in enumerate(comparisons):
@@ -113,13 +125,17 @@ def differences(
                     solid_capstyle="butt",
                 )
             axes.plot(found.estimate, row, style.marker, color=style.colour, ms=8, mec=PAPER, mew=0.8)
-            axes.annotate(
-                number(found.estimate, "{:+.2f}"),
-                (found.estimate, row),
-                (0, 8),
-                textcoords="offset points",
-                ha="center",
-                fontsize=10.5,
+            label = number(found.estimate, "{:+.2f}")
+            if found.interval is not None:
+                label += f"\n{interval(found.interval)}"
+            axes.text(
+                1.03,
+                row,
+                label,
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=10,
+                linespacing=1.35,
             )
             said.append(f"{data.label(loss)} {number(found.estimate, '{:+.2f}')}")
         reference = data.label(comparisons[0].reference)
@@ -141,7 +157,7 @@ def power_curve(
     claimed: float | None,
     name: str,
 ) -> str | None:
-    """The true difference that n seeds of each loss show four times in five, with each observed spread.
+    """The minimum detectable difference (80 % power) of n seeds of each loss, with each observed spread.
 
     None without any spread.
     """
@@ -150,48 +166,41 @@ def power_curve(
     if all(comparison.detectable() is None for comparison in comparisons):
         return None
     counts = np.arange(2, MOST_SEEDS_DRAWN + 1)
-    with panel(5.0, 3.6, data.stamp) as (figure, axes):
-        ends = []
+    with panel(5.0, 3.6) as (figure, axes):
+        ends: list[tuple[float, str, str, LineStyle]] = []
         for comparison in comparisons:
             found = comparison.difference
             if found is None or comparison.detectable() is None:
                 continue
-            if found.spread is not None:
-                detectable = [paired_detectable(found.spread, int(n)) for n in counts]
-            else:
-                first, second = comparison.summary.std, comparison.reference_summary.std
-                assert first is not None
-                assert second is not None
-                detectable = [welch_detectable(first, second, int(n)) for n in counts]
+            detectable = [comparison.detectable(int(n)) or np.nan for n in counts]
             style = styles[comparison.loss]
             axes.plot(counts, detectable, color=style.colour)
-            ends.append((np.log(detectable[-1]), data.label(comparison.loss), style.colour))
+            ends.append((detectable[-1], data.label(comparison.loss), style.colour, "-"))
         if claimed:
-            axes.axhline(abs(claimed), color=MUTED, ls=(0, (4, 3)), lw=1.2)
-            axes.text(
-                MOST_SEEDS_DRAWN,
-                abs(claimed) * 1.04,
-                f"published {claimed:+.2f}",
-                color=MUTED,
-                fontsize=10,
-                ha="right",
-            )
+            axes.axhline(abs(claimed), color=MUTED, ls=PUBLISHED_DASHES, lw=1.2)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
-        label_ends(axes, [(float(np.exp(y)), text, colour) for y, text, colour in ends])
-        axes.set_title("What n seeds can show")
+        if claimed:
+            ends.append((abs(claimed), f"published {number(claimed, '{:+.2f}')}", MUTED, PUBLISHED_DASHES))
+        label_ends(axes, ends)
+        axes.set_title("Minimum detectable difference")
         axes.set_xlabel("seeds of each loss")
-        axes.set_ylabel("true difference, points")
+        axes.set_ylabel("points")
     return inline(
-        figure, name, "The difference from the reference that n seeds of each loss show with 80 % power."
+        figure,
+        name,
+        "Minimum detectable difference from the reference by the number of seeds of each loss, 80 % power.",
     )
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Name each line at its right end, in its colour's bar and ink text, moved apart where lines end close
-    together.
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str, LineStyle]]) -> None:
+    """Name each line beside its right end, moved apart where lines end close together.
+
+    Args:
+        axes: With all lines drawn and its scale set.
+        ends: For each line its last value, its name, colour and line style; a sample in that style leads the name.
     """
     if not ends:
         return
@@ -199,17 +208,23 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     assert figure is not None
     axes.autoscale_view()
     low, high = (axes.transData.transform((1, y))[1] for y in axes.get_ylim())
-    placed: list[tuple[float, str, str]] = []
+    placed: list[tuple[float, str, str, LineStyle]] = []
     step = 0.085
-    for y, text, colour in sorted(ends):
+    for y, text, colour, style in sorted(ends, key=lambda end: end[:2]):
         share = (axes.transData.transform((1, y))[1] - low) / (high - low)
-        placed.append((max(share, placed[-1][0] + step if placed else -1.0), text, colour))
+        placed.append((max(share, placed[-1][0] + step if placed else -1.0), text, colour, style))
     shift = max(0.0, placed[-1][0] - 1.0)
-    for share, text, colour in placed:
+    for share, text, colour, style in placed:
         axes.plot(
-            [1.015, 1.045], [share - shift] * 2, transform=axes.transAxes, color=colour, lw=3, clip_on=False
+            [1.015, 1.115],
+            [share - shift] * 2,
+            transform=axes.transAxes,
+            color=colour,
+            ls=style,
+            lw=1.8,
+            clip_on=False,
         )
-        axes.text(1.06, share - shift, text, transform=axes.transAxes, va="center", fontsize=10.5)
+        axes.text(1.13, share - shift, text, transform=axes.transAxes, va="center", fontsize=10.5)
 
 
 def _published_mark(axes: Axes, row: Published, score: str, at: int) -> None:

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from anchorloss.report.colours import MUTED, Style
+from anchorloss.analysis.palette import MUTED, Style
 from anchorloss.report.data import ExperimentData
-from anchorloss.report.figures_scores import label_ends
+from anchorloss.report.figures_scores import LineStyle, label_ends
 from anchorloss.report.svg import inline, panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 QUANTILES = {"target": ("q50", "q90"), "background": ("q50", "q90", "q99")}
-_DASHES: dict[str, str | tuple[int, tuple[int, ...]]] = {"q50": "-", "q90": (0, (5, 2)), "q99": (0, (1, 1.5))}  # type: ignore[dict-item]
+_DASHES: dict[str, LineStyle] = {"q50": "-", "q90": (0, (5, 2)), "q99": (0, (1, 1.5))}
 
 
-def over_seeds(histories: Mapping[int, pd.DataFrame], column: str) -> pd.DataFrame:
-    """A column of history.csv by epoch, over seeds: `mean`, `low`, `high`; epochs without a value left out."""
-    table = pd.DataFrame({seed: h.set_index("epoch")[column] for seed, h in histories.items() if column in h})
-    table = table.dropna(how="all")
-    return pd.DataFrame({"mean": table.mean(axis=1), "low": table.min(axis=1), "high": table.max(axis=1)})
+def over_seeds(columns: Iterable[pd.Series]) -> pd.DataFrame:
+    """One column of several histories by epoch: `mean`, `low`, `high`; epochs without a value left out."""
+    rows = [column.to_numpy(float) for column in columns]
+    values = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for row, own in zip(values, rows, strict=True):
+        row[: len(own)] = own
+    seen = ~np.isnan(values).all(axis=0)
+    values = values[:, seen]
+    if not seen.any():
+        return pd.DataFrame({"mean": [], "low": [], "high": []})
+    found = {
+        "mean": np.nanmean(values, axis=0),
+        "low": np.nanmin(values, axis=0),
+        "high": np.nanmax(values, axis=0),
+    }
+    return pd.DataFrame(found, index=np.flatnonzero(seen) + 1)
+
+
+def _column(histories: Mapping[int, pd.DataFrame], name: str) -> list[pd.Series]:
+    return [history[name] for history in histories.values() if name in history]
 
 
 def learning_curve(
@@ -39,60 +55,59 @@ def learning_curve(
 
     last_share: only the last part of training, with the axis fitted to it.
     """
-    curves = {loss: over_seeds(data.histories[loss], column) for loss in data.losses}
+    curves = {loss: over_seeds(_column(data.histories[loss], column)) for loss in data.losses}
     curves = {loss: curve for loss, curve in curves.items() if not curve.empty}
     if not curves:
         return None
     start = max(curve.index.max() for curve in curves.values()) * (1 - last_share)
-    with panel(5.0, 3.6, data.stamp) as (figure, axes):
+    with panel(5.0, 3.6) as (figure, axes):
         ends = []
         for loss, whole in curves.items():
             curve, style = whole[whole.index >= start], styles[loss]
             axes.fill_between(curve.index, curve["low"], curve["high"], color=style.colour, alpha=0.16, lw=0)
             axes.plot(curve.index, curve["mean"], color=style.colour)
-            ends.append((float(curve["mean"].iloc[-1]), data.label(loss), style.colour))
+            ends.append((float(curve["mean"].iloc[-1]), data.label(loss), style.colour, "-"))
         label_ends(axes, ends)
         axes.margins(x=0)
         axes.locator_params(axis="x", integer=True)
         axes.set_title(title)
         axes.set_xlabel("epoch")
-    final = "; ".join(f"{text} {value:.2f}" for value, text, _ in ends)
+    final = "; ".join(f"{text} {value:.2f}" for value, text, *_ in ends)
     return inline(figure, name, f"{title} over epochs, mean over seeds. At the end: {final}.")
 
 
 def difference_curve(data: ExperimentData, styles: Mapping[str, Style], name: str) -> str | None:
-    """Top-1 minus the reference's of the same seed by epoch: mean over shared seeds, band from the lowest to the highest.
+    """Top-1 minus the reference's of the same seed by epoch: mean over seeds, band from the lowest to the highest.
 
     The last three quarters of training, where a difference can be seen; None without a shared seed.
     """
-    reference = {seed: h.set_index("epoch") for seed, h in data.histories.get(data.reference, {}).items()}
+    reference = data.histories.get(data.reference, {})
     curves = {}
     for loss in data.losses:
-        shared = {
-            seed: (h.set_index("epoch")[["top1"]] - reference[seed][["top1"]]).reset_index()
-            for seed, h in data.histories[loss].items()
+        curve = over_seeds(
+            history["top1"] - reference[seed]["top1"]
+            for seed, history in data.histories[loss].items()
             if seed in reference and loss != data.reference
-        }
-        curve = over_seeds(shared, "top1") if shared else pd.DataFrame()
+        )
         if not curve.empty:
             curves[loss] = curve[curve.index >= curve.index.max() / 4]
     if not curves:
         return None
-    with panel(5.0, 3.6, data.stamp) as (figure, axes):
+    with panel(5.0, 3.6) as (figure, axes):
         axes.axhline(0, color=MUTED, lw=1.2)
         ends = []
         for loss, curve in curves.items():
             style = styles[loss]
             axes.fill_between(curve.index, curve["low"], curve["high"], color=style.colour, alpha=0.13, lw=0)
             axes.plot(curve.index, curve["mean"], color=style.colour)
-            ends.append((float(curve["mean"].iloc[-1]), data.label(loss), style.colour))
+            ends.append((float(curve["mean"].iloc[-1]), data.label(loss), style.colour, "-"))
         label_ends(axes, ends)
         axes.margins(x=0)
         axes.locator_params(axis="x", integer=True)
         axes.set_title(f"Top-1 minus {data.reference_label}, same seed")
         axes.set_xlabel("epoch")
         axes.set_ylabel("points")
-    final = "; ".join(f"{text} {value:+.2f}" for value, text, _ in ends)
+    final = "; ".join(f"{text} {value:+.2f}" for value, text, *_ in ends)
     return inline(
         figure,
         name,
@@ -110,23 +125,25 @@ def factors(data: ExperimentData, styles: Mapping[str, Style], side: str, name: 
     losses = [loss for loss in data.losses if _modulates(data.histories[loss], side)]
     if not losses:
         return None
-    with panel(5.0, 3.6, data.stamp) as (figure, axes):
+    with panel(5.0, 3.6) as (figure, axes):
         axes.axhline(1, color=MUTED, lw=1.2)
         ends = []
         for loss in losses:
             for quantile in QUANTILES[side]:
-                curve = over_seeds(data.histories[loss], f"{side}_factor_{quantile}")
+                curve = over_seeds(_column(data.histories[loss], f"{side}_factor_{quantile}"))
                 style = styles[loss]
                 axes.plot(curve.index, curve["mean"], color=style.colour, ls=_DASHES[quantile])
                 percent = f"{int(quantile[1:])} %"
-                ends.append((float(curve["mean"].iloc[-1]), f"{_short(data, loss)} {percent}", style.colour))
+                ends.append(
+                    (float(curve["mean"].iloc[-1]), f"{_short(data, loss)} {percent}", style.colour, "-")
+                )
         label_ends(axes, ends)
         axes.margins(x=0)
         axes.locator_params(axis="x", integer=True)
         _room_for_one(axes)
         axes.set_title(f"Factor on the {side} term")
         axes.set_xlabel("epoch; grey: BCE, factor 1")
-    final = "; ".join(f"{text} {value:.2f}" for value, text, _ in ends)
+    final = "; ".join(f"{text} {value:.2f}" for value, text, *_ in ends)
     return inline(
         figure, name, f"Quantiles of the modulating factor of the {side} term. At the end: {final}."
     )
@@ -134,8 +151,8 @@ def factors(data: ExperimentData, styles: Mapping[str, Style], side: str, name: 
 
 def _modulates(histories: Mapping[int, pd.DataFrame], side: str) -> bool:
     """Whether any quantile ever leaves 1: histories have both sides' columns, also where a loss leaves one alone."""
-    curves = [over_seeds(histories, f"{side}_factor_{quantile}")["mean"] for quantile in QUANTILES[side]]
-    return any(bool((curve != 1).any()) for curve in curves)
+    columns = [one for quantile in QUANTILES[side] for one in _column(histories, f"{side}_factor_{quantile}")]
+    return any(bool((one.dropna() != 1).any()) for one in columns)
 
 
 def _short(data: ExperimentData, loss: str) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 import html
 import io
 import re
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 
-from anchorloss.report.colours import INK, MUTED, RULE, STAMP, VARIABLES
+from anchorloss.analysis.palette import INK, MUTED, RULE, VARIABLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,24 +55,16 @@ _LOOK: Any = {
 
 
 @contextmanager
-def panel(width: float = 5.0, height: float = 3.6, stamp: str | None = None) -> Iterator[tuple[Figure, Axes]]:
-    """A figure with one set of axes in the report's look, stamped if `stamp` says so; sizes in inches."""
+def panel(width: float = 5.0, height: float = 3.6) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one set of axes in the report's look; sizes in inches."""
     from matplotlib.figure import Figure
 
     with mpl.rc_context({**mpl.rcParamsDefault, **_LOOK}):
         figure = Figure(figsize=(width, height), layout="constrained")
-        mark(figure, stamp)
         yield figure, figure.add_subplot()
 
 
-def mark(figure: Figure, stamp: str | None) -> None:
-    """Write `stamp` along the top of a figure, where no crop of the picture leaves it out."""
-    if stamp:
-        lines = textwrap.fill(stamp, int(figure.get_figwidth() * 11))
-        figure.suptitle(lines, x=0.01, ha="left", fontsize=9, color=STAMP, fontweight="bold")
-
-
-def inline(figure: Figure, name: str, description: str) -> str:
+def inline(figure: Figure, name: str, description: str) -> Markup:
     """The figure as an <svg> element for a page.
 
     name: unique in the page; prefixes every id. description: what a reader who cannot see the figure should
@@ -86,7 +78,7 @@ def inline(figure: Figure, name: str, description: str) -> str:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    # matplotlib's global style rule would reach every element of the page; style.py has it for figures alone.
+    # matplotlib's global style rule would reach every element of the page; style.css has it for figures alone.
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
@@ -100,7 +92,7 @@ def inline(figure: Figure, name: str, description: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', opening)
     assert box is not None
     label = html.escape(description, quote=True)
-    return (
+    return Markup(
         f'<svg viewBox="{box[1]}" role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">'
         + re.sub(r"\n\s*", "\n", svg[len(opening) :]).strip()
     )

@@ -37,6 +37,27 @@ CONTRAST = """
 """
 
 
+def unfold(tab: Tab) -> None:
+    """Open everything that is folded."""
+    tab.evaluate("document.querySelectorAll('details').forEach(folded => folded.open = true)")
+
+
+# Texts of one picture that lie on each other.
+OVERLAPS = """
+[...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].filter(text => text.textContent.trim());
+  const boxes = texts.map(text => text.getBoundingClientRect());
+  const found = [];
+  boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b, j) => {
+    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (wide > 2 && high > 4) found.push(`${texts[i].textContent} | ${texts[i + 1 + j].textContent}`);
+  }));
+  return found;
+})
+"""
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> str:
     results = tmp_path_factory.mktemp("results")
@@ -56,6 +77,9 @@ def tab():
 def test_opens_without_error_request_or_overflow(tab: Tab, report, width, theme):
     tab.open(report, width, theme)
     tab.screenshot(ARTIFACTS / f"report-{width}-{theme}.png")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    unfold(tab)
+    tab.screenshot(ARTIFACTS / f"report-{width}-{theme}-unfolded.png")
     assert [entry["entry"]["text"] for entry in tab.of("Log.entryAdded")] == []
     assert tab.of("Runtime.consoleAPICalled") == []
     assert tab.of("Runtime.exceptionThrown") == []
@@ -64,9 +88,15 @@ def test_opens_without_error_request_or_overflow(tab: Tab, report, width, theme)
     assert tab.evaluate("document.querySelectorAll('figure svg').length") > 10
 
 
+def test_little_is_said_before_anything_is_unfolded(tab: Tab, report):
+    tab.open(report, 1280, "light")
+    assert 300 < tab.evaluate("document.body.innerText.split(/\\s+/).length") < 1500
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_text_of_a_picture_leaves_it_or_shrinks_beyond_reading(tab: Tab, report, width):
     tab.open(report, width, "light")
+    unfold(tab)
     outside = tab.evaluate(
         """[...document.querySelectorAll('figure svg')].flatMap(svg => {
              const box = svg.getBoundingClientRect();
@@ -85,9 +115,17 @@ def test_no_text_of_a_picture_leaves_it_or_shrinks_beyond_reading(tab: Tab, repo
     assert smallest >= 8
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_two_labels_of_a_picture_overlap(tab: Tab, report, width):
+    tab.open(report, width, "light")
+    unfold(tab)
+    assert tab.evaluate(OVERLAPS) == []
+
+
 @pytest.mark.parametrize("theme", THEMES)
 def test_every_text_can_be_read_in_its_theme(tab: Tab, report, theme):
     tab.open(report, 1280, theme)
+    unfold(tab)
     assert tab.evaluate(CONTRAST) == []
 
 
@@ -129,6 +167,7 @@ def test_the_skip_link_leads_to_the_verdict_and_arrows_scroll_a_table(tab: Tab, 
     tab.press("Enter")
     assert tab.evaluate("location.hash") == "#verdict"
     assert tab.evaluate("document.activeElement.id") == "verdict"
+    unfold(tab)
     tab.evaluate("document.querySelector('[aria-labelledby=runs-table]').focus()")
     tab.press("ArrowRight")
     moved = "new Promise(done => setTimeout(() => done(document.activeElement.scrollLeft), 500))"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import cProfile
 import dataclasses
 import itertools
 import os
+import pstats
 import re
 import shutil
 import subprocess
@@ -12,15 +14,18 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from anchorloss.analysis.calibration import FEWEST_IMAGES, pool, reliability
+from anchorloss.analysis.palette import styles
 from anchorloss.analysis.stats import summarise
 from anchorloss.errors import UserError
-from anchorloss.report.colours import styles
 from anchorloss.report.data import ExperimentData, read_experiment
+from anchorloss.report.figures_classes import reliability_diagram
 from anchorloss.report.figures_training import factors
-from anchorloss.report.markup import DASH
 from anchorloss.report.page import build_page, write_report
+from anchorloss.report.text import DASH
 from anchorloss.runs.store import read_runs
 from tests.fake_runs import FACTORS, make_runs
 from tests.run_folders import with_provenance
@@ -39,6 +44,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.addresses: list[str] = []
         self.tags: set[str] = set()
+        self.attributes: set[str] = set()
         self.headings: list[tuple[str, str]] = []
         self.tables: dict[str, list[list[str]]] = {}
         self.pictures: list[str] = []
@@ -50,6 +56,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
         self.tags.add(tag)
+        self.attributes.update(given)
         if tag not in VOID:
             self.open.append(tag)
         if "id" in given:
@@ -108,9 +115,11 @@ def report_command(results: Path, experiment: str, **environment: str) -> subpro
     )
 
 
-def unstamped(page: Page, stamp: str) -> list[str]:
-    """The pictures without a stamp: only Figure 1, which shows no result, may be among them."""
-    return [name for name, picture in zip(page.named, page.pictures, strict=True) if stamp not in picture]
+def unstamped(text: str, stamp: str) -> list[str]:
+    """The sections without a stamp; those that show no result of these runs may be among them."""
+    sections = re.findall(r'<section id="(\w+)".*?</section>', text, flags=re.DOTALL)
+    bodies = re.findall(r"<section.*?</section>", text, flags=re.DOTALL)
+    return [name for name, body in zip(sections, bodies, strict=True) if body.count(stamp) != 1]
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +218,7 @@ def test_the_table_is_the_records_mean_and_std(page, results):
         "3 of 5",
         "4 of 5 (1 failed)",
     ]
-    assert rows["(ii) background"][4:6] == ["74.25 ± 0.34", "92.62 ± 0.50"]
+    assert rows["(ii) background"][5:7] == ["74.25 ± 0.34", "92.62 ± 0.50"]
 
 
 def test_the_papers_figures_are_judged_under_assumed_runs(page):
@@ -220,17 +229,19 @@ def test_the_papers_figures_are_judged_under_assumed_runs(page):
     assert best[11] == "11"
 
 
-def test_synthetic_results_say_so_in_the_headline_and_in_every_picture(page):
+def test_synthetic_results_say_so_in_the_headline_and_once_in_every_section(page, text):
     assert "SYNTHETIC" in page.headings[0][1]
     assert len(page.pictures) > 10
-    assert [name[:8] for name in unstamped(page, "SYNTHETIC")] == ["(i) Modu", "(ii) Mod"]
+    # The first section is right below the headline.
+    assert unstamped(text, "SYNTHETIC data") == ["verdict", "published", "loss", "protocol"]
 
 
-def test_a_reduced_protocol_says_so_in_the_headline_and_in_every_picture(tmp_path):
+def test_a_reduced_protocol_says_so_in_the_headline_and_in_every_section(tmp_path):
     make_runs(tmp_path, "small", seeds=range(2), images=300, epochs=4, data="cifar100")
-    small = Page(build_page(read_experiment(tmp_path, "small")))
+    text = build_page(read_experiment(tmp_path, "small"))
+    small = Page(text)
     assert "NOT THE FULL PROTOCOL (resnet20, 4 epochs)" in small.headings[0][1]
-    assert [name[:8] for name in unstamped(small, "NOT THE FULL PROTOCOL")] == ["(i) Modu", "(ii) Mod"]
+    assert unstamped(text, "NOT THE FULL PROTOCOL") == ["verdict", "published", "loss", "protocol"]
     assert "Top-1, paper, not comparable" in small.tables["Table 1"][0]
     assert "Top-1 minus paper" not in small.tables["Table 1"][0]
 
@@ -252,7 +263,9 @@ def test_missing_failed_and_waiting_runs_are_shown(text, page, results):
 
 def test_each_run_names_its_commit_and_device_and_the_page_its_data(page, results):
     rows = page.tables["Every run"][1:]
-    assert sum("0123456789 + changes" in row for row in rows) == 3  # seed 4 of three losses; the fourth waits
+    assert (
+        sum("0123456789 with local changes" in row for row in rows) == 3
+    )  # seed 4 of three losses; the fourth waits
     assert all(row[7] == "CPU (2 threads)" for row in rows if row[2] == "finished")
     settings = dict(page.tables["Shared by all runs"][1:])
     assert settings["data checksum"] == "SYNTHETIC:1"
@@ -264,8 +277,8 @@ def test_one_seed_shows_no_spread_and_no_interval(tmp_path):
     one = Page(build_page(read_experiment(tmp_path, "one")))
     assert re.fullmatch(rf"\d\d\.\d\d ± {DASH}", one.tables["Table 1"][1][2])
     for row in one.tables["Top-1 minus BCE, points"][1:]:
-        assert row[3:8] == [DASH] * 5
-        assert row[8] == "not resolved"
+        assert row[3:9] == [DASH] * 6
+        assert row[9] == "not resolved"
 
 
 @pytest.mark.parametrize(
@@ -293,16 +306,27 @@ def test_an_arm_beside_the_papers_losses_does_not_change_their_correction(tmp_pa
     assert tables[0][3][0] == "softmax"
 
 
-def test_text_from_records_cannot_become_markup(data, tmp_path):
-    parent = make_runs(tmp_path, "hostile", losses=["bce"], seeds=[0], images=300, epochs=4)
-    (folder,) = parent.iterdir()
-    (run,) = read_runs(tmp_path, "hostile")
-    device = "<script>alert(1)</script>"
-    (folder / "record.json").unlink()
-    (folder / "record.json").write_text(with_provenance(run.record, device=device).to_json())
-    text = build_page(read_experiment(tmp_path, "hostile"))
-    assert "&lt;script&gt;alert(1)" in text
-    assert "script" not in Page(text).tags
+def test_text_from_records_cannot_become_markup(tmp_path):
+    make_runs(tmp_path, "hostile", losses=["bce", "anchor_bg"], seeds=[0], images=300, epochs=4)
+    attack = "<script>alert(1)</script>\"'><b onclick=x>{{ 7 * 7 }}"
+    for run in read_runs(tmp_path, "hostile"):
+        (run.folder / "record.json").unlink()
+        (run.folder / "record.json").write_text(with_provenance(run.record, device=attack).to_json())
+    data = read_experiment(tmp_path, "hostile")
+    table = dataclasses.replace(
+        data.table,
+        stamps=(attack,),
+        protocol=attack,
+        notes=(attack,),
+        rows=tuple(dataclasses.replace(row, label=attack) for row in data.table.rows),
+    )
+    text = build_page(dataclasses.replace(data, experiment=attack, table=table))
+    assert text.count("&lt;script&gt;alert(1)") > 10
+    assert "{{ 7 * 7 }}" in text
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "onclick" not in page.attributes
+    assert page.addresses == ["data:,"]
 
 
 def test_runs_that_differ_in_a_setting_are_refused_in_one_line(tmp_path):
@@ -345,3 +369,71 @@ def test_a_side_that_a_loss_leaves_alone_is_not_drawn(data):
     )
     assert factors(still, looks, "background", "f") == drawn
     assert factors(dataclasses.replace(data, histories=histories), looks, "background", "f") is None
+
+
+def test_the_page_opens_with_one_sentence_and_the_differences(text, page):
+    body = text[text.index("<main>") :]
+    sentence = re.search(r'<p class="answer">(.*?)</p>', body, flags=re.DOTALL)
+    assert sentence is not None
+    assert re.match(r"(Better than BCE|Worse than BCE|Not resolved from BCE) in Top-1: ", sentence[1])
+    assert body.index("Top-1 minus BCE in points") < body.index("<details")
+    # The tests, checks and power are folded below it.
+    assert body.index("<details") < body.index('id="tests-top1"') < body.index('id="checks-ece"')
+
+
+def test_calibration_is_tested_and_called_secondary(page, text):
+    assert "primary measure" in text[text.index('id="tests-top1"') :][:300]
+    for measure in ("top5", "ece"):
+        assert "secondary measure" in text[text.index(f'id="tests-{measure}"') :][:300]
+    rows = page.tables["Expected calibration error minus BCE, points"]
+    assert [row[0] for row in rows[1:]] == ["(i) target", "(ii) background", "(iii) both"]
+
+
+def test_few_images_make_no_point_in_a_reliability_diagram(data):
+    found = reliability(pool(data.predictions["bce"].values()))
+    assert (found.images[found.images > 0] < FEWEST_IMAGES).any()
+    everything = dataclasses.replace(
+        found, images=np.where(found.images > 0, found.images, 0) + FEWEST_IMAGES
+    )
+    drawn = [
+        reliability_diagram(data, styles(data.losses)["bce"], "bce", one, "1 %", "r").count("<use")
+        for one in (found, everything)
+    ]
+    assert drawn[1] - drawn[0] == ((found.images > 0) & (found.images < FEWEST_IMAGES)).sum()
+
+
+def test_more_seeds_than_can_be_told_apart_are_left_out_in_words(tmp_path):
+    """The figure is thinned, the means are not."""
+    make_runs(tmp_path, "many", losses=["bce", "anchor_bg"], seeds=range(60), images=50, epochs=2, classes=10)
+    data = read_experiment(tmp_path, "many")
+    text = build_page(data)
+    assert "Seeds drawn: 30 of 60 of BCE, 30 of 60 of (ii) background; all are in the means." in text
+    rows = {row[0]: row for row in Page(text).tables["Table 1"]}
+    mean = summarise(data.values["top1"]["bce"]).mean
+    assert rows["BCE"][1:3] == ["60", f"{mean:.2f} ± {summarise(data.values['top1']['bce']).std:.2f}"]
+
+
+def calls(build) -> int:
+    """Function calls, Python's and C's, that `build` makes: a measure of cost that no load disturbs."""
+    profile = cProfile.Profile()
+    profile.runcall(build)
+    return pstats.Stats(profile).total_calls
+
+
+def test_the_cost_of_a_page_grows_with_the_runs_and_no_faster(tmp_path):
+    """Counted, not timed: function calls, and the characters and drawn elements of the page."""
+    costs, sizes, drawn = [], [], []
+    for name, seeds in (("few", 20), ("more", 40), ("most", 80)):
+        make_runs(
+            tmp_path, name, losses=["bce", "anchor_bg"], seeds=range(seeds), images=50, epochs=2, classes=10
+        )
+        found: list[str] = []
+        costs.append(
+            calls(lambda name=name, found=found: found.append(build_page(read_experiment(tmp_path, name))))
+        )
+        sizes.append(len(found[0]))
+        drawn.append(found[0].count("<use"))
+    assert costs[2] - costs[1] <= 2.5 * max(costs[1] - costs[0], 0.02 * costs[0])
+    # 1,000 runs at this rate stay far below 5 MB.
+    assert (sizes[2] - sizes[1]) / 80 < 2000
+    assert drawn[2] < drawn[0] + 2 * 2 * 50

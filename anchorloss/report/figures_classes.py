@@ -7,58 +7,38 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from anchorloss.analysis.calibration import BINS, Reliability
+from anchorloss.analysis.calibration import BINS, FEWEST_IMAGES, Reliability
 from anchorloss.analysis.confusion import Pair
-from anchorloss.report.colours import INK, MUTED, PAPER, RULE, Style
+from anchorloss.analysis.palette import INK, MUTED, PAPER, RULE, Style
 from anchorloss.report.data import ExperimentData
-from anchorloss.report.markup import number
 from anchorloss.report.svg import inline, panel
+from anchorloss.report.text import number
 
 Floats = npt.NDArray[np.float64]
-NAMED = 4
+NAMED = 3
 
 
 def class_differences(
     data: ExperimentData,
     style: Style,
     loss: str,
-    reference: str,
     change: Floats,
     chance: float | None,
     name: str,
 ) -> str:
-    """Accuracy by class, loss minus reference, sorted; the classes at both ends named.
+    """Accuracy by class, loss minus BCE, sorted.
 
     change: points, shape (classes,). chance: band of ± two standard deviations that seeds alone would give.
     """
     order = np.argsort(change, kind="stable")
     order = order[np.isfinite(change[order])]
     heights = change[order]
-    title = f"{data.label(loss)} minus {data.label(reference)}"
-    with panel(5.0, 3.6, data.stamp) as (figure, axes):
+    title = f"{data.label(loss)} minus {data.reference_label}"
+    with panel(5.0, 3.6) as (figure, axes):
         if chance is not None:
             axes.axhspan(-2 * chance, 2 * chance, color=RULE, alpha=0.6, lw=0)
         axes.bar(np.arange(len(heights)), heights, width=0.85, color=style.colour, lw=0)
         axes.axhline(0, color=MUTED, lw=1)
-        count = min(NAMED, len(heights) // 2)
-        best, worst = order[::-1][:count], order[:count]
-        axes.text(
-            0.02,
-            0.98,
-            _lines("best", data, change, best),
-            transform=axes.transAxes,
-            va="top",
-            fontsize=10,
-        )
-        axes.text(
-            0.98,
-            0.02,
-            _lines("worst", data, change, worst),
-            transform=axes.transAxes,
-            va="bottom",
-            ha="right",
-            fontsize=10,
-        )
         largest = float(np.abs(heights).max()) if len(heights) else 1.0
         axes.set_ylim(-1.15 * largest - 0.1, 1.15 * largest + 0.1)
         axes.set_xticks([])
@@ -66,15 +46,25 @@ def class_differences(
         axes.set_title(title)
         axes.set_xlabel("classes, sorted")
         axes.set_ylabel("points")
-    return inline(
-        figure, name, f"Accuracy by class, {title}, in points. {_lines('Best', data, change, best)}."
-    )
+    return inline(figure, name, f"Accuracy by class, {title}, in points.")
+
+
+def extremes(data: ExperimentData, change: Floats) -> str:
+    """The classes at both ends of `change` (classes,), in words."""
+    order = np.argsort(change, kind="stable")
+    order = order[np.isfinite(change[order])]
+    count = min(NAMED, len(order) // 2)
+    named = [
+        ", ".join(f"{data.class_name(int(c))} {number(float(change[c]), '{:+.1f}')}" for c in classes)
+        for classes in (order[::-1][:count], order[:count])
+    ]
+    return f"Best: {named[0]}. Worst: {named[1]}." if count else ""
 
 
 def confused(data: ExperimentData, styles: Mapping[str, Style], pairs: Sequence[Pair], name: str) -> str:
     """A row for each pair of classes: mistakes between them under each loss, in images a run."""
     losses = [loss for loss in data.losses if data.predictions[loss]]
-    with panel(5.0, 1.3 + 0.32 * len(pairs), data.stamp) as (figure, axes):
+    with panel(5.0, 1.3 + 0.32 * len(pairs)) as (figure, axes):
         for row, pair in enumerate(pairs):
             means = {loss: pair.mistaken[loss].mean or 0.0 for loss in losses}
             axes.plot(
@@ -110,10 +100,10 @@ def reliability_diagram(
     """
     edges = np.linspace(0, 1, BINS + 1)
     share = found.images / found.images.sum()
-    with panel(5.0, 3.9, data.stamp) as (figure, axes):
+    with panel(5.0, 3.9) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
         axes.bar(edges[:-1], 0.3 * share / share.max(), width=1 / BINS, align="edge", color=RULE, lw=0)
-        filled = found.images > 0
+        filled = found.images >= FEWEST_IMAGES
         axes.plot(
             found.score[filled],
             found.accuracy[filled],
@@ -125,14 +115,7 @@ def reliability_diagram(
         )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
-        axes.text(0.03, 0.97, f"calibration error {error}", va="top", transform=axes.transAxes, fontsize=10.5)
-        axes.set_title(data.label(loss))
+        axes.set_title(f"{data.label(loss)}: error {error}")
         axes.set_xlabel("score of the predicted class")
         axes.set_ylabel("share right")
     return inline(figure, name, f"Reliability of {data.label(loss)}: calibration error {error}.")
-
-
-def _lines(heading: str, data: ExperimentData, change: Floats, classes: npt.NDArray[np.int64]) -> str:
-    return "\n".join(
-        [heading, *(f"{data.class_name(int(c))} {number(float(change[c]), '{:+.1f}')}" for c in classes)]
-    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from anchorloss.report.colours import VARIABLES, Style
+from anchorloss.analysis.palette import VARIABLES, Style
 from anchorloss.report.data import ExperimentData
-from anchorloss.report.markup import figures
 from anchorloss.report.svg import inline, panel
 
 # By gamma; 0 is BCE. The hues of no loss: a gamma is none.
@@ -18,19 +18,18 @@ _COLOURS = {
 }
 
 
-def figure1(data: ExperimentData, styles: Mapping[str, Style]) -> str:
-    """Both panels; one line where torch is missing. No stamp: they show the loss, not results."""
+def loss_itself(data: ExperimentData, styles: Mapping[str, Style]) -> dict[str, Any]:
+    """Both panels; no figure where torch is missing."""
     try:
         from anchorloss.analysis.figure1 import PANELS, draw_panel
     except ImportError as error:
         if (error.name or "").split(".")[0] != "torch":
             raise
-        return '<p class="note">Left out: Figure 1 is drawn from the loss code, which needs torch.</p>'
+        return {"figures": []}
     pictures = []
     for half in PANELS:
         with panel(5.0, 3.6) as (figure, axes):
             draw_panel(axes, half, _COLOURS)
-            name = f"figure1-{half.anchor}"
             said = f"{half.title}: BCE and anchor loss against the score of the {half.class_name} class."
-            pictures.append((inline(figure, name, said), ""))
-    return figures(pictures)
+            pictures.append((inline(figure, f"figure1-{half.anchor}", said), ""))
+    return {"figures": pictures}

@@ -1,13 +1,16 @@
-"""One colour and one marker a loss, everywhere; light and dark by CSS variables.
+"""The colours of every figure: hues after Okabe and Ito's palette for colour-blind readers, one colour and marker a loss.
 
-Figures are drawn in stand-in colours that `svg.py` turns into `var(--name)`, so one picture serves both
-themes. Hues after Okabe and Ito's palette for colour-blind readers; markers repeat the distinction without
-colour.
+Figures in the report are drawn in stand-in colours that become CSS variables, so one picture serves the light and the
+dark theme. Markers repeat the distinction without colour.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+BLUE, VERMILION, GREEN, PINK, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+SERIES = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY)
 
 
 @dataclass(frozen=True)
@@ -25,18 +28,17 @@ VARIABLES = {
     "muted": ("#63676e", "#5d6168", "#a3a7ae"),
     "rule": ("#d9d7d0", "#dcdad3", "#383c43"),
     "paper": ("#fdfcfa", "#fdfcfa", "#16181c"),
-    "panel": ("#f5f3ee", "#f5f3ee", "#1f2228"),
     "stamp": ("#b3261e", "#a8231b", "#ff9d8f"),
     "loss-bce": ("#3d4047", "#3a3d44", "#d6d4ce"),
-    "loss-target": ("#d55e00", "#d55e00", "#ff8f40"),
-    "loss-background": ("#0072b2", "#0072b2", "#56b4e9"),
-    "loss-both": ("#009e73", "#007a58", "#2cc197"),
-    "loss-softmax": ("#cc79a7", "#b85f92", "#dd93bb"),
-    "loss-other-1": ("#e69f00", "#a87400", "#e69f00"),
+    "loss-target": (VERMILION, "#c45500", "#ff8f40"),
+    "loss-background": (BLUE, BLUE, SKY),
+    "loss-both": (GREEN, "#007a58", "#2cc197"),
+    "loss-softmax": (PINK, "#b85f92", "#dd93bb"),
+    "loss-other-1": (ORANGE, "#a87400", ORANGE),
     "loss-other-2": ("#7a5cc2", "#7a5cc2", "#a78be6"),
     "loss-other-3": ("#8c6d46", "#8c6d46", "#c4a67c"),
 }
-INK, MUTED, RULE, PAPER, STAMP = (VARIABLES[name][0] for name in ("ink", "muted", "rule", "paper", "stamp"))
+INK, MUTED, RULE, PAPER = (VARIABLES[name][0] for name in ("ink", "muted", "rule", "paper"))
 _KNOWN = {
     "bce": ("loss-bce", "o"),
     "anchor_target": ("loss-target", "^"),
@@ -47,8 +49,8 @@ _KNOWN = {
 _OTHERS = (("loss-other-1", "P"), ("loss-other-2", "X"), ("loss-other-3", "p"))
 
 
-def styles(losses: tuple[str, ...]) -> dict[str, Style]:
-    """A style for each loss; those that Table 1 does not have take the other colours in turn."""
+def styles(losses: Iterable[str]) -> dict[str, Style]:
+    """Return a style for each loss; those that Table 1 does not have take the other colours in turn."""
     found: dict[str, Style] = {}
     others = 0
     for loss in losses:
@@ -59,3 +61,8 @@ def styles(losses: tuple[str, ...]) -> dict[str, Style]:
             others += 1
         found[loss] = Style(VARIABLES[variable][0], variable, marker)
     return found
+
+
+def theme(column: int) -> str:
+    """Return the CSS declarations of the light (1) or dark (2) theme."""
+    return "".join(f"--{name}:{values[column]};" for name, values in VARIABLES.items())
