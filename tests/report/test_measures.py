@@ -12,6 +12,7 @@ import pytest
 from anchorloss.analysis.calibration import reliability
 from anchorloss.analysis.confusion import class_accuracy, confused_pairs, target_ranks
 from anchorloss.data.class_names import CIFAR100, class_name
+from anchorloss.runs.record import Data
 from anchorloss.runs.store import Predictions
 from tests.fake_runs import predictions
 
@@ -86,10 +87,24 @@ def test_scores_of_zero_and_one_have_a_bin():
     assert (found.images[0], found.images[-1], found.error) == (1, 1, 0.0)
 
 
+def data(name: str, class_names: list[str] | None = None) -> Data:
+    """What a record says of its data set."""
+    return Data(
+        name=name,
+        label="CIFAR-100",
+        checksum="md5:0",
+        training_images=100,
+        evaluation_images=100,
+        class_names=class_names,
+    )
+
+
 def test_class_names_fall_back_to_numbers():
-    assert class_name("cifar100", 1) == "aquarium fish"
-    assert class_name("cifar10", 9) == "truck"
-    assert class_name("synthetic", 4) == "class 4"
+    assert class_name(data("cifar100"), 1) == "aquarium fish"
+    assert class_name(data("cifar10"), 9) == "truck"
+    assert class_name(data("synthetic"), 4) == "class 4"
+    assert class_name(data("digits", ["zero", "one"]), 1) == "one"
+    assert class_name(None, 4) == "class 4"
 
 
 def test_class_names_are_those_of_the_official_archive():
