@@ -53,15 +53,16 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 def check_config_files() -> None:
     """Have Hydra read its files with `FileConfigSource`."""
-    # Of two classes of one name Hydra keeps the first.
-    SourcesRegistry.instance().register(FileConfigSource)
+    # `register` keeps the first of two classes of one name, and Hydra may have registered its own already.
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
     """Refuse overrides that Hydra takes and that leave a run without a part of its config, or with the wrong one.
 
     Raises:
-        UserError: for `~optim`, `optim=null`, `model=[a,b]` and overrides without a key.
+        UserError: for `~optim`, `optim=null`, `model=[a,b]`, another class as launcher or sweeper, and overrides
+            without a key.
     """
     for argument in arguments:
         if "=" not in argument and not argument.startswith("~"):
@@ -70,6 +71,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
         group = key.lstrip("+~")
         if equals and not group:
             raise UserError(f"{argument}: has no key; write key=value. {_SHOW_ALL}")
+        if group in ("hydra.launcher._target_", "hydra.sweeper._target_"):
+            raise UserError(f"{argument}: cannot be replaced; choose a launcher, as in hydra/launcher=slurm")
         if group not in _GROUPS or (key.startswith("~") and equals and value not in ("", "null")):
             continue
         if key.startswith("~") or value in ("", "null", "''", '""') or value.startswith(("[", "{")):
