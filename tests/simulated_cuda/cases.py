@@ -178,7 +178,7 @@ KERNELS = {
     ),
 }
 # ResNet-110 at batch 128. BCE: 1,930 kernels before weights were cast together and batches no longer counted.
-MOST_KERNELS = {("bce", "bf16"): 1610, ("anchor_both", "bf16"): 1635}
+MOST_KERNELS = {("bce", "bf16"): 1620, ("anchor_both", "bf16"): 1650}
 
 
 def case_step_count() -> None:
