@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -42,12 +43,18 @@ def test_a_run_trained_again_is_the_same(run_folder, part):
 
 
 def test_a_record_that_says_something_else_is_found_out(run_folder):
+    """Another loss in the first epoch, with its checksum, contradicts nothing else in the run folder."""
     record = json.loads((run_folder / "record.json").read_text())
-    record["test_loss"] += 0.001
+    header, first, *others = (run_folder / "history.csv").read_text().splitlines()
+    cells = first.split(",")
+    cells[2] = str(float(cells[2]) + 0.001)
+    history = "\n".join([header, ",".join(cells), *others, ""]).encode()
+    (run_folder / "history.csv").write_bytes(history)
+    record["files"]["history.csv"] = f"sha256:{hashlib.sha256(history).hexdigest()}"
     (run_folder / "record.json").write_text(json.dumps(record))
     result = again(run_folder)
-    assert result.returncode == 1
-    assert f"test_loss is {record['test_loss']} in the record" in result.stdout
+    assert result.returncode == 1, result.stderr
+    assert f"{record['files']['history.csv']} in the record" in result.stdout.replace('"', "")
 
 
 def test_a_run_kept_elsewhere_is_not_trained_twice(run_folder, tmp_path):
