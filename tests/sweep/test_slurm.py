@@ -94,7 +94,7 @@ def test_cancelled_job_is_named_and_the_same_command_goes_on(sweep):
     output, _ = training.communicate(timeout=300)
 
     assert training.returncode == 1
-    assert "1 of 4 runs have no record" in output.splitlines()[-1]
+    assert "1 of 4 runs without a record" in output.splitlines()[-1]
     assert run in output.splitlines()[-1]
     assert f"Slurm job {number} ended without a result" in output
     assert [path.name for path in sweep.runs() if not is_done(path)] == [run]
