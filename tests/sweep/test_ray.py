@@ -116,7 +116,7 @@ def test_failed_runs_are_results_and_trouble_is_one_line(two_nodes, tmp_path):
         output, _ = (training := sweep.start()).communicate(timeout=120)
         assert training.returncode == 1
         assert "device=cuda: not on this machine" in output
-        assert "4 of 4 runs have no record" in output
+        assert "4 of 4 runs without a record" in output
         assert not sweep.runs()
 
         sweep.command += ["device=cpu", "optim.lr=1e30", "optim.epochs=2"]

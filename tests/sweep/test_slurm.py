@@ -102,7 +102,7 @@ def test_cancelled_job_is_named_and_the_same_command_goes_on(sweep):
     again = sweep.start()
     output, _ = again.communicate(timeout=120)
     assert again.returncode == 0, output
-    assert "3 of 4 jobs are done, 1 to do" in output
+    assert "3 of 4 jobs done, 1 to do" in output
     assert {path.name for path in sweep.runs() if resumed(path) > 0} == {run}
     sweep.assert_complete()
 
