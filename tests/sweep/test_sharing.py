@@ -129,7 +129,7 @@ def check_killed(folder: Path, kills: int, seed: int, epochs: int) -> None:
     assert sum(record.provenance.resumed for record, *_ in found.values()) > kills / 4
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_killed_ten_times_gives_the_same_records(tmp_path):
     check_killed(tmp_path, kills=10, seed=0, epochs=40)
 
