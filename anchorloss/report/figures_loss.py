@@ -30,6 +30,8 @@ def loss_itself(data: ExperimentData, styles: Mapping[str, Style]) -> dict[str, 
     for half in PANELS:
         with panel(5.0, 3.6) as (figure, axes):
             draw_panel(axes, half, _COLOURS)
+            # A browser's text of mathematics is taller than matplotlib reckons.
+            axes.xaxis.labelpad = 12
             said = f"{half.title}: BCE and anchor loss against the score of the {half.class_name} class."
             pictures.append((inline(figure, f"figure1-{half.anchor}", said), ""))
     return {"figures": pictures}

@@ -147,7 +147,7 @@ def test_the_keyboard_reaches_every_section_and_every_wide_table(tab: Tab, repor
         tab.press("Tab")
         place = tab.evaluate(
             "document.activeElement.getAttribute('href') || document.activeElement.getAttribute('aria-labelledby')"
-            " || document.activeElement.tagName"
+            " || document.activeElement.closest('summary')?.textContent || document.activeElement.tagName"
         )
         if place == "BODY" or place in reached:
             break
