@@ -47,7 +47,7 @@ merge: $(INSTALLED) ## bring run folders from other machines together: FROM=resu
 status: $(INSTALLED) ## which runs are done, running, failed, waiting: of EXPERIMENT (or PROFILE), or all
 	$(RUN) scripts/status.py $(if $(filter filefile,$(origin EXPERIMENT)$(origin PROFILE)),,--experiment $(EXPERIMENT))
 
-evaluate: $(INSTALLED) ## do the weights of EXPERIMENT's runs give the recorded numbers? needs the data set
+evaluate: $(INSTALLED) ## recompute the recorded numbers of EXPERIMENT from its kept weights; needs the data set
 	$(RUN) scripts/evaluate.py --experiment $(EXPERIMENT) $(ARGS)
 
 card: $(INSTALLED) ## a model card for the kept weights of EXPERIMENT: results/EXPERIMENT/MODEL_CARD.md
@@ -62,7 +62,7 @@ figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone; REFERENCE=loss compares with it
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)$(if $(REFERENCE), --reference $(REFERENCE))
 
-picture: $(INSTALLED) ## the picture of EXPERIMENT's report in README.md, by Chromium
+picture: $(INSTALLED) ## results/EXPERIMENT/report.png, the picture of its report in docs/results.md, by Chromium
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1180 \
 		--user-data-dir=$$(mktemp -d) --screenshot=results/$(EXPERIMENT)/report.png \
