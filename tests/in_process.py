@@ -33,7 +33,7 @@ def settings(*overrides: str) -> list[RunSettings]:
     return parse(composed(*SMALL, *overrides))[0]
 
 
-def workplace(run: RunSettings, *, keep_weights: bool = False) -> RunContext:
+def context_of(run: RunSettings, *, keep_weights: bool = False) -> RunContext:
     """The data and device that a run of the small config trains on: the CPU, deterministic, one thread."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -44,11 +44,11 @@ def workplace(run: RunSettings, *, keep_weights: bool = False) -> RunContext:
     )
 
 
-def start(run: RunSettings, place: RunContext, results: Path) -> Generator[float, None, Record]:
+def start(run: RunSettings, context: RunContext, results: Path) -> Generator[float, None, Record]:
     """The run's training as a generator, one step at a time."""
     folder = run_folder(results, run.experiment, run.run)
     folder.mkdir(parents=True, exist_ok=True)
-    return train(run, folder, place, NoTracker())
+    return train(run, folder, context, NoTracker())
 
 
 def finish(steps: Generator[float, None, Record]) -> Record:

@@ -18,7 +18,7 @@ from anchorloss.runs.store import Record, Run, differences
 
 
 @dataclass(frozen=True)
-class Row:
+class LossRow:
     """One loss: the last epoch's accuracies over its finished runs, in percent.
 
     The differences are from the reference over the seeds that both have. `best_…` marks the highest mean, if its
@@ -51,7 +51,7 @@ class Table:
     experiment: str
     stamps: tuple[str, ...]
     protocol: str
-    rows: tuple[Row, ...]
+    rows: tuple[LossRow, ...]
     notes: tuple[str, ...]
     provenance: str
     data_label: str
@@ -65,7 +65,7 @@ class Table:
         return (*self.stamps, *([self.interim] if self.interim else ()))
 
     @property
-    def reference_row(self) -> Row | None:
+    def reference_row(self) -> LossRow | None:
         """The row of the loss that the others are compared with."""
         return next((row for row in self.rows if row.loss == self.reference), None)
 
@@ -133,7 +133,7 @@ def planned_table() -> Table:
         stamps=(),
         protocol=f"CIFAR-100, {FULL_PROTOCOL['model']['name']}, {FULL_PROTOCOL['optim']['epochs']} epochs.",
         rows=tuple(
-            Row(loss, _label(loss, published), 0, 0, nothing, nothing, published.get(loss))
+            LossRow(loss, _label(loss, published), 0, 0, nothing, nothing, published.get(loss))
             for loss in PAPER_LOSSES
         ),
         notes=(),
@@ -204,7 +204,7 @@ def _protocol(record: Record) -> str:
 
 def _rows(
     runs: list[Run], plan: Plan | None, of_paper: dict[str, Published], reference: str
-) -> tuple[Row, ...]:
+) -> tuple[LossRow, ...]:
     published = read_published()
     losses, seeds = _expected(runs, plan)
     records = {loss: [run.record for run in runs if run.loss == loss and run.record] for loss in losses}
@@ -224,7 +224,7 @@ def _rows(
                 against = difference_between(values, loss, reference, processors)
                 found[loss][f"{score}_difference"] = against
     return tuple(
-        Row(
+        LossRow(
             loss=loss,
             label=_label(loss, published),
             planned=len(seeds),

@@ -11,7 +11,7 @@ from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.markdown import escape, markdown_table, one_line, spreadsheet_text
 from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.stats import Difference, Summary
-from anchorloss.analysis.table import Row, Table, build_table
+from anchorloss.analysis.table import LossRow, Table, build_table
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.store import read_runs
@@ -133,7 +133,7 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def _spread(row: Row, score: Summary, dash: str) -> str:
+def _spread(row: LossRow, score: Summary, dash: str) -> str:
     if score.mean is None:
         return dash if row.failed else "not run"
     return f"{score.mean:.2f} ± {dash if score.std is None else f'{score.std:.2f}'}"
@@ -153,7 +153,7 @@ def _comparison_header(table: Table) -> list[str]:
     return [f"{differences[0]} (95 %)", "paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
 
 
-def _comparison_cells(table: Table, row: Row, dash: str) -> list[str]:
+def _comparison_cells(table: Table, row: LossRow, dash: str) -> list[str]:
     if table.stamps:
         paper_differences = _paper_from_reference(table, row) if _has_paper(table) else ()
         ours = [_with_interval(found, dash) for found in (row.top1_difference, row.top5_difference)]
@@ -171,14 +171,14 @@ def _signed(values: Iterable[float | None], dash: str) -> list[str]:
     return [dash if value is None else f"{value:+.2f}" for value in values]
 
 
-def _from_paper(table: Table, row: Row) -> _Pair:
+def _from_paper(table: Table, row: LossRow) -> _Pair:
     """Our means minus the paper's, at the full protocol alone."""
     if table.stamps or row.published is None or row.top1.mean is None or row.top5.mean is None:
         return None, None
     return row.top1.mean - row.published.top1_mean, row.top5.mean - row.published.top5_mean
 
 
-def _from_reference(row: Row) -> _Pair:
+def _from_reference(row: LossRow) -> _Pair:
     one, other = row.top1_difference, row.top5_difference
     return one.estimate if one else None, other.estimate if other else None
 
@@ -194,7 +194,7 @@ def _with_interval(found: Difference | None, dash: str) -> str:
     return f"{found.estimate:+.2f}" + (f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else "")
 
 
-def _paper_from_reference(table: Table, row: Row) -> _Pair:
+def _paper_from_reference(table: Table, row: LossRow) -> _Pair:
     base = table.reference_row
     if base is None or row is base or row.published is None or base.published is None:
         return None, None

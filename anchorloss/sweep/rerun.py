@@ -25,7 +25,7 @@ from anchorloss.training.loop import train
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RerunResult:
     """`differences` says of each value that differs what was recorded and what came out now; empty if all is equal.
 
     `circumstances` has in the same way what may make them differ: commit, device, versions.
@@ -38,7 +38,7 @@ class Comparison:
 
 def rerun(
     folder: Path, data_root: str, *, first_epoch: bool, device: str = "auto", into: Path | None = None
-) -> Comparison:
+) -> RerunResult:
     """Train the run of `folder` again, with the record's number of threads, and compare.
 
     Whole: the record and the bytes of history and predictions; the new run is kept in the results folder `into` if one
@@ -56,7 +56,7 @@ def rerun(
         differences = _compare_first_epoch(folder, settings, execution)
     else:
         differences = _compare_whole(record, settings, execution, into)
-    return Comparison(record.run, differences, _circumstances(record, device))
+    return RerunResult(record.run, differences, _circumstances(record, device))
 
 
 def settings_of(

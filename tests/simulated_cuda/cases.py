@@ -31,7 +31,7 @@ from anchorloss.training.evaluation import EvaluationImages, Prediction, evaluat
 from anchorloss.training.trainer import Trainer, TrainingImages
 from tests.conftest import ROOT
 from tests.conftest import SMALL as TEST_SETTINGS
-from tests.in_process import finish, settings, start, workplace
+from tests.in_process import context_of, finish, settings, start
 from tests.simulated_cuda.device import NAME, simulated_cuda
 
 CUDA = torch.device("cuda")
@@ -57,9 +57,9 @@ def simulated():
     assert not gpu.errors, gpu.errors[:5]
 
 
-def on_gpu(place):
+def on_gpu(context):
     """The training and evaluation images of a context, on the simulated device."""
-    return TrainingImages.of(place.dataset, CUDA), EvaluationImages.of(place.dataset, CUDA)
+    return TrainingImages.of(context.dataset, CUDA), EvaluationImages.of(context.dataset, CUDA)
 
 
 def train(trainer, evaluation, epochs):
@@ -95,7 +95,7 @@ def case_epochs() -> None:
         "optim.softmax_warmup_epochs=1",
         "optim.nesterov=true",
     )
-    place = workplace(run)
+    place = context_of(run)
     evaluation_module.BATCH = 40
     expected, state = train(Trainer(run, place.training, place.device), place.evaluation, 4)
     with simulated() as gpu:
@@ -115,7 +115,7 @@ def case_warm_up_of_the_rate() -> None:
     """A rate that rises step by step for an epoch and a half."""
     overrides = ("optim.lr=0.046875", "optim.epochs=2", "optim.lr_warmup_epochs=1", "optim.decay_at=[]")
     (run,) = settings(*SMALL, *overrides, "loss=bce", "seeds=[1]")
-    place = workplace(run)
+    place = context_of(run)
     expected, state = train(Trainer(run, place.training, place.device), place.evaluation, 2)
     with simulated():
         training, evaluation = on_gpu(place)
@@ -128,7 +128,7 @@ def case_losses() -> None:
     """Every loss in bf16, bit for bit the CPU's; a step that is captured neither waits nor copies."""
     for loss in LOSSES:
         (run,) = settings(*EXACT, *SMALL, f"loss={loss}", "seeds=[0]", "precision=bf16", "model.shortcut=B")
-        place = workplace(run)
+        place = context_of(run)
         expected, state = train(Trainer(run, place.training, place.device), place.evaluation, 2)
         with simulated() as gpu:
             training, evaluation = on_gpu(place)
@@ -217,7 +217,7 @@ def case_textbook() -> None:
         "loss=anchor_bg",
         "seeds=[7]",
     )
-    place = workplace(run)
+    place = context_of(run)
     with simulated():
         training, evaluation = on_gpu(place)
         trainer = Trainer(run, training, CUDA)
@@ -288,7 +288,7 @@ def case_textbook() -> None:
 def case_resume() -> None:
     """Stopped within an epoch and continued by another trainer: the uninterrupted run's bits."""
     (run,) = settings(*EXACT, *SMALL, "loss=anchor_target", "seeds=[5]")
-    place = workplace(run)
+    place = context_of(run)
     with simulated():
         training, _ = on_gpu(place)
         whole, first = Trainer(run, training, CUDA), Trainer(run, training, CUDA)
@@ -318,7 +318,7 @@ def case_resume() -> None:
 def case_together() -> None:
     """Runs that share the data, one ending while others train: each as alone, and no stream in another's memory."""
     runs = settings(*EXACT, *SMALL, "loss=anchor_bg", "seeds=[0,1,2]")
-    place = workplace(runs[0])
+    place = context_of(runs[0])
     expected = train(Trainer(runs[0], place.training, place.device), place.evaluation, 3)[1]
     with simulated():
         training, evaluation = on_gpu(place)
@@ -372,7 +372,7 @@ def case_failing() -> None:
         raise RunError("no space left")
 
     (run,) = settings(*SMALL, "loss=bce", "seeds=[0]")
-    place = workplace(run)
+    place = context_of(run)
     with (
         simulated() as gpu,
         pytest.MonkeyPatch.context() as patch,
@@ -392,7 +392,7 @@ def case_failing() -> None:
 def case_capture_refused() -> None:
     """Where torch's deterministic algorithms cannot be captured, the user reads which setting to change."""
     (run,) = settings(*SMALL, "loss=bce", "seeds=[0]")
-    place = workplace(run)
+    place = context_of(run)
     with simulated() as gpu, pytest.MonkeyPatch.context() as patch:
         training, _ = on_gpu(place)
         trainer = Trainer(run, training, CUDA)
@@ -413,7 +413,7 @@ def case_capture_refused() -> None:
 def case_diverged() -> None:
     """A run whose loss is not finite is recorded as failed at the step where the CPU's is."""
     (run,) = settings(*SMALL, "loss=bce", "optim.lr=1e30", "seeds=[0]")
-    place = workplace(run)
+    place = context_of(run)
     with tempfile.TemporaryDirectory() as results:
         expected = finish(start(run, place, Path(results)))
     with simulated(), tempfile.TemporaryDirectory() as results:

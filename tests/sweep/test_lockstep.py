@@ -1,4 +1,4 @@
-"""Runs side by side on a CPU's cores, through the door, against each alone."""
+"""Runs side by side on a CPU's cores, by `train.py`, against each alone."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from anchorloss.sweep import width
 from anchorloss.sweep.estimate import makespan
 from anchorloss.sweep.width import Width, fastest, keep_fastest, measure, widths
 from tests.conftest import SMALL
-from tests.in_process import settings, workplace
+from tests.in_process import context_of, settings
 
 
 def test_the_time_of_a_plan_is_that_of_its_runs_taking_turns():
@@ -43,13 +43,13 @@ def test_measuring_ends_where_the_memory_does(monkeypatch):
     monkeypatch.setattr(width, "_memory_used", lambda _: next(used))
     monkeypatch.setattr(width, "_memory_free", lambda _: 1)
     tried = [Width(1, 1), Width(2, 1), Width(4, 1)]
-    assert [speed.width for speed in measure(run, workplace(run), tried)] == [Width(1, 1)]
+    assert [speed.width for speed in measure(run, context_of(run), tried)] == [Width(1, 1)]
 
 
 def test_the_fastest_width_is_kept_by_device_and_kind_of_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (run,), (other,) = settings(), settings("optim.batch_size=32")
-    context = workplace(run)
+    context = context_of(run)
     cpu = torch.device("cpu")
     assert fastest(run, cpu, compile=False) is None
     keep_fastest(run, context, 4)

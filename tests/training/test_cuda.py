@@ -10,7 +10,7 @@ import torch
 
 from anchorloss.training.evaluation import EvaluationImages, evaluate
 from anchorloss.training.trainer import Trainer, TrainingImages
-from tests.in_process import settings, workplace
+from tests.in_process import context_of, settings
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device, and make test-cuda"
@@ -21,7 +21,7 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture(autouse=True)
 def _settings_of_the_process():
-    """Each test sets what it needs; the workplace of a CPU run turns determinism on."""
+    """Each test sets what it needs; `context_of` a CPU run turns determinism on."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     yield
     torch.use_deterministic_algorithms(False)
@@ -32,14 +32,14 @@ def _settings_of_the_process():
 
 def make(run, *, deterministic=True, eager=False, compile=False):
     """A trainer of the run on the GPU, and its evaluation images."""
-    place = workplace(run)
+    context = context_of(run)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = False
-    trainer = Trainer(run, TrainingImages.of(place.dataset, CUDA), CUDA, compile=compile)
+    trainer = Trainer(run, TrainingImages.of(context.dataset, CUDA), CUDA, compile=compile)
     if eager:
         trainer._stream = None
-    return trainer, EvaluationImages.of(place.dataset, CUDA)
+    return trainer, EvaluationImages.of(context.dataset, CUDA)
 
 
 def train(trainer, evaluation, epochs=2):
@@ -100,8 +100,8 @@ def test_resumed_gives_the_uninterrupted_bits():
 
 def test_the_first_epoch_agrees_with_the_cpus():
     (run,) = settings("loss=anchor_both", "seeds=[2]", "optim.lr=0.001")
-    place = workplace(run)
-    expected = train(Trainer(run, place.training, place.device), place.evaluation, epochs=1)[0][0]
+    context = context_of(run)
+    expected = train(Trainer(run, context.training, context.device), context.evaluation, epochs=1)[0][0]
     found = train(*make(run, deterministic=False), epochs=1)[0][0]
     assert found[0].train_loss == pytest.approx(expected[0].train_loss, rel=1e-4)
     assert found[1] == pytest.approx(expected[1], rel=1e-3)

@@ -12,7 +12,7 @@ from anchorloss.errors import UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import same_result
-from tests.in_process import files, finish, settings, start, workplace
+from tests.in_process import context_of, files, finish, settings, start
 
 
 @pytest.fixture(scope="module")
@@ -20,49 +20,49 @@ def alone(tmp_path_factory):
     """One run, trained alone and undisturbed."""
     results = tmp_path_factory.mktemp("alone")
     (run,) = settings("loss=anchor_both", "seeds=[3]")
-    place = workplace(run)
-    record = finish(start(run, place, results))
-    return run, place, record, files(results, run)
+    context = context_of(run)
+    record = finish(start(run, context, results))
+    return run, context, record, files(results, run)
 
 
 def test_the_same_config_gives_the_same_record(alone, tmp_path):
-    run, place, record, expected = alone
-    again = finish(start(run, place, tmp_path))
+    run, context, record, expected = alone
+    again = finish(start(run, context, tmp_path))
     assert same_result(again, record)
     assert files(tmp_path, run) == expected
 
 
 def test_another_seed_gives_another_record(alone, tmp_path):
-    _, place, record, _ = alone
+    _, context, record, _ = alone
     (other,) = settings("loss=anchor_both", "seeds=[4]")
-    assert finish(start(other, place, tmp_path)).test_loss != record.test_loss
+    assert finish(start(other, context, tmp_path)).test_loss != record.test_loss
 
 
 @pytest.mark.parametrize("stops", [(1,), (4,), (5,), (7, 1), (2, 3, 2)])
 def test_a_run_stopped_anywhere_and_resumed_gives_the_same_record(alone, tmp_path, stops):
-    run, place, record, expected = alone
+    run, context, record, expected = alone
     for steps_to_do in stops:
-        steps = start(run, place, tmp_path)
+        steps = start(run, context, tmp_path)
         for _ in range(steps_to_do):
             next(steps)
         steps.close()
-    resumed = finish(start(run, place, tmp_path))
+    resumed = finish(start(run, context, tmp_path))
     assert resumed.provenance.resumed == len(stops)
     assert same_result(resumed, record)
     assert files(tmp_path, run) == expected
 
 
 def test_a_record_names_what_trained_the_segments_before_a_resume(alone, tmp_path):
-    run, place, record, _ = alone
+    run, context, record, _ = alone
     assert record.provenance.earlier is None
     assert record.provenance.threads == 1
-    steps = start(run, place, tmp_path)
+    steps = start(run, context, tmp_path)
     for _ in range(6):
         next(steps)
     steps.close()
     torch.set_num_threads(2)
     try:
-        elsewhere = finish(start(run, place, tmp_path)).provenance
+        elsewhere = finish(start(run, context, tmp_path)).provenance
     finally:
         torch.set_num_threads(1)
     assert "(2 threads" in elsewhere.device
@@ -74,9 +74,9 @@ def test_a_record_names_what_trained_the_segments_before_a_resume(alone, tmp_pat
 @pytest.fixture(scope="module")
 def stopped(alone, tmp_path_factory):
     """What the checkpoint of `alone` holds when it is stopped in its second epoch, as the project wrote it before."""
-    run, place, *_ = alone
+    run, context, *_ = alone
     results = tmp_path_factory.mktemp("stopped")
-    steps = start(run, place, results)
+    steps = start(run, context, results)
     for _ in range(7):
         next(steps)
     steps.close()
@@ -91,11 +91,11 @@ def folder_of(results, run):
 
 def resumed_from(content, alone, results):
     """The record of the run `alone`, gone on from a checkpoint that holds `content`."""
-    run, place, *_ = alone
+    run, context, *_ = alone
     folder = folder_of(results, run)
     folder.mkdir(parents=True)
     checkpoint.save(folder, run.hash, content)
-    return finish(start(run, place, results))
+    return finish(start(run, context, results))
 
 
 def test_a_checkpoint_that_calls_segments_stretches_is_resumed(alone, stopped, tmp_path):
@@ -147,7 +147,7 @@ SCORES = {"test_loss": 5.0, "top1": 1.0, "top5": 5.0}
 )
 def test_a_whole_checkpoint_with_wrong_contents_is_refused_and_kept(alone, stopped, tmp_path, wrong):
     """Its checksum is right, and its content no state of this run."""
-    run, place, *_ = alone
+    run, context, *_ = alone
     wrong = dict(wrong)
     if wrong.get("trainer"):
         wrong["trainer"] = {**stopped["trainer"], **wrong["trainer"]}
@@ -156,7 +156,7 @@ def test_a_whole_checkpoint_with_wrong_contents_is_refused_and_kept(alone, stopp
     checkpoint.save(folder, run.hash, {**stopped, **wrong})
     before = (folder / checkpoint.NEWEST).read_bytes()
     with pytest.raises(UserError, match="move it away"):
-        finish(start(run, place, tmp_path))
+        finish(start(run, context, tmp_path))
     assert (folder / checkpoint.NEWEST).read_bytes() == before
 
 
@@ -172,13 +172,13 @@ def test_a_tensor_of_another_shape_in_a_checkpoint_is_refused(alone, stopped, tm
 
 
 def test_a_run_among_seven_others_gives_the_same_record(alone, tmp_path):
-    run, place, record, expected = alone
+    run, context, record, expected = alone
     others = [
         other
         for loss in ("bce", "anchor_target", "anchor_bg", "softmax")
         for other in settings(f"loss={loss}", "seeds=[0,3]")
     ][:7]
-    live = {each.run: start(each, place, tmp_path) for each in [*others[:3], run, *others[3:]]}
+    live = {each.run: start(each, context, tmp_path) for each in [*others[:3], run, *others[3:]]}
     records = {}
     while live:
         for name, steps in list(live.items()):
@@ -197,8 +197,8 @@ def test_all_losses_of_a_seed_see_the_same_start(tmp_path):
     from anchorloss.training.trainer import Trainer
 
     runs = [settings(f"loss={loss}", "seeds=[5]")[0] for loss in ("bce", "anchor_bg", "softmax")]
-    place = workplace(runs[0])
-    trainers = [Trainer(run, place.training, place.device) for run in runs]
+    context = context_of(runs[0])
+    trainers = [Trainer(run, context.training, context.device) for run in runs]
     first = trainers[0].network.state_dict()
     for trainer in trainers[1:]:
         state = trainer.network.state_dict()
@@ -207,7 +207,7 @@ def test_all_losses_of_a_seed_see_the_same_start(tmp_path):
 
 def test_a_diverged_run_is_recorded_as_failed(tmp_path):
     (run,) = settings("loss=bce", "optim.lr=1e30")
-    record = finish(start(run, workplace(run), tmp_path))
+    record = finish(start(run, context_of(run), tmp_path))
     assert record.status == "failed"
     assert record.top1 is None
     assert record.failure.epoch == 1
@@ -218,10 +218,10 @@ def test_a_diverged_run_is_recorded_as_failed(tmp_path):
 def test_warm_up_trains_with_softmax_first(tmp_path):
     (warm,) = settings("loss=bce", "optim.softmax_warmup_epochs=1")
     (softmax,) = settings("loss=softmax")
-    place = workplace(warm)
+    context = context_of(warm)
     first_rows = []
     for run in (warm, softmax):
-        finish(start(run, place, tmp_path))
+        finish(start(run, context, tmp_path))
         header, first, *_ = files(tmp_path, run)["history.csv"].decode().splitlines()
         first_rows.append(dict(zip(header.split(","), first.split(","), strict=True)))
     assert first_rows[0]["train_loss"] == first_rows[1]["train_loss"]

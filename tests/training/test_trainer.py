@@ -13,7 +13,7 @@ from anchorloss.config.settings import OptimSettings
 from anchorloss.data.augmentation import plan_epoch
 from anchorloss.training.schedule import learning_rate
 from anchorloss.training.trainer import Trainer
-from tests.in_process import settings, workplace
+from tests.in_process import context_of, settings
 
 
 def test_learning_rate_of_the_paper_falls_at_160_and_180():
@@ -32,8 +32,8 @@ def test_learning_rate_of_a_cosine_and_of_a_warm_up():
 def test_an_epoch_equals_the_textbook_loop():
     """The same images, cropped and flipped one by one, through torch's plain SGD."""
     (run,) = settings("loss=bce", "seeds=[7]", "optim.nesterov=true", "optim.lr=0.001")
-    place = workplace(run)
-    trainer = Trainer(run, place.training, place.device)
+    context = context_of(run)
+    trainer = Trainer(run, context.training, context.device)
     trainer.start_epoch(0)
     for _ in range(trainer.steps):
         trainer.train_step()
@@ -44,18 +44,18 @@ def test_an_epoch_equals_the_textbook_loop():
         network.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=1e-4
     )
     plan = plan_epoch(7, 0, 300)
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (place.dataset.mean, place.dataset.std))
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (context.dataset.mean, context.dataset.std))
     total = 0.0
     for first in range(0, 300, 64):
         images, labels = [], []
         for place_in_order in range(first, min(first + 64, 300)):
             index = plan.order[place_in_order]
-            image = torch.nn.functional.pad(place.dataset.train_images[index], (4, 4, 4, 4))
+            image = torch.nn.functional.pad(context.dataset.train_images[index], (4, 4, 4, 4))
             row, column = plan.rows[place_in_order], plan.columns[place_in_order]
             image = image[:, row : row + 32, column : column + 32]
             image = image.flip(2) if plan.flip[place_in_order] else image
             images.append((image.float() / 255 - mean) / std)
-            labels.append(place.dataset.train_labels[index])
+            labels.append(context.dataset.train_labels[index])
         target = torch.stack(labels)
         one_hot = torch.nn.functional.one_hot(target, 100).float()
         logits = network(torch.stack(images))
@@ -78,8 +78,8 @@ def test_an_epoch_equals_the_textbook_loop():
 def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():
     """Before a CUDA graph is captured its step is taken three times, also where the epoch has no image left after it."""
     (run,) = settings("loss=anchor_bg", "seeds=[7]")
-    place = workplace(run)
-    trainers = [Trainer(run, place.training, place.device) for _ in range(2)]
+    context = context_of(run)
+    trainers = [Trainer(run, context.training, context.device) for _ in range(2)]
     for trainer in trainers:
         trainer.start_epoch(0)
         for _ in range(trainer.steps - 1):
@@ -98,8 +98,8 @@ def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():
 def test_a_state_has_the_batches_that_each_normalisation_has_seen():
     """They are not counted step by step, and another network, or PyTorch's own, still finds them in the state."""
     (run,) = settings("loss=bce", "seeds=[7]")
-    place = workplace(run)
-    trainer = Trainer(run, place.training, place.device)
+    context = context_of(run)
+    trainer = Trainer(run, context.training, context.device)
     trainer.start_epoch(1)
     for _ in range(2):
         trainer.train_step()
@@ -107,6 +107,6 @@ def test_a_state_has_the_batches_that_each_normalisation_has_seen():
     counters = [value for name, value in state["network"].items() if name.endswith("num_batches_tracked")]
     assert counters == [trainer.steps + 2] * 7
     models.build("resnet8", 100).load_state_dict(state["network"], strict=True)
-    other = Trainer(run, place.training, place.device)
+    other = Trainer(run, context.training, context.device)
     other.restore(state, 1)
     assert all(torch.equal(other.state()["network"][name], value) for name, value in state["network"].items())
