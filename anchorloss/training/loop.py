@@ -147,8 +147,9 @@ class _Queue:
         if not self._trainer.is_idle:
             return False
         if self._trainer.device.type == "cuda":
-            is_short = time.monotonic() - self._begun < QUEUE_SECONDS
-            self._length = min(2 * self._length, MOST_STEPS) if is_short else max(self._length // 2, 1)
+            steps = self._trainer.step_in_epoch - self.first
+            growth = QUEUE_SECONDS / max(time.monotonic() - self._begun, QUEUE_SECONDS / 2)
+            self._length = min(max(int(steps * growth), 1), MOST_STEPS)
         return True
 
 

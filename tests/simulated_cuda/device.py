@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 aten = torch.ops.aten
 DEVICE = torch.device("cuda:0")
 NAME = "a simulated GPU"
+QUERY_SECONDS = 0.01
 # The size of the result depends on values, so the host waits for them.
 WAITING = {
     aten._local_scalar_dense,
@@ -93,62 +94,66 @@ class SimulatedTensor(torch.Tensor):
         return SimulatedGpu.current.run(func, args, kwargs or {})
 
 
-class Stream:
-    """In place of torch.cuda.Stream. `clock` holds, for each stream, the last of its operations that are over here."""
+class Clock:
+    """What a stream or an event has behind it: for each stream, the last of its operations that are over here."""
+
+    def __init__(self):
+        self.clock: Counter = Counter()
+        # When the last replay ends, in the simulated seconds of `SimulatedGpu.seconds`.
+        self.busy_until = 0.0
+        self._queries = 0
+
+    def synchronize(self):
+        gpu = SimulatedGpu.current
+        gpu.host |= self.clock
+        gpu.seconds = max(gpu.seconds, self.busy_until)
+
+    def query(self):
+        """True once the replays are over; where they take no time, at every third call, so that waiting is executed."""
+        gpu = SimulatedGpu.current
+        gpu.seconds += QUERY_SECONDS
+        self._queries += 1
+        is_over = gpu.seconds >= self.busy_until if gpu.seconds_per_replay else self._queries % 3 == 0
+        if is_over:
+            self.synchronize()
+        return is_over
+
+
+class Stream(Clock):
+    """In place of torch.cuda.Stream."""
 
     def __init__(self, device=None, priority=0):
+        super().__init__()
         gpu = SimulatedGpu.current
         self.number = next(gpu.numbers)
-        self.clock: Counter = Counter()
         self.device = DEVICE
-        self._queries = 0
         gpu.streams.add(self)
 
     def wait_stream(self, other):
-        self.clock |= other.clock
+        self.wait_event(other)
 
     def wait_event(self, event):
         self.clock |= event.clock
+        self.busy_until = max(self.busy_until, event.busy_until)
 
     def record_event(self, event=None):
         event = event or Event()
         event.record(self)
         return event
 
-    def synchronize(self):
-        SimulatedGpu.current.host |= self.clock
 
-    def query(self):
-        """True at every third call, so that code which waits is executed."""
-        self._queries += 1
-        if self._queries % 3:
-            return False
-        self.synchronize()
-        return True
-
-
-class Event:
+class Event(Clock):
     """In place of torch.cuda.Event."""
 
     def __init__(self, enable_timing=False, blocking=False, interprocess=False):
-        self.clock: Counter = Counter()
-        self._queries = 0
+        super().__init__()
 
     def record(self, stream=None):
-        self.clock = Counter((stream or SimulatedGpu.current.stream).clock)
+        stream = stream or SimulatedGpu.current.stream
+        self.clock, self.busy_until = Counter(stream.clock), stream.busy_until
 
     def wait(self, stream=None):
         (stream or SimulatedGpu.current.stream).wait_event(self)
-
-    def synchronize(self):
-        SimulatedGpu.current.host |= self.clock
-
-    def query(self):
-        self._queries += 1
-        if self._queries % 3:
-            return False
-        self.synchronize()
-        return True
 
 
 class Graph:
@@ -170,7 +175,9 @@ class Graph:
         if gpu.capturing is not None:
             raise CudaError("a graph is replayed while another is captured")
         gpu.launch(self.reads, self.writes | set(self.allocated), "a graph's replay")
-        self._last_replay = (gpu.stream.number, gpu.stream.clock[gpu.stream.number])
+        stream = gpu.stream
+        stream.busy_until = max(stream.busy_until, gpu.seconds) + gpu.seconds_per_replay
+        self._last_replay = (stream.number, stream.clock[stream.number])
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             for func, args, kwargs, results, mutates in self.operators:
                 again = gpu._compute(func, args, kwargs)
@@ -207,6 +214,9 @@ class SimulatedGpu(TorchDispatchMode):
         self.counts: Counter = Counter()  # operators by name
         self.log: Counter = Counter()
         self.not_deterministic: Counter = Counter()
+        # Time passes by replays, each on its own stream, and by asking whether they are over.
+        self.seconds = 0.0
+        self.seconds_per_replay = 0.0
         self.capturing: Graph | None = None
         # storage key -> [last write, {stream: last read}, stream that allocated it]
         self._users: dict = {}

@@ -1,8 +1,8 @@
 """Run cases on the simulated device, each in a process of its own, some with a fault planted in the code.
 
-python tests/simulated_cuda/run.py GUARD CASE FAULT...: prints a line of JSON for each fault of faults.py; "" is the code
-as it is. The guard has to be loaded before torch is imported first, and torch before anything of the project, so that a
-fault can be put into a module as it is imported.
+`python tests/simulated_cuda/run.py GUARD` reads lines of a case and the name of a fault, separated by a tab; no name is
+the code as it is. It answers each with a line of JSON. The guard has to be loaded before torch is imported, and torch
+before anything of the project, so that a fault can be put into a module as it is imported.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import importlib.machinery
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -45,7 +46,7 @@ class FaultyFinder:
         return importlib.machinery.ModuleSpec(name, self._loader, origin=self._loader.path)
 
 
-def main(guard: str, case: str, faults: list[str]) -> None:
+def main(guard: str) -> None:
     sys.path[:1] = [str(ROOT)]  # in place of this folder
     library = ctypes.CDLL(guard)
     import torch
@@ -55,11 +56,15 @@ def main(guard: str, case: str, faults: list[str]) -> None:
     # Of those that a case imports, what takes longest.
     import hydra  # noqa: F401
     import pandas  # noqa: F401
+    import pydantic  # noqa: F401
+    import pytest  # noqa: F401
+    import torch._dynamo
 
     from tests.simulated_cuda.faults import FAULTS
 
     known = {fault.name: fault for fault in FAULTS}
-    for name in faults:
+    for line in sys.stdin:
+        case, name = line.rstrip("\n").split("\t")
         with tempfile.TemporaryFile("w+") as output:
             child = os.fork()
             if child == 0:
@@ -67,7 +72,7 @@ def main(guard: str, case: str, faults: list[str]) -> None:
             _, status = os.waitpid(child, 0)
             output.seek(0)
             text = output.read()
-        print(json.dumps({"fault": name, "status": status, "output": text[-6000:]}), flush=True)
+        print(json.dumps({"status": status, "output": text[-6000:]}), flush=True)
 
 
 def _run(case, fault, output):
@@ -75,12 +80,17 @@ def _run(case, fault, output):
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     status = 1
+    # A fault may make a case wait for ever.
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(600)
     try:
         if fault is not None:
             sys.meta_path.insert(0, FaultyFinder(fault.module, fault.old, fault.new))
-        from tests.simulated_cuda import cases
+        from tests.simulated_cuda import sweep_cases, training_cases
 
-        getattr(cases, f"case_{case}")()
+        found = [vars(module).get(f"case_{case}") for module in (training_cases, sweep_cases)]
+        (function,) = filter(None, found)
+        function()
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -90,5 +100,9 @@ def _run(case, fault, output):
         os._exit(status)
 
 
+def _give_up(*_):
+    raise TimeoutError("not done in ten minutes")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1])

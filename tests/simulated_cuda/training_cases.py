@@ -1,0 +1,626 @@
+"""Cases of one run or a few, without the executor; each in a process of its own: see run.py."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import models
+from anchorloss.benchmark import ladder
+from anchorloss.data import augmentation
+from anchorloss.errors import RunError, UserError
+from anchorloss.loss import anchor_loss
+from anchorloss.runs import checkpoint, store, weights
+from anchorloss.training import emulated_bf16, loop, losses
+from anchorloss.training import evaluation as evaluation_module
+from anchorloss.training.context import RunContext
+from anchorloss.training.evaluation import Prediction, evaluate, measure
+from anchorloss.training.trainer import Trainer, TrainingImages
+from tests.in_process import context_of, finish, settings, start
+from tests.simulated_cuda import small, textbook
+from tests.simulated_cuda.common import (
+    CUDA,
+    EXACT,
+    SMALL,
+    assert_same_state,
+    counted_steps,
+    on_gpu,
+    simulated,
+    train,
+)
+from tests.simulated_cuda.device import NAME, simulated_cuda
+
+LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both", "softmax")
+
+
+def case_epochs() -> None:
+    """Epochs with both warm-ups, two falls of the rate and a small last batch: bit for bit the CPU's."""
+    (run,) = settings(
+        *EXACT,
+        *SMALL,
+        "loss=anchor_both",
+        "seeds=[3]",
+        "optim.lr_warmup_epochs=1",
+        "optim.softmax_warmup_epochs=1",
+        "optim.nesterov=true",
+    )
+    place = context_of(run)
+    evaluation_module.BATCH = 40
+    expected, state = train(Trainer(run, place.training, place.device), place.evaluation, 4)
+    with simulated() as gpu:
+        training, evaluation = on_gpu(place)
+        trainer = Trainer(run, training, CUDA)
+        found, ours = train(trainer, evaluation, 4)
+        # A graph for each of full and last batch, softmax and loss; nothing but replays trains. Evaluation is
+        # captured at its second time.
+        assert len(trainer._graphs) == 4
+        assert gpu.log["replay"] == 4 * trainer.steps + 3 * 3
+        # On the run's own stream, or runs would wait for each other.
+        assert {graph._last_replay[0] for graph in trainer._graphs.values()} == {trainer.stream.number}
+        del trainer
+    assert found == expected
+    assert_same_state(ours, state)
+
+
+def case_losses() -> None:
+    """Every loss in bf16, bit for bit the CPU's; a step that is captured neither waits nor copies."""
+    for loss in LOSSES:
+        (run,) = settings(*EXACT, *SMALL, f"loss={loss}", "seeds=[0]", "precision=bf16")
+        place = context_of(run)
+        expected, state = train(Trainer(run, place.training, place.device), place.evaluation, 2)
+        with simulated() as gpu:
+            training, evaluation = on_gpu(place)
+            trainer = Trainer(run, training, CUDA)
+            replay_only = []
+            step = trainer.train_step
+
+            def watched(trainer=trainer, step=step, gpu=gpu, replay_only=replay_only):
+                before, graphs = Counter(gpu.log), len(trainer._graphs)
+                step()
+                if len(trainer._graphs) == graphs:
+                    replay_only.append(Counter(gpu.log) - before == Counter(replay=1))
+
+            trainer.train_step = watched
+            found, ours = train(trainer, evaluation, 2)
+            assert len(replay_only) == 4
+            assert all(replay_only), gpu.log
+            graph = next(iter(trainer._graphs.values()))
+            dtypes = {
+                result.dtype
+                for func, _, _, result, _ in graph.operators
+                if func is torch.ops.aten.convolution.default
+            }
+            assert dtypes == {torch.bfloat16}
+            assert not gpu.not_deterministic, gpu.not_deterministic
+            del trainer, step, watched, graph
+        assert found == expected, loss
+        assert_same_state(ours, state)
+
+
+def case_autocast() -> None:
+    """An epoch of a ResNet in bf16 against a plain loop under autocast, which casts each weight by itself."""
+    (run,) = settings(
+        "data.training_images=100",
+        "data.test_images=100",
+        "optim.batch_size=40",
+        "optim.lr=0.015625",
+        "optim.schedule=step",
+        "optim.decay_at=[]",
+        "optim.lr_warmup_epochs=0",
+        "loss=anchor_both",
+        "model.shortcut=B",
+        "precision=bf16",
+        "seeds=[5]",
+    )
+    place = context_of(run)
+    with simulated():
+        training, evaluation = on_gpu(place)
+        trainer = Trainer(run, training, CUDA)
+        found, state = train(trainer, evaluation, 1)
+        del trainer
+    torch.manual_seed(5)
+    network = models.build("resnet8", 100, "B", prior_bias=True)
+    initial = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=1, momentum=0.9, weight_decay=1e-4)
+
+    def forward(images):
+        emulation = emulated_bf16.EmulatedBf16() if emulated_bf16.is_needed(images.device) else None
+        with (
+            torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+            emulation or contextlib.nullcontext(),
+        ):
+            return network(images.to(torch.bfloat16).to(memory_format=torch.channels_last)).float()
+
+    def loss(logits, target):
+        assert logits.dtype == torch.float32
+        return anchor_loss(logits, target, **run.loss.arguments)
+
+    (epoch,) = textbook.train(
+        network, optimizer, place.dataset, 5, 40, [[0.015625] * 3], [loss], forward=forward
+    )
+    for name, value in network.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            textbook.assert_near(state["network"][name], value, initial[name], 2e-3, name)
+    totals, _, _, _, test_loss, _, _ = found[0]
+    assert totals.train_loss == pytest.approx(epoch.train_loss, rel=1e-6)
+    expected = anchor_loss(epoch.logits, place.dataset.evaluation_labels, **run.loss.arguments)
+    assert test_loss == pytest.approx(float(expected), rel=1e-3)
+
+
+# CUDA kernels of an operator that launches more or fewer than one. Estimates, as PyTorch and cuDNN launch them.
+KERNELS = {
+    "convolution_backward": 3,
+    "native_batch_norm": 4,
+    "native_batch_norm_backward": 3,
+    "avg_pool2d_backward": 2,
+    "constant_pad_nd": 2,
+    "_fused_sgd_": 7,
+    # 64 pairs of tensors a launch
+    "_foreach_copy_": 2,
+    **dict.fromkeys(
+        (
+            *("alias", "as_strided", "detach", "empty", "empty_like", "empty_strided", "expand", "permute"),
+            *("select", "slice", "squeeze", "t", "unfold", "unsqueeze", "view", "_unsafe_view"),
+        ),
+        0,
+    ),
+}
+# ResNet-110 at batch 128. BCE: 1,930 kernels before weights were cast together and batches no longer counted.
+MOST_KERNELS = {("bce", "bf16"): 1620, ("anchor_both", "bf16"): 1650}
+
+
+def case_step_count() -> None:
+    """How many kernels a step of ResNet-110 launches: it is bound by their number."""
+    for (loss, precision), most in MOST_KERNELS.items():
+        (run,) = settings("model=resnet110", f"loss={loss}", f"precision={precision}")
+        with simulated_cuda("meta") as gpu:
+            images = torch.zeros(300, 3, 32, 32, dtype=torch.uint8)
+            padded = augmentation.pad_images(images).to(CUDA)
+            mean = std = (0.5, 0.5, 0.5)
+            training = TrainingImages(padded, torch.zeros(300, dtype=torch.int64).to(CUDA), mean, std, 100)
+            trainer = Trainer(run, training, CUDA)
+            trainer.start_epoch(0)
+            gpu.counts.clear()
+            trainer.step(128, False)
+            augmentation._scale_and_shift.cache_clear()
+        kernels = sum(
+            count * KERNELS.get(name.removeprefix("aten::"), 1) for name, count in gpu.counts.items()
+        )
+        print(f"{loss}, {precision}: {sum(gpu.counts.values())} operators, {kernels} kernels")
+        assert gpu.counts["aten::convolution"] == 109
+        assert kernels <= most, (loss, precision, kernels)
+
+
+def case_textbook() -> None:
+    """A run that is stopped four times and resumed, from its record to its weights, against plain loops in float64."""
+    (run,) = settings(
+        *SMALL,
+        "optim.lr=0.2",
+        "optim.epochs=4",
+        "optim.schedule=step",
+        "optim.decay_at=[0.5,0.75]",
+        "optim.decay_factor=4",
+        "optim.lr_warmup_epochs=1.5",
+        "optim.softmax_warmup_epochs=1",
+        "optim.momentum=0.8",
+        "optim.nesterov=true",
+        "optim.weight_decay=0.02",
+        "optim.evaluate_every=3",
+        "loss=anchor_bg",
+        f"seeds=[{TEXTBOOK_SEED}]",
+    )
+    place = context_of(run)
+    data, target = place.dataset, place.dataset.evaluation_labels
+    rates = [
+        [0.2 * min(1, (3 * epoch + step + 1) / 4.5) / fall for step in range(3)]
+        for epoch, fall in enumerate((1, 1, 4, 16))
+    ]
+
+    def own_loss(logits, target):
+        return anchor_loss(logits, target, **run.loss.arguments)
+
+    torch.manual_seed(TEXTBOOK_SEED)
+    network = small.Small(100)
+    torch.nn.init.constant_(network.classifier.bias, -np.log(99))
+    initial = {name: value.clone() for name, value in network.state_dict().items()}
+    network.double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1, momentum=0.8, nesterov=True, weight_decay=0.02)
+    expected = list(
+        textbook.train(network, optimizer, data, TEXTBOOK_SEED, 40, rates, [F.cross_entropy, *[own_loss] * 3])
+    )
+
+    evaluation_module.BATCH = 40
+    with tempfile.TemporaryDirectory() as results:
+        with simulated() as gpu, counted_steps() as steps, pytest.MonkeyPatch.context() as patch:
+            # So that as many steps are enqueued on a slow machine.
+            patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: gpu.seconds))
+            context = RunContext.of(data, CUDA, compile=False, checkpoint_seconds=1e9, keep_weights=True)
+            # After the first and second step, within the second epoch and within the third.
+            for stop in (1, 2, 5, 8):
+                training = start(run, context, Path(results))
+                while steps.count < stop:
+                    next(training)
+                assert steps.count == stop
+                training.close()
+            record = finish(start(run, context, Path(results)))
+            assert steps.count == 4 * 3
+        folder = Path(results) / "runs" / run.experiment / run.run
+        store.verify_files(folder, record)
+        rows = store.read_history(folder).to_dict("records")
+        predictions = store.read_predictions(folder)
+        kept = small.Small(100)
+        weights.load_into(kept, (folder / store.WEIGHTS).read_bytes(), folder)
+        assert not (folder / checkpoint.NEWEST).exists()
+        assert not (folder / store.PROGRESS).exists()
+
+    assert len(rows) == 4
+    top1s = {}
+    for number, (row, epoch) in enumerate(zip(rows, expected, strict=True), 1):
+        assert row["epoch"] == number
+        assert row["learning_rate"] == pytest.approx(rates[number - 1][-1])
+        assert row["train_loss"] == pytest.approx(epoch.train_loss, rel=1e-5)
+        assert row["train_top1"] == epoch.train_correct
+        if number < 3:
+            assert np.isnan([row["test_loss"], row["top1"], row["top5"]]).all()
+            continue
+        rank = textbook.ranks(epoch.logits, target)
+        assert (row["top1"], row["top5"]) == ((rank == 0).sum(), (rank < 5).sum())
+        assert row["test_loss"] == pytest.approx(float(own_loss(epoch.logits, target)), rel=1e-5)
+        # Eq. 1 at (ii): a background is scaled by (1 + q - q*)^gamma, the target not at all.
+        scores = epoch.logits.sigmoid()
+        others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, target[:, None], False)
+        factor = (1 + scores - scores.gather(1, target[:, None])) ** run.loss.arguments["gamma"]
+        assert row["target_factor_q50"] == row["target_factor_q90"] == 1
+        for quantile in (50, 90, 99):
+            value = np.quantile(factor[others].numpy(), quantile / 100)
+            assert row[f"background_factor_q{quantile}"] == pytest.approx(value, rel=1e-4)
+        top1s[number] = row["top1"], row["top5"]
+    # So that the best epoch is told from the last.
+    assert top1s[3][0] > top1s[4][0]
+    assert (record.best.epoch, record.best.top1, record.best.top5) == (3, *top1s[3])
+    assert (record.status, record.seed, record.epochs) == ("finished", TEXTBOOK_SEED, 4)
+    assert (record.top1, record.top5, record.test_loss) == (*top1s[4], rows[3]["test_loss"])
+    assert (record.data.training_images, record.data.evaluation_images) == (100, 100)
+    assert (record.provenance.device, record.provenance.resumed) == (NAME, 4)
+    assert (record.provenance.threads, record.provenance.precision) == (None, "fp32")
+    rank, scores = textbook.ranks(expected[3].logits, target), expected[3].logits.sigmoid()
+    assert (predictions.target == target.numpy()).all()
+    assert (predictions.predicted == expected[3].logits.argmax(1).numpy()).all()
+    # Two scores so near that float32 swaps them are possible, not many.
+    assert (predictions.target_rank != rank).sum() <= 2
+    assert np.abs(predictions.confidence - scores.amax(1).numpy()).max() < 1e-3
+    for name, value in network.state_dict().items():
+        textbook.assert_near(kept.state_dict()[name], value, initial[name], 1e-3, name)
+
+
+TEXTBOOK_SEED = 1
+
+
+def case_measure() -> None:
+    """What is measured at known logits, some of them equal or not a number, against sorting by NumPy."""
+    generator = torch.Generator().manual_seed(0)
+    # Steps of a quarter, so that scores tie.
+    logits = (torch.randn(200, 100, generator=generator) * 4).round() / 4
+    target = torch.randint(0, 100, (200,), generator=generator)
+    logits[:20].scatter_add_(1, target[:20, None], torch.full((20, 1), 9.0))
+    for name in LOSSES:
+        (run,) = settings(*SMALL, f"loss={name}")
+        loss = losses.resolve(run.loss)
+        with simulated():
+            found = measure(logits.to(CUDA), loss, target.to(CUDA))
+        rank = textbook.ranks(logits, target)
+        assert (found.top1, found.top5) == ((rank == 0).mean() * 100, (rank < 5).mean() * 100)
+        assert 10 <= found.top1 < found.top5
+        assert (found.target_rank == rank).all()
+        assert (found.predicted == logits.argmax(1).numpy()).all()
+        assert (found.target == target.numpy()).all()
+        scores = logits.double().softmax(1) if name == "softmax" else logits.double().sigmoid()
+        assert np.allclose(found.confidence, scores.amax(1).numpy(), atol=1e-6)
+        if name == "softmax":
+            expected = F.cross_entropy(logits.double(), target)
+        else:
+            expected = anchor_loss(logits.double(), target, **run.loss.arguments)
+        assert found.loss == pytest.approx(float(expected), rel=1e-6)
+        assert_factors(found.factors, logits.double().sigmoid(), target, run.loss.arguments)
+    logits[0, target[0]] = torch.nan
+    with simulated():
+        found = measure(logits.to(CUDA), loss, target.to(CUDA))
+    assert found.target_rank[0] == 99
+
+
+def assert_factors(factors, scores, target, arguments) -> None:
+    """The quantiles are those of the factors of Eq. 1, by anchor as Eq. 2 to 4 have it."""
+    anchor, gamma = arguments.get("anchor", "none"), arguments.get("gamma", 0)
+    if anchor == "none":
+        assert factors == {}
+        return
+    is_target = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, target[:, None], True)
+    highest_other = scores.masked_fill(is_target, 0).amax(1)
+    own = scores[is_target]
+    of_target = (1 - own + highest_other) ** (gamma if anchor in ("target", "both") else 0)
+    of_background = (1 + scores - own[:, None]) ** (gamma if anchor in ("background", "both") else 0)
+    expected = {f"target_factor_q{q}": np.quantile(of_target.numpy(), q / 100) for q in (50, 90)}
+    for q in (50, 90, 99):
+        expected[f"background_factor_q{q}"] = np.quantile(of_background[~is_target].numpy(), q / 100)
+    assert factors == pytest.approx(expected, rel=1e-5)
+
+
+def case_prediction() -> None:
+    """The logits of three batches, the last one small, eager and replayed, each time by the weights as they then are."""
+    for precision, tolerance in (("fp32", 1e-6), ("bf16", 1e-2)):
+        (run,) = settings(*SMALL, "loss=bce", f"precision={precision}", "seeds=[2]")
+        place = context_of(run)
+        data = place.dataset
+        evaluation_module.BATCH = 40
+        with simulated() as gpu:
+            training, evaluation = on_gpu(place)
+            trainer = Trainer(run, training, CUDA)
+            predict = Prediction(trainer.network, evaluation, precision, trainer.stream)
+            for turn in range(3):
+                trainer.start_epoch(turn)
+                trainer.train_step()
+                trainer.wait()
+                replays = gpu.log["replay"]
+                logits = predict()
+                assert logits.dtype == torch.float32
+                # A replay each batch from the second time on, two batches by the same graph.
+                assert gpu.log["replay"] - replays == (3 if turn else 0)
+                assert len(predict._graphs) == (2 if turn else 0)
+                for captured in predict._graphs.values():
+                    assert captured.graph._last_replay[0] == trainer.stream.number
+                assert trainer.network.training
+                plain = small.Small(100)
+                plain.load_state_dict({key: value.cpu() for key, value in trainer.network_state().items()})
+                plain.double().eval()
+                mean, std = (torch.tensor(value).double().view(3, 1, 1) for value in (data.mean, data.std))
+                with torch.no_grad():
+                    expected = plain((data.evaluation_images.double() / 255 - mean) / std)
+                error = (logits.cpu().double() - expected).abs().max()
+                assert error < tolerance * expected.abs().max(), (precision, turn, error)
+            del trainer, predict, logits
+
+
+def case_resume() -> None:
+    """Stopped within an epoch and continued by another trainer: the uninterrupted run's bits."""
+    (run,) = settings(*EXACT, *SMALL, "loss=anchor_target", "seeds=[5]")
+    place = context_of(run)
+    with simulated():
+        training, _ = on_gpu(place)
+        whole, first = Trainer(run, training, CUDA), Trainer(run, training, CUDA)
+        for trainer in (whole, first):
+            for epoch in range(2):
+                trainer.start_epoch(epoch)
+                for _ in range(trainer.steps if trainer is whole or epoch == 0 else 2):
+                    trainer.train_step()
+        second = Trainer(run, training, CUDA)
+        # As a checkpoint has it: not the memory of the run that goes on.
+        state = {
+            kind: {name: value.clone() for name, value in values.items()}
+            for kind, values in first.state().items()
+            if kind in ("network", "totals")
+        }
+        momentum = [value.clone() for value in first.state()["momentum"]]
+        first.train_step()
+        second.restore({**state, "momentum": momentum, "step_in_epoch": 2}, 1)
+        while second.step_in_epoch < second.steps:
+            second.train_step()
+        assert second.totals() == whole.totals()
+        assert_same_state(second.state(), whole.state())
+        for name in ("network", "totals"):
+            broken = {**second.state(), name: {"another": torch.zeros(())}}
+            with pytest.raises(ValueError, match="another network"):
+                first.restore(broken, 1)
+        shapes = {name: torch.zeros(()) for name in second.state()["network"]}
+        with pytest.raises(ValueError, match="shape"):
+            first.restore({**second.state(), "network": shapes}, 1)
+        first.wait()
+        del whole, first, second, trainer
+
+
+def case_rates() -> None:
+    """The rate of each step on the device: half a cosine by epoch, times a rise over the first epoch and a half."""
+    (run,) = settings(
+        *SMALL, "optim.lr=0.4", "optim.epochs=4", "optim.schedule=cosine", "optim.lr_warmup_epochs=1.5"
+    )
+    place = context_of(run)
+    with simulated():
+        training, _ = on_gpu(place)
+        trainer = Trainer(run, training, CUDA)
+        for epoch in range(4):
+            trainer.start_epoch(epoch)
+            for step in range(3):
+                trainer.train_step()
+                trainer.wait()
+                expected = 0.2 * (1 + np.cos(np.pi * epoch / 4)) * min(1, (3 * epoch + step + 1) / 4.5)
+                assert float(trainer.optimizer.param_groups[0]["lr"]) == pytest.approx(expected, rel=1e-6)
+                assert trainer.current_learning_rate == pytest.approx(expected)
+        del trainer
+
+
+def case_together() -> None:
+    """Runs that share the data, one ending while others train: each as alone, and no stream in another's memory."""
+    runs = settings(*EXACT, *SMALL, "loss=anchor_bg", "seeds=[0,1,2]")
+    place = context_of(runs[0])
+    expected = [train(Trainer(run, place.training, place.device), place.evaluation, 3)[1] for run in runs[:2]]
+    with simulated():
+        training, evaluation = on_gpu(place)
+        trainers = [Trainer(run, training, CUDA) for run in runs]
+        for epoch in range(3):
+            for trainer in trainers:
+                trainer.start_epoch(epoch)
+            for _ in range(trainers[0].steps):
+                for trainer in trainers:
+                    trainer.train_step()
+            for trainer in trainers:
+                trainer.totals()
+                evaluate(trainer.network, trainer.loss, evaluation, trainer.settings.precision)
+            if epoch == 1:
+                # The last run ends; another starts in its place, and this one begins an epoch without waiting.
+                trainers[-1].wait()
+                del trainer, trainers[-1]
+                trainers.append(Trainer(runs[2], training, CUDA))
+        for trainer, state in zip(trainers, expected, strict=False):
+            assert_same_state(trainer.state(), state)
+        assert len({trainer.stream.number for trainer in trainers}) == 3
+        for trainer in trainers:
+            trainer.wait()
+        del trainers, trainer
+
+
+def case_benchmark() -> None:
+    """The ladder's loop of several runs, which begins an epoch without waiting for the last one."""
+    with simulated(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ladder, "IMAGES", 20)
+        variant = ladder.Variant("ours", "resnet8", 8, "cuda", trainer=True, bf16=True, runs=2)
+        trained = ladder.build_loop(variant)
+        trained.steps(5)
+        # Only full batches are measured: an epoch of 20 images has two.
+        assert [(trainer.epoch, trainer.step_in_epoch) for trainer in trained._trainers] == [(2, 1), (2, 1)]
+        del trained
+    with simulated(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ladder, "IMAGES", 20)
+        partial = ladder.build_loop(
+            ladder.Variant("partial", "resnet8", 8, "cuda:0", in_memory=True, bf16=True)
+        )
+        partial.steps(2)
+        assert partial.total_loss > 0
+        del partial
+
+
+def case_queue() -> None:
+    """Steps are enqueued for about a second, however long one takes, and what is reported is done."""
+    (run,) = settings(*SMALL, "optim.batch_size=2", "loss=bce", "seeds=[0]", "optim.epochs=3")
+    place = context_of(run)
+    shown = []
+    with (
+        simulated() as gpu,
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as results,
+    ):
+        patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: gpu.seconds))
+        ends = []  # when each step enqueued will be over
+        ahead = []  # how many seconds of steps are enqueued at each step
+        stream = None
+
+        def at_each(count):
+            nonlocal stream
+            stream = max(gpu.streams, key=lambda each: each.busy_until)
+            ends.append(stream.busy_until)
+            ahead.append(stream.busy_until - gpu.seconds)
+            # Half a second a step, then three, then hardly any time.
+            gpu.seconds_per_replay = {50: 3.0, 60: 0.004}.get(count, gpu.seconds_per_replay)
+
+        gpu.seconds_per_replay = 0.5
+        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
+        with counted_steps(at_each) as steps:
+            training = start(run, context, Path(results))
+            while True:
+                try:
+                    fraction = next(training)
+                except StopIteration:
+                    break
+                done = sum(end <= gpu.seconds + 1e-6 for end in ends)
+                assert fraction * 50 <= done + 1e-6, (fraction, done, len(ends))
+                shown.append(fraction)
+        assert steps.count == 150
+        del training
+    assert shown == sorted(shown)
+    assert len(set(shown)) > 20
+    assert max(ahead[:50]) < 1.1
+    # Two were enqueued when they became slow, and then one at a time.
+    assert max(ahead[50:60]) < 6.1
+    assert max(ahead[54:60]) < 3.1
+    # A fast device has many of them to do.
+    assert max(ahead[100:]) >= 0.1
+
+
+def case_failing() -> None:
+    """A run that ends with an error leaves no step on the device that still uses its memory."""
+
+    read_state = Trainer.state
+
+    def full(*_):
+        raise RunError("no space left")
+
+    (run,) = settings(*SMALL, "loss=bce", "seeds=[0]")
+    place = context_of(run)
+    with (
+        simulated() as gpu,
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as results,
+    ):
+        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=0)
+        patch.setattr(loop.checkpoint, "save", full)
+        # The state is read before it is saved, and that waits: here the error comes first.
+        patch.setattr(Trainer, "state", lambda self: {} if gpu.log["replay"] else read_state(self))
+        steps = start(run, context, Path(results))
+        with pytest.raises(RunError):
+            finish(steps)
+        del steps
+        gc.collect()
+
+
+def case_capture_refused() -> None:
+    """Where torch's deterministic algorithms cannot be captured, the user reads which setting to change."""
+    (run,) = settings(*SMALL, "loss=bce", "seeds=[0]")
+    place = context_of(run)
+    with simulated() as gpu, pytest.MonkeyPatch.context() as patch:
+        training, _ = on_gpu(place)
+        trainer = Trainer(run, training, CUDA)
+        trainer.start_epoch(0)
+        patch.setattr(trainer, "loss", lambda logits, target: logits.mean() + gpu_copy())
+
+        def gpu_copy():
+            # As in the deterministic scatter of older versions.
+            return torch.zeros(()).to(CUDA)
+
+        with pytest.raises(UserError, match="deterministic=false"):
+            trainer.train_step()
+        assert gpu.capturing is None
+        trainer.wait()
+        del trainer
+
+
+def case_diverged() -> None:
+    """A run whose loss is not finite is recorded as failed at the step where it was, or at the evaluation."""
+    (run,) = settings(*SMALL, "optim.batch_size=20", "loss=bce", "optim.lr=1e30", "seeds=[0]")
+    place = context_of(run)
+    with tempfile.TemporaryDirectory() as results:
+        expected = finish(start(run, place, Path(results)))
+    with simulated(), tempfile.TemporaryDirectory() as results:
+        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
+        record = finish(start(run, context, Path(results)))
+    assert record.status == expected.status == "failed"
+    assert record.failure == expected.failure
+    # By hand: the first step that is not finite, and the loss of the one before.
+    trainer = Trainer(run, place.training, place.device)
+    trainer.start_epoch(0)
+    sums = [0.0]
+    while np.isfinite(sums[-1]):
+        trainer.train_step()
+        sums.append(float(trainer._totals["loss"]))
+    assert len(sums) >= 3
+    assert (record.failure.epoch, record.failure.step) == (1, len(sums) - 2)
+    assert record.failure.reason == "non-finite loss"
+    assert record.failure.last_finite_loss == pytest.approx((sums[-2] - sums[-3]) / 20, rel=1e-5)
+
+    (run,) = settings(*SMALL, "optim.batch_size=100", "loss=bce", "optim.lr=1e30", "seeds=[0]")
+    with simulated(), tempfile.TemporaryDirectory() as results:
+        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
+        record = finish(start(run, context, Path(results)))
+    # The only step of the epoch had a finite loss; the weights that it left have none.
+    assert (record.status, record.failure.epoch, record.failure.step) == ("failed", 1, -1)
+    assert record.failure.reason == "non-finite loss on the evaluation set"
+    trainer = Trainer(run, place.training, place.device)
+    trainer.start_epoch(0)
+    trainer.train_step()
+    assert record.failure.last_finite_loss == pytest.approx(trainer.totals().train_loss, rel=1e-6)
