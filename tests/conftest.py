@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
+
 ROOT = Path(__file__).parent.parent
 # The workers of `make test` share the cores out among themselves; read when torch is first imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -41,13 +43,10 @@ def train(tmp_path):
     """Run `train.py` in a folder of its own; `results_dir` is `tmp_path / "results"`."""
 
     def run(*arguments: str, check: bool = False, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
+        return processes.run(
             command(*arguments, f"results_dir={tmp_path / 'results'}"),
             cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
+            env={**os.environ, "COLUMNS": "200"},
             check=check,
             timeout=timeout,
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -13,7 +11,7 @@ from anchorloss.analysis.model_card import make_card
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import sha256
 from anchorloss.runs.store import WEIGHTS
-from tests.conftest import ROOT
+from tests.commands import call
 from tests.run_folders import edit_record, finish_run, make_settings
 
 
@@ -57,15 +55,7 @@ def test_changed_weights_get_no_card(tmp_path):
 
 def test_without_weights_it_says_so_and_writes_nothing(tmp_path):
     finish_run(tmp_path, make_settings())
-    command = [
-        sys.executable,
-        "scripts/model_card.py",
-        "--experiment",
-        "table1",
-        "--results-dir",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = call("model_card.py", "--experiment=table1", "--results-dir", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: experiment=table1: none of its 1 runs kept its weights")
     assert done.stderr.count("\n") == 1

@@ -6,15 +6,13 @@ import csv
 import io
 import json
 import statistics
-import subprocess
-import sys
 
 import pytest
 
 from anchorloss.analysis.settings_table import build, make_settings_table, to_csv, to_markdown
 from anchorloss.errors import UserError
 from anchorloss.runs.store import read_ended
-from tests.conftest import ROOT
+from tests.commands import call
 from tests.run_folders import edit_record, finish_run, make_settings
 
 TOP1 = {("bce", 0.1): (60.0, 61.0), ("bce", 1.0): (50.0, 52.0), ("anchor_bg", 0.1): (62.0, 63.5)}
@@ -80,9 +78,7 @@ def test_runs_on_different_images_are_refused(results):
 
 def test_the_script_makes_it_in_place_of_a_refusal(results):
     arguments = ["--experiment", "rates", "--results-dir", str(results), "--reference", "anchor_bg"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "make_table1.py", *arguments], capture_output=True, text=True
-    )
+    done = call("make_table1.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "optim.lr" in done.stdout
     assert "-2.25" in done.stdout

@@ -209,21 +209,6 @@ def test_a_page_takes_its_tables_from_the_rows():
         insert("<!-- table: Nonsense -->\n<!-- end -->", rows)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--rounds", "0"), "--rounds"),
-        (("--device", "cuda:7"), "device=cuda:7"),
-        (("--show", "README.md"), "README.md"),
-    ],
-)
-def test_mistakes_are_one_line(arguments, said):
-    done = bench(*arguments)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr
-
-
 @pytest.mark.slow
 def test_a_measurement_is_written_and_never_overwritten(tmp_path):
     arguments = (

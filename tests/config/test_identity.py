@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Config
+from anchorloss.config.settings import Config, identity_hash
 from anchorloss.runs.record import Record
 from anchorloss.runs.store import check_config, read_config, read_record
 from tests.conftest import ROOT
@@ -40,12 +40,16 @@ def test_every_record_agrees_with_the_files_beside_it() -> None:
         check_config(path.parent, record)
 
 
-def test_every_recorded_config_gives_the_recorded_hash() -> None:
+def test_every_recorded_config_gives_the_recorded_identity() -> None:
+    """The keys that are newer than a record are not in its identity."""
     for path in RECORDS:
+        record = Record.from_json(path.read_bytes(), path)
         config = OmegaConf.merge(OmegaConf.structured(Config), read_config(path.parent))
         assert isinstance(config, type(OmegaConf.create({})))
         (run,), _ = parse(config)
         assert run.run == path.parent.name
+        assert run.identity() == record.identity
+        assert run.hash == record.hash == identity_hash(record.identity)
 
 
 def planned(experiment: str) -> set[str]:

@@ -135,7 +135,7 @@ def test_the_synthetic_set_is_labelled_and_measured():
 
 
 @pytest.mark.parametrize("trouble", ["a file that is not the official one", "a truncated archive"])
-def test_the_door_refuses_a_damaged_set_and_writes_nothing(trouble, tmp_path, train):
+def test_training_refuses_a_damaged_set_and_writes_nothing(trouble, tmp_path, train):
     root = tmp_path / "my data"
     small_cifar.write(root)
     if trouble == "a truncated archive":

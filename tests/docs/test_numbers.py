@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands import call
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,7 +60,5 @@ def test_every_result_has_a_source(page: Path):
 
 
 def test_the_readme_shows_the_tables_as_they_are():
-    checked = subprocess.run(
-        [sys.executable, "scripts/render_readme.py", "--check"], cwd=ROOT, capture_output=True
-    )
+    checked = call("render_readme.py", "--check")
     assert checked.returncode == 0, checked.stderr

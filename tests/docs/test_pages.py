@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from anchorloss.sweep import plan
+from tests import processes
 from tests.checkout import copy_tracked
 from tests.conftest import ROOT
 from tests.in_process import composed
@@ -58,26 +57,17 @@ def copy(tmp_path):
     return copy_tracked(tmp_path)
 
 
-def run(command: str, folder: Path) -> None:
-    """Run a command of a page with this Python, in the copy."""
-    python = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "PATH": f"{python}:{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-        "OMP_NUM_THREADS": "1",
-        "WANDB_MODE": "disabled",
-    }
-    done = subprocess.run(
-        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+def run(folder: Path, *arguments: str) -> None:
+    """Run this Python with the arguments, in the copy."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "WANDB_MODE": "disabled"}
+    done = processes.run(["python", *arguments], cwd=folder, env=environment)
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)], ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page, tmp_path):
     (tmp_path / "results").symlink_to(ROOT / "results")
-    run(f"python - <<'END'\n{python_of(page)}\nEND", tmp_path)
+    run(tmp_path, "-c", python_of(page))
 
 
 @pytest.mark.timeout(900)  # several trainings; each command has its own limit
@@ -87,7 +77,9 @@ def test_the_commands_of_a_page_run(page, copy):
         if block.note.startswith("file: "):
             (copy / block.note.removeprefix("file: ")).write_text(block.text)
     for command in commands(page):
-        run(command, copy)
+        python, *arguments = shlex.split(command)
+        assert python == "python", command
+        run(copy, *arguments)
     if page.name == "adding-a-loss.md":
         assert "hinge" in (copy / "results" / "hinge" / "table1.md").read_text()
     if page.name == "adding-a-network-or-data-set.md":

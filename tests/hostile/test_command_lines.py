@@ -173,6 +173,7 @@ def test_figure1(tmp_path, places):
         ["--minutes=-1"],
         ["--minutes=nan"],
         ["--device=tpu"],
+        ["--device=cuda:7"],
         ["--device="],
         ["--models=resnet9"],
         ["--models=nothing"],
@@ -203,11 +204,9 @@ def test_bench_shows_measurements_only(tmp_path, places):
 
 
 OVERRIDES = (
-    ["=1"],
     ["loss="],
     ["loss"],
     ["seeds=["],
-    ["seeds={}"],
     ["seeds=[x]"],
     ["seeds=[1.5]"],
     ["optim.lr=1e"],
@@ -216,28 +215,17 @@ OVERRIDES = (
     ["experiment="],
     ["experiment=../up"],
     ["experiment.name="],
-    ["experiment.name='two\nlines'"],
     ["experiment.name='\x1b[31m'"],
     ["x" * 5000],
     ["x=" + "y" * 5000],
     ["a\udc80=1"],
-    ["device=tpu"],
-    ["device=cuda:999"],
     ["logger=everything"],
-    ["hydra/launcher=nothing"],
     ["hydra/sweeper=nothing"],
-    ["optim.lr=${nothing}"],
     ["optim.lr=${oc.env:NOT_THERE}"],
-    ["seeds=${seeds}"],
-    ["--config-name=nothing"],
-    ["--config-dir=nowhere"],
-    ["--config-path=nowhere"],
     ["--cfg=nonsense"],
     ["--nonsense"],
     ["--multirun", "loss="],
-    ["-m", "loss=bce,nothing"],
     ["-m", "optim.lr=range(0)"],
-    ["data.root=nowhere", "data=cifar100"],
 )
 
 
@@ -245,10 +233,9 @@ OVERRIDES = (
     "overrides", OVERRIDES, ids=lambda overrides: " ".join(overrides)[:30].encode("unicode_escape").decode()
 )
 def test_train(tmp_path, overrides):
-    small = () if "data=cifar100" in overrides else SMALL
     flags = [override for override in overrides if override.startswith("-")]
     others = [override for override in overrides if not override.startswith("-")]
-    done = call("train.py", *flags, *small, "logger=none", *others, folder=tmp_path, seconds=60)
+    done = call("train.py", *flags, *SMALL, *others, folder=tmp_path, seconds=60)
     refused(done)
     assert everything(tmp_path) == set()
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.commands import Done, call
 from tests.fake_runs import make_runs
 
 
@@ -20,9 +18,8 @@ def results(tmp_path_factory):
     return folder
 
 
-def script(name: str, results, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "scripts" / name, "--experiment", "own", "--results-dir", results]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True)
+def script(name: str, results, *arguments: str) -> Done:
+    return call(name, "--experiment=own", "--results-dir", results, *arguments)
 
 
 def test_table_statistics_report_and_curves_compare_with_it(results):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -10,6 +9,7 @@ import time
 import pytest
 
 from anchorloss.runs.store import read_runs, same_result
+from tests import processes
 from tests.conftest import SMALL, command
 from tests.in_process import context_of, finish, settings, start
 
@@ -40,15 +40,8 @@ def fill(disk) -> None:
             pass
 
 
-def go_on(disk, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*RUN, f"results_dir={disk}/results"),
-        cwd=disk,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        **options,
-    )
+def go_on(disk, *, check=False) -> subprocess.CompletedProcess[str]:
+    return processes.run(command(*RUN, f"results_dir={disk}/results"), cwd=disk, check=check)
 
 
 def error_lines(output: str) -> list[str]:
@@ -56,9 +49,7 @@ def error_lines(output: str) -> list[str]:
 
 
 def test_a_disk_that_fills_up_during_training_costs_nothing(small_disk, tmp_path):
-    process = subprocess.Popen(
-        command(*RUN, f"results_dir={small_disk}/results"), cwd=small_disk, stderr=subprocess.PIPE, text=True
-    )
+    process = processes.Process(command(*RUN, f"results_dir={small_disk}/results"), cwd=small_disk)
     while not list(small_disk.rglob("checkpoint.pt")):
         time.sleep(0.02)
     fill(small_disk)
@@ -79,13 +70,7 @@ def test_a_disk_that_fills_up_during_training_costs_nothing(small_disk, tmp_path
 
 def test_no_space_for_the_record_leaves_the_checkpoint(small_disk):
     """Stopped in its last epoch, a run is resumed on a disk that has no room for what a finished run writes."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command(*RUN, f"results_dir={small_disk}/results"),
-        cwd=small_disk,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
+    process = processes.Process(command(*RUN, f"results_dir={small_disk}/results"), cwd=small_disk)
     while not any(len(path.read_text().splitlines()) >= 5 for path in small_disk.rglob("history.csv")):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from anchorloss.runs import store
 from anchorloss.runs.atomic import sha256
 from anchorloss.sweep import executor, plan
 from anchorloss.sweep.reevaluate import evaluate_file, reevaluate, with_weights
-from tests import small_cifar
+from tests import processes, small_cifar
 from tests.conftest import ROOT, SMALL
 from tests.in_process import composed
 from tests.run_folders import edit_record, finish_run, make_settings
@@ -45,8 +44,7 @@ def runs(trained, tmp_path):
 
 
 def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/evaluate.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return processes.run(["python", "scripts/evaluate.py", *arguments], cwd=ROOT)
 
 
 def change(folder: Path, name: str, content: bytes) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from anchorloss.device import describe, processor_kind, resolve_device
 from anchorloss.runs.store import read_record, read_runs
 from anchorloss.sweep.rerun import rerun
+from tests import processes
 from tests.conftest import ROOT, SMALL
 
 RECORDED = "table1_small"
@@ -21,13 +21,7 @@ RECORDED = "table1_small"
 
 def again(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script on a run folder."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "rerun.py"), str(run), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    return processes.run(["python", ROOT / "scripts" / "rerun.py", run, *arguments])
 
 
 @pytest.fixture

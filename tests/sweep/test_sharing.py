@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,20 +11,14 @@ import pytest
 
 from anchorloss.runs.store import read_runs, same_result
 from tests.conftest import SMALL, command
+from tests.processes import Process
 
 SWEEP = (*SMALL, "-m", "loss=bce,anchor_bg", "seeds=[0,1,2,3]", "checkpoint_seconds=0.3")
 
 
-def begin(results: Path, *overrides: str) -> subprocess.Popen[str]:
+def begin(results: Path, *overrides: str) -> Process:
     """Start the sweep in a process of its own, which writes to `results`."""
-    return subprocess.Popen(
-        command(*overrides, f"results_dir={results}"),
-        cwd=results.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return Process(command(*overrides, f"results_dir={results}"), cwd=results.parent, merge=True)
 
 
 def results_of(results: Path):
@@ -83,7 +75,7 @@ def test_killing_two_of_four_still_gives_every_record(undisturbed, tmp_path):
     same(results_of(results), undisturbed)
 
 
-def trains(process: subprocess.Popen[str], results: Path) -> bool:
+def trains(process: Process, results: Path) -> bool:
     """Whether the process has claimed a run."""
     for lock in results.rglob("claim.lock"):
         try:

@@ -55,7 +55,7 @@ def queued(environment, *states):
 
 
 def running_under_way(sweep):
-    """The running jobs whose run has trained an epoch: a blow strikes them in the middle."""
+    """The running jobs whose run has trained an epoch, so that it is stopped in the middle."""
     jobs = queued(sweep.environment, "--states=RUNNING")
     return {run.name: jobs[loss] for run in sweep.under_way() if (loss := run.name.partition("-")[0]) in jobs}
 

@@ -20,10 +20,10 @@ import yaml
 
 from anchorloss.runs import store
 from anchorloss.sweep import plan
+from tests import processes
 from tests.conftest import ROOT, SMALL, command
 from tests.in_process import composed
 
-WANDB = Path(sys.executable).parent / "wandb"
 OVERRIDES = [*SMALL, "logger=wandb", "seeds=[0,1]"]
 KEY = "0" * 40
 
@@ -36,15 +36,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments,
-        cwd=folder,
-        env=environment(folder, **more),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    """Run Python with these arguments."""
+    return processes.run(arguments, cwd=folder, env=environment(folder, **more), timeout=120)
 
 
 def lines_of_wandb(stderr: str) -> list[str]:
@@ -60,7 +53,7 @@ def offline_runs(folder: Path) -> list[Path]:
 @functools.cache
 def logged(offline_run: Path) -> dict[str, list[dict]]:
     """The records of an offline run by type, as W&B's own reader prints them."""
-    done = run(offline_run, str(WANDB), "leet", "inspect", "--json", str(offline_run))
+    done = run(offline_run, "python", "-m", "wandb", "leet", "inspect", "--json", str(offline_run))
     assert done.returncode == 0, done.stderr
     by_type: dict[str, list[dict]] = {}
     for line in done.stdout.splitlines():
@@ -71,7 +64,9 @@ def logged(offline_run: Path) -> dict[str, list[dict]]:
 
 @functools.cache
 def final_summary(offline_run: Path) -> dict:
-    done = run(offline_run, str(WANDB), "leet", "inspect", "--summary", "--json", str(offline_run))
+    done = run(
+        offline_run, "python", "-m", "wandb", "leet", "inspect", "--summary", "--json", str(offline_run)
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -192,7 +187,7 @@ def test_a_tracked_run_has_the_same_result(two_runs):
 
 def test_wandb_sync_finds_the_offline_runs(two_runs):
     folder, _ = two_runs
-    done = run(folder, str(WANDB), "sync", "--dry-run", "outputs/wandb")
+    done = run(folder, "python", "-m", "wandb", "sync", "--dry-run", "outputs/wandb")
     assert done.returncode == 0, done.stderr
     assert "2 run(s)" in done.stdout + done.stderr
 
