@@ -30,7 +30,21 @@ _OPERATORS: list[Any] = []
 
 @dataclass(frozen=True)
 class Archive:
-    """One published archive and its files by name, with the md5 sums that torchvision checks too."""
+    """A published archive.
+
+    Attributes:
+        name: As in `data.name`.
+        folder: The folder inside the archive.
+        file: The archive's file name.
+        url: Where it is published.
+        md5: The archive's md5 sum.
+        train: Names of the training files -> their md5 sums, the same as torchvision's.
+        test: The same for the test files.
+        meta: The same for the file with the class names.
+        label_key: Key of the labels in a training or test file.
+        class_key: Key of the class names in the meta file.
+        classes: Number of classes.
+    """
 
     name: str
     folder: str
@@ -91,21 +105,18 @@ CIFAR10 = Archive(
 
 
 class Source:
-    """Where the files of an archive are: a folder, or a tar archive that is read in memory.
-
-    `root` is a folder that holds the official folder or the archive, or is itself the one or the other.
-    """
+    """The files of an archive, in a folder or in a tar archive that is read in memory."""
 
     def __init__(self, archive: Archive, root: Path, names: Iterable[str] | None = None) -> None:
         """Find the files `names`.
 
         Args:
-            archive: which archive.
-            root: where to look.
-            names: the files to read, default all of the archive's; no other is opened.
+            archive: Which archive.
+            root: The official folder or the archive, or a folder that holds one of them.
+            names: The files to read, by default all of the archive's; no other is opened.
 
         Raises:
-            UserError: there is neither the official folder nor the archive, or the archive is damaged.
+            UserError: There is neither the official folder nor the archive, or the archive is damaged.
         """
         self.archive = archive
         self.names = tuple(archive.md5_of if names is None else names)
@@ -117,10 +128,6 @@ class Source:
         if found.is_file():
             self._contents = _members(archive, found, self.names)
 
-    def place(self, name: str) -> str:
-        """Where the file is, for messages."""
-        return f"{self._place}{'/' if self._contents is None else ':'}{name}"
-
     def read(self, name: str) -> bytes:
         """Read one of the files and verify its md5 sum.
 
@@ -130,11 +137,9 @@ class Source:
         try:
             content = (self._place / name).read_bytes() if self._contents is None else self._contents[name]
         except (OSError, KeyError):
-            raise UserError(f"{self.place(name)}: missing or unreadable; {REMEDY}") from None
+            raise self._wrong(name, "missing or unreadable") from None
         if _md5(content) != self.archive.md5_of[name]:
-            raise UserError(
-                f"{self.place(name)}: is not the official file (md5 sum), damaged perhaps; {REMEDY}"
-            )
+            raise self._wrong(name, "is not the official file (md5 sum), damaged perhaps")
         return content
 
     def images(self, names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -159,18 +164,18 @@ class Source:
         (meta,) = self.archive.meta
         names = self._unpickle(meta).get(self.archive.class_key)
         if not isinstance(names, list) or len(names) != self.archive.classes:
-            raise UserError(f"{self.place(meta)}: does not name {self.archive.classes} classes; {REMEDY}")
+            raise self._wrong(meta, f"does not name {self.archive.classes} classes")
         return tuple(str(name) for name in names)
 
     def _batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         batch, classes = self._unpickle(name), self.archive.classes
         images, labels = batch.get("data"), batch.get(self.archive.label_key)
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3072,):
-            raise UserError(f"{self.place(name)}: holds no 32x32 images; {REMEDY}")
+            raise self._wrong(name, "holds no 32x32 images")
         if not isinstance(labels, list) or len(labels) != len(images):
-            raise UserError(f"{self.place(name)}: does not hold a label for each image; {REMEDY}")
+            raise self._wrong(name, "does not hold a label for each image")
         if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
-            raise UserError(f"{self.place(name)}: has labels outside 0 to {classes - 1}; {REMEDY}")
+            raise self._wrong(name, f"has labels outside 0 to {classes - 1}")
         return images.reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64)
 
     def _unpickle(self, name: str) -> dict[str, object]:
@@ -178,10 +183,14 @@ class Source:
         try:
             loaded = pickle.loads(content, encoding="latin1")
         except Exception as error:  # whatever the pickle makes its parts raise
-            raise UserError(f"{self.place(name)}: is no pickle ({type(error).__name__}); {REMEDY}") from None
+            raise self._wrong(name, f"is no pickle ({type(error).__name__})") from None
         if not isinstance(loaded, dict):
-            raise UserError(f"{self.place(name)}: holds no CIFAR batch; {REMEDY}")
+            raise self._wrong(name, "holds no CIFAR batch")
         return loaded
+
+    def _wrong(self, name: str, what: str) -> UserError:
+        place = f"{self._place}{'/' if self._contents is None else ':'}{name}"
+        return UserError(f"{place}: {what}; {REMEDY}")
 
 
 def locate(archive: Archive, root: Path) -> Path | None:
@@ -227,7 +236,7 @@ def install(source: Source, root: Path) -> Path:
             root.mkdir(parents=True, exist_ok=True)
             _move(staged, folder)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
+            raise _no_folder(folder, error) from None
     return folder
 
 
@@ -286,6 +295,10 @@ def _move(staged: Path, folder: Path) -> None:
             path.replace(folder / path.name)
 
 
+def _no_folder(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be written to ({error.strerror}); name another folder")
+
+
 @contextlib.contextmanager
 def _staging(root: Path) -> Iterator[Path]:
     """A folder on the disk of `root`, gone at the end; `root` itself need not be there."""
@@ -293,7 +306,7 @@ def _staging(root: Path) -> Iterator[Path]:
     try:
         staging = tempfile.TemporaryDirectory(prefix=".anchorloss-", dir=beside)
     except OSError as error:
-        raise UserError(f"{root}: cannot be written to ({error.strerror}); name another folder") from None
+        raise _no_folder(root, error) from None
     with staging as path:
         yield Path(path)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.data import cifar, custom, synthetic
+from anchorloss.data.arrays import Arrays
 from anchorloss.errors import UserError
 
 ARCHIVES = {"cifar100": cifar.CIFAR100, "cifar10": cifar.CIFAR10}
@@ -131,7 +132,7 @@ def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset
     )
 
 
-def _from_arrays(name: str, label: str, arrays: custom.Arrays | synthetic.Synthetic) -> Dataset:
+def _from_arrays(name: str, label: str, arrays: Arrays) -> Dataset:
     pixels = arrays.train_images.astype(np.float64) / 255
     mean, std = (tuple(float(value) for value in f(pixels, axis=(0, 2, 3))) for f in (np.mean, np.std))
     return Dataset(
