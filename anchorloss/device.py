@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA if present, else MPS, else the CPU.
+    """Find the device that a config names.
 
-    Raises: UserError if the device named is not on this machine.
+    Args:
+        name: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: CUDA if present, else MPS, else the CPU.
+
+    Raises:
+        UserError: The device is not on this machine.
     """
     # Read once, when CUDA starts: its default of 8 would let no more than eight streams run at once.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
@@ -42,7 +46,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is native there, so that it is faster than float32."""
+    """Return whether the device has bfloat16 arithmetic, so that it is faster than float32."""
     import torch
 
     if device.type == "cuda":
@@ -51,7 +55,11 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def choose_convolutions(*, deterministic: bool = False) -> None:
-    """Let cuDNN try which is fastest, unless all must be deterministic; and fp32 means fp32, not NVIDIA's TF32."""
+    """Set up cuDNN for this process: float32 without NVIDIA's TF32.
+
+    Args:
+        deterministic: Take cuDNN's default algorithms instead of trying which is fastest.
+    """
     import torch
 
     torch.backends.cudnn.benchmark = not deterministic
@@ -59,7 +67,7 @@ def choose_convolutions(*, deterministic: bool = False) -> None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done everything that was asked of it."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -67,10 +75,10 @@ def wait_for(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for a record's provenance.
+    """Describe the device for a record's provenance.
 
-    Virtual machines call very different processors "AMD EPYC", so an x86 processor without AVX-512, whose kernels and
-    bfloat16 are others, says so: "AMD EPYC (1 thread, AVX2)".
+    Virtual machines give very different processors the name "AMD EPYC". An x86 processor without AVX-512 uses other
+    kernels, so its description says so: "AMD EPYC (1 thread, AVX2)".
     """
     import torch
 
@@ -86,14 +94,14 @@ def describe(device: torch.device) -> str:
 
 
 def slug(description: str) -> str:
-    """A device's description as part of a file's name: "amd-epyc-1-thread-avx2" of "AMD EPYC (1 thread, AVX2)"."""
+    """Turn a description into part of a file name: "AMD EPYC (1 thread, AVX2)" gives "amd-epyc-1-thread-avx2"."""
     return re.sub(r"[^a-z0-9]+", "-", description.lower()).strip("-")
 
 
 def processor_kind(description: str) -> str:
-    """What `describe` said without the number of threads: "AMD EPYC (AVX2)" of "AMD EPYC (1 thread, AVX2)".
+    """Take the number of threads out of a description: "AMD EPYC (1 thread, AVX2)" gives "AMD EPYC (AVX2)".
 
-    Equal kinds round alike, unless the threads of a run differ.
+    Equal kinds round alike, unless runs differ in their threads.
     """
     processor, _, details = description.partition(" (")
     kernels = re.sub(r"\d+ threads?(, )?", "", details.removesuffix(")"))

@@ -1,8 +1,8 @@
-"""Two small Hydra plugins, found by Hydra because they are in `hydra_plugins`.
+"""The default sweeper and launcher. Hydra finds them because they are in `hydra_plugins`.
 
 The sweeper is Hydra's own, but composes and checks every job first, and writes nothing. The launcher trains all jobs
-of a sweep as one plan in this process, so that runs of different losses can go side by side; the other launchers
-(Slurm, Ray) take its place by `hydra/launcher=…`.
+of a sweep as one plan in this process, so that runs of different losses can train side by side. `hydra/launcher=` chooses
+another one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,25 @@ class CheckedSweeper(BasicSweeper):
     """Hydra's basic sweeper, with the whole sweep checked before any of it is launched."""
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
+        """Create it; Hydra calls this.
+
+        Args:
+            params: Override key -> values to sweep over, as in `{"loss": "bce,anchor_bg"}`.
+        """
         super().__init__(max_batch_size=None, params=params)
 
     def sweep(self, arguments: list[str]) -> Any:
+        """Check every job, then launch all of them.
+
+        Args:
+            arguments: The overrides of the command line.
+
+        Returns:
+            Hydra's `JobReturn` of each job.
+
+        Raises:
+            UserError: A job's config is wrong; nothing has been launched.
+        """
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.launcher is not None
@@ -42,5 +58,5 @@ class InProcessLauncher(SweepLauncher):
     """Trains the jobs of a sweep together, in this process."""
 
     def train(self, configs: list[DictConfig]) -> None:
-        """Train the runs as one plan."""
+        """Train the runs of all jobs as one plan; errors as in `anchorloss.sweep.plan.train_all`."""
         train_all(configs)

@@ -1,6 +1,6 @@
-"""`hydra/launcher=processes`: a sweep shared out among processes on this machine, one for each GPU or processor core.
+"""`hydra/launcher=processes`: a sweep in several processes on this machine, one for each GPU or processor core.
 
-Every process is given the whole sweep; the claims on the run folders see to it that each run is trained once.
+Every process gets the whole sweep; the claims on the run folders ensure that each run is trained once.
 """
 
 from __future__ import annotations
@@ -17,15 +17,29 @@ from anchorloss.sweep.cluster import ClusterLauncher, Job
 
 
 class ProcessesLauncher(ClusterLauncher):
-    """`count` processes; 0: one a GPU, or without GPUs one a core. On GPUs each sees its own; on a CPU each has one
-    thread, because networks this small gain less from a second thread than from a second run."""
+    """Starts the processes. On GPUs each sees its own; on a CPU each computes with one thread, because networks this
+    small gain less from a second thread than from a second run.
+    """
 
     def __init__(self, count: int) -> None:
+        """Create it; Hydra calls this.
+
+        Args:
+            count: Number of processes; 0 for one for each GPU or, without GPUs, for each core.
+
+        Raises:
+            UserError: The count is not between 0 and 1024.
+        """
         if type(count) is not int or not 0 <= count <= 1024:
             raise UserError(f"hydra.launcher.count={count}: must be a whole number from 0 to 1024")
         self._count = count
 
     def carry_out(self, jobs: list[Job]) -> list[str]:
+        """Train the jobs; see `ClusterLauncher`. SIGINT and SIGTERM are passed on to the processes.
+
+        Raises:
+            SystemExit: With status 130 or 143, after such a signal.
+        """
         import torch
 
         from anchorloss.sweep.lockstep import cores
@@ -72,7 +86,12 @@ class ProcessesLauncher(ClusterLauncher):
 
 
 def gpu_names(count: int, visible: str | None) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each of the `count` GPUs that this process sees, where it is `visible` already."""
+    """Return the name in CUDA_VISIBLE_DEVICES of each GPU.
+
+    Args:
+        count: How many GPUs this process sees.
+        visible: The variable's present value; None where it is not set.
+    """
     names = (
         [name.strip() for name in visible.split(",")] if visible else [str(number) for number in range(count)]
     )

@@ -1,7 +1,6 @@
 """`hydra/launcher=ray`: the jobs of a sweep as Ray tasks.
 
-Not hydra-ray-launcher: it does not connect to a Ray that is running unless told to leave out an option of its own, and
-its jobs take relative paths from wherever a node's Ray was started.
+docs/clusters.md says why not hydra-ray-launcher.
 """
 
 from __future__ import annotations
@@ -11,14 +10,26 @@ from anchorloss.sweep.cluster import ClusterLauncher, Job, train_job
 
 
 class RayLauncher(ClusterLauncher):
-    """Each job is a task that Ray starts again on another node, as often as need be, when its node dies."""
+    """Makes each job a task. When a node dies, Ray starts its tasks on another one, as often as necessary."""
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
+        """Create it; Hydra calls this.
+
+        Args:
+            address: Of a running Ray, `auto` to find it, or `local` to start one.
+            num_cpus: Cores of each task.
+            num_gpus: GPUs of each task.
+        """
         self._address = address
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
 
     def carry_out(self, jobs: list[Job]) -> list[str]:
+        """Train the jobs; see `ClusterLauncher`.
+
+        Raises:
+            UserError: Ray is not installed, or does not answer at the address.
+        """
         try:
             import ray
         except ImportError:

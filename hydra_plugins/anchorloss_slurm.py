@@ -1,8 +1,6 @@
 """`hydra/launcher=slurm`: the jobs of a sweep as Slurm jobs, submitted and requeued by submitit.
 
-Not hydra-submitit-launcher, though it runs under today's Hydra: without Slurm's accounting it waits for ever for a job
-that was cancelled, a job that leaves within a pre-emption's grace time is lost, and it cannot find its jobs again when
-the command is given a second time.
+docs/clusters.md says why not hydra-submitit-launcher.
 """
 
 from __future__ import annotations
@@ -27,15 +25,30 @@ RESULT_SECONDS = 10.0
 
 
 class SlurmLauncher(ClusterLauncher):
-    """`parameters` are those of submitit's SlurmExecutor; null leaves the choice to Slurm."""
+    """Submits each job, or finds it in the queue, and waits for all."""
 
     def __init__(self, folder: str, poll_seconds: float, max_timeouts: int, **parameters: Any) -> None:
+        """Create it; Hydra calls this.
+
+        Args:
+            folder: For submitit's files and logs.
+            poll_seconds: Seconds between two looks at the queue.
+            max_timeouts: How often a job that reaches its time limit is requeued.
+            **parameters: Of submitit's SlurmExecutor; null leaves the choice to Slurm.
+        """
         self._folder = folder
         self._poll_seconds = poll_seconds
         self._max_timeouts = max_timeouts
         self._parameters = {name: value for name, value in parameters.items() if value is not None}
 
     def carry_out(self, jobs: list[Job]) -> list[str]:
+        """Train the jobs; see `ClusterLauncher`.
+
+        Raises:
+            UserError: submitit or Slurm is missing, or refuses a parameter.
+            RunError: Slurm does not answer or refuses a job.
+            SystemExit: With status 128 + the signal, after SIGINT or SIGTERM; the jobs go on in Slurm.
+        """
         # A KeyboardInterrupt would be lost where it meets a finalizer of submitit's.
         with Signals() as signals:
             troubles = self._wait(self._submit(jobs, signals), signals)

@@ -24,17 +24,21 @@ SHORTCUTS = ("A", "B")
 
 
 def build(name: str, num_classes: int, shortcut: str = "A", prior_bias: bool = False) -> ResNet:
-    """A freshly initialised network on the CPU, in float32; a function of torch's global CPU generator.
+    """Build a freshly initialised network.
 
     Args:
-        name: `resnet18`, `resnet34` or `resnet50` for the ImageNet ResNets with a CIFAR stem, any other `resnetD` with
-            D = 6n+2 from 8 on for the CIFAR ResNets.
-        num_classes: C, at least 2.
+        name: `resnet18`, `resnet34` or `resnet50` for the ImageNet ResNets with a CIFAR stem; any other `resnetD` with
+            D = 6n+2 >= 8 for the CIFAR ResNets.
+        num_classes: Number of classes C, at least 2.
         shortcut: `A` or `B`. The reference implementations use A for the CIFAR ResNets and B for the others.
-        prior_bias: start the last bias at -log((1 - pi) / pi), pi = 1 / C, instead of at 0, so that every sigmoid
+        prior_bias: Start the last bias at -log((1 - pi) / pi), pi = 1 / C, instead of at 0, so that every sigmoid
             starts near 1 / C.
 
-    Raises: ValueError, naming the choices.
+    Returns:
+        The network on the CPU, in float32. Its weights are drawn from torch's global CPU generator alone.
+
+    Raises:
+        ValueError: An argument is out of range; the message names the choices.
     """
     if shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut={shortcut!r}: must be one of {', '.join(SHORTCUTS)}")
@@ -61,12 +65,9 @@ def build(name: str, num_classes: int, shortcut: str = "A", prior_bias: bool = F
 class ResNet(nn.Module):
     """Stem, stages of residual blocks, mean over all pixels, linear layer.
 
-    `widths` and `counts` give a stage's channels (before a bottleneck's expansion) and its number of blocks. Every stage
-    after the first halves the resolution.
-
-    Convolutions start Kaiming-normal (fan out), batch normalisation at scale 1 and shift 0. The last linear layer starts
-    as in fb.resnet.torch, the authors' later code: weights uniform in +-1/sqrt(features), which is also PyTorch's
-    default, and bias 0.
+    Every stage after the first halves the resolution. Convolutions start Kaiming-normal (fan out), batch normalisation at
+    scale 1 and shift 0. The last linear layer starts as in fb.resnet.torch, the authors' later code: weights uniform in
+    +-1/sqrt(features), which is also PyTorch's default, and bias 0.
     """
 
     def __init__(
@@ -77,6 +78,15 @@ class ResNet(nn.Module):
         num_classes: int,
         shortcut: str,
     ) -> None:
+        """Build the layers and initialise them.
+
+        Args:
+            block: The class of the residual blocks.
+            widths: Channels of each stage, before a bottleneck's expansion.
+            counts: Number of blocks of each stage.
+            num_classes: Number of classes C.
+            shortcut: `A` or `B`.
+        """
         super().__init__()
         channels = widths[0]
         self.stem = nn.Sequential(
@@ -96,7 +106,7 @@ class ResNet(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, C) of images (N, 3, H, W)."""
+        """Compute logits (N, C) from normalised float images (N, 3, H, W)."""
         features = self.blocks(self.stem(images))
         return self.classifier(features.mean((2, 3)))
 
@@ -107,6 +117,14 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
+        """Build a block.
+
+        Args:
+            channels: Channels of its input.
+            width: Channels of its convolutions; it returns `width * expansion`.
+            stride: 2 halves the resolution.
+            shortcut: `A` or `B`.
+        """
         super().__init__()
         self.residual = nn.Sequential(
             _convolution(channels, width, 3, stride),
@@ -118,6 +136,7 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(channels, width, stride, shortcut)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to (N, width * expansion, H / stride, W / stride)."""
         return F.relu(self.residual(features) + self.shortcut(features), inplace=True)
 
 
@@ -127,6 +146,7 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
+        """Build a block; arguments as for `BasicBlock`."""
         super().__init__()
         expanded = width * self.expansion
         self.residual = nn.Sequential(
@@ -142,19 +162,27 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(channels, expanded, stride, shortcut)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to (N, width * expansion, H / stride, W / stride)."""
         return F.relu(self.residual(features) + self.shortcut(features), inplace=True)
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: (N, c, H, W) to (N, c + new_channels, H / stride, W / stride) without parameters."""
+    """Option A: every `stride`-th pixel of every `stride`-th row, and channels of zeros; no parameters."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
+        """Build it.
+
+        Args:
+            new_channels: Number of channels of zeros to append.
+            stride: Ratio of the resolutions.
+        """
         super().__init__()
         self.new_channels = new_channels
         self.stride = stride
 
     def forward(self, features: Tensor) -> Tensor:
-        # The same pixels as a strided slice, whose backward pass takes twice the time on a CPU.
+        """Map (N, c, H, W) to (N, c + new_channels, H / stride, W / stride)."""
+        # The same pixels as a strided slice, whose backward pass is slower on a CPU.
         subsampled = F.avg_pool2d(features, 1, self.stride)
         return F.pad(subsampled, (0, 0, 0, 0, 0, self.new_channels))
 

@@ -1,4 +1,4 @@
-"""One loss with other arguments (gamma, slack, anchors not detached) against itself as it stands in a table."""
+"""An ablation: one loss with other arguments (gamma, slack, anchors not detached), compared with the one in a table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchorloss.analysis.comparison import compare, explanation
+from anchorloss.analysis.markdown import markdown_table
 from anchorloss.analysis.palette import BLUE, INK
 from anchorloss.analysis.plotting import picture
 from anchorloss.analysis.stats import mean_interval, summarise
@@ -18,7 +19,18 @@ from anchorloss.runs.store import Record, describe_difference, read_runs
 
 @dataclass(frozen=True)
 class Ablation:
-    """Top-1 in percent by arm and seed; the first arm is the loss as it stands in the table."""
+    """The arms of an ablation.
+
+    Attributes:
+        loss: The loss whose arguments vary.
+        experiments: The ablation and the experiment of the table.
+        protocol: A sentence on network, epochs and images.
+        stamp: What the figure's headline says.
+        arms: Arm -> seed -> Top-1 in percent; the first is the loss with the table's arguments.
+        processors: Arm -> seed -> kind of processor.
+        table_arguments: The table's gamma and slack, as text.
+        provenance: The line below the table.
+    """
 
     loss: str
     experiments: tuple[str, str]
@@ -34,9 +46,15 @@ BASE = "as in the table"
 
 
 def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
-    """The finished runs of `experiment`, which are of one loss, and those of that loss in the table `beside`.
+    """Read the finished runs of an ablation and those that it is compared with.
 
-    Raises: UserError if one of the two has none, or if runs differ in more than the loss's arguments and the seed.
+    Args:
+        results_dir: The results folder.
+        experiment: The ablation; its runs are of one loss.
+        beside: The experiment with that loss at the table's arguments.
+
+    Raises:
+        UserError: One of the two has no finished run, or runs differ in more than the loss's arguments and the seed.
     """
     ours, table = (_finished(results_dir, name) for name in (experiment, beside))
     if not ours:
@@ -81,27 +99,30 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
 
 
 def to_markdown(ablation: Ablation) -> str:
-    """A row an arm: mean ± std, n, and its difference from the loss as it stands in the table."""
+    """Return a table with a row for each arm: n, mean ± std, and the comparison with the first row."""
     found = {result.loss: result for result in compare(ablation.arms, BASE, ablation.processors)}
-    lines = [
-        f"# {ablation.loss} with other arguments: experiments {' and '.join(ablation.experiments)}",
-        "",
-        f"{ablation.protocol} In the table: {ablation.table_arguments}.",
-        "",
-        "| arm | n | Top-1 | against the first row |",
-        "|---|---|---|---|",
-    ]
+    cells = []
     for arm, values in ablation.arms.items():
         summary = summarise(values)
         spread = "" if summary.std is None else f" ± {summary.std:.2f}"
         mean = "not run" if summary.mean is None else f"{summary.mean:.2f}{spread}"
         against = explanation(found[arm], ablation.loss) if arm in found else ""
-        lines.append(f"| {arm} | {summary.n} | {mean} | {against} |")
-    return "\n".join([*lines, "", ablation.provenance, ""])
+        cells.append([arm, str(summary.n), mean, against])
+    lines = [
+        f"# {ablation.loss} with other arguments: experiments {' and '.join(ablation.experiments)}",
+        f"{ablation.protocol} In the table: {ablation.table_arguments}.",
+        markdown_table(["arm", "n", "Top-1", "compared with the first row"], cells, "lrrl"),
+        f"{ablation.provenance}\n",
+    ]
+    return "\n\n".join(lines)
 
 
 def draw(ablation: Ablation) -> bytes:
-    """Every seed of every arm, with the mean and its 95 % interval; SVG, the same bytes every time."""
+    """Draw every seed of every arm, with the mean and its 95 % interval.
+
+    Returns:
+        SVG, the same bytes every time.
+    """
     with picture(6.5, 1.4 + 0.5 * len(ablation.arms), ablation.stamp) as drawn:
         axes = drawn.axes
         for row, values in enumerate(ablation.arms.values()):
@@ -124,6 +145,6 @@ def _finished(results_dir: Path, experiment: str) -> list[Record]:
 
 
 def _arm(base: Record, record: Record) -> str:
-    """What differs from the base in words: `gamma 0.25`, `slack 0.05, gamma 1`."""
+    """Return what differs from the base: `gamma 0.25`, `slack 0.05, gamma 1`."""
     difference = describe_difference(base.identity["loss"], record.identity["loss"])
     return ", ".join(f"{key} {now}" for key, (_, now) in difference.items()) or BASE

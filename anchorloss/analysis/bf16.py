@@ -1,10 +1,11 @@
-"""Does training in bf16 change the accuracy? The same runs in bf16 and in fp32, paired by seed, from records alone."""
+"""Whether training in bf16 changes the accuracy: the same runs in bf16 and in fp32, paired by seed, from records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from anchorloss.analysis.comparison import compare, explanation
+from anchorloss.analysis.markdown import markdown_table
 from anchorloss.analysis.stats import Summary
 from anchorloss.analysis.table import made_from, order, require_one_protocol
 from anchorloss.device import processor_kind
@@ -15,11 +16,18 @@ REFERENCE, OTHER = "fp32", "bf16"
 
 
 def compare_precisions(results_dir: Path, experiment: str, beside: str | None = None) -> str:
-    """bf16 against fp32 for each loss that has both, as Markdown: Top-1 means, difference, 95 % interval.
+    """Compare bf16 with fp32 for each loss that has both.
 
-    `beside` is a second experiment whose runs count too: a table's own runs need not be trained again to be compared.
+    Args:
+        results_dir: The results folder.
+        experiment: The experiment's name.
+        beside: A second experiment whose runs count too, so that a table's own runs need not be trained again.
 
-    Raises: UserError if a precision has no finished run, or if the runs differ in more than loss, seed and precision.
+    Returns:
+        Markdown: Top-1 means, difference and 95 % interval of each loss.
+
+    Raises:
+        UserError: A precision has no finished run, or the runs differ in more than loss, seed and precision.
     """
     named = [experiment, *([beside] if beside else [])]
     runs = [run for name in named for run in read_runs(results_dir, name)]
@@ -42,9 +50,8 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
         f"{first.model}, {first.epochs} epochs, {first.data.training_images:,} training images. Top-1 in percent on the "
         f"{first.data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
         "",
-        f"| loss | {REFERENCE} | {OTHER} | |",
-        "|---|---|---|---|",
     ]
+    cells = []
     for loss in sorted(losses, key=order):
         top1 = {
             name: {r.seed: r.top1 for r in found if r.loss == loss and r.top1 is not None}
@@ -56,7 +63,8 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
         }
         (result,) = compare(top1, REFERENCE, processors)
         means = [_mean(summary) for summary in (result.reference_summary, result.summary)]
-        lines.append(f"| {loss} | {means[0]} | {means[1]} | {explanation(result, REFERENCE)} |")
+        cells.append([loss, *means, explanation(result, REFERENCE)])
+    lines.append(markdown_table(["loss", REFERENCE, OTHER, "comparison"], cells, "lrrl"))
     failed = sum(record.status == "failed" and record.loss in losses for record in records)
     if failed:
         lines += ["", f"{failed} failed runs are not in the means."]

@@ -1,6 +1,4 @@
-"""Does a score of 0.8 mean right four times in five? Reliability and expected calibration error (Guo et al.
-2017).
-"""
+"""Reliability diagram and expected calibration error (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -19,10 +17,12 @@ FEWEST_IMAGES = 20
 
 @dataclass(frozen=True)
 class Reliability:
-    """By bin of the predicted class's score, each of shape (BINS,); score and accuracy are NaN in an empty
-    bin.
+    """Predictions by bin of the predicted class's score.
 
-    images: count; score: mean, 0 to 1; accuracy: share of right answers, 0 to 1.
+    Attributes:
+        images: Number of images in each bin, shape (BINS,).
+        score: Their mean score, 0 to 1, shape (BINS,); NaN in an empty bin.
+        accuracy: The share that is predicted right, 0 to 1, shape (BINS,); NaN in an empty bin.
     """
 
     images: npt.NDArray[np.int64]
@@ -31,23 +31,21 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error, 0 to 1: |accuracy - score| averaged over bins, weighted by their
-        images.
-        """
+        """Expected calibration error, 0 to 1: |accuracy - score| averaged over bins, weighted by their images."""
         filled = self.images > 0
         gap = np.abs(self.accuracy[filled] - self.score[filled])
         return float(self.images[filled] @ gap / self.images.sum())
 
 
 def pool(runs: Iterable[Predictions]) -> Predictions:
-    """Return the predictions of several runs as one."""
+    """Concatenate the predictions of several runs."""
     found = list(runs)
     keys = ("target", "predicted", "target_rank", "confidence")
     return Predictions(*(np.concatenate([getattr(one, key) for one in found]) for key in keys))
 
 
 def reliability(predictions: Predictions) -> Reliability:
-    """Bins of equal width, open below and closed above, as in the definition."""
+    """Bin predictions by score, in bins of equal width, open below and closed above, as in the definition."""
     score = predictions.confidence.astype(np.float64)
     right = (predictions.predicted == predictions.target).astype(np.float64)
     bin_of = np.clip(np.ceil(score * BINS).astype(np.int64) - 1, 0, BINS - 1)

@@ -1,5 +1,4 @@
-"""What the answers of the last epoch say: accuracy by class, which classes are taken for each other, and where the target
-ranks. Everything takes arrays of predictions.npz."""
+"""Accuracy by class, pairs of classes that are confused, and ranks of the target, from predictions.npz."""
 
 from __future__ import annotations
 
@@ -19,7 +18,13 @@ RANKS = (("1st", 0, 0), ("2nd", 1, 1), ("3rd to 5th", 2, 4), ("6th to 10th", 5, 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes and how often, in images a run, either is taken for the other: loss -> Summary over seeds."""
+    """Two classes that are confused with each other.
+
+    Attributes:
+        first: Index of one class.
+        second: Index of the other.
+        mistaken: Loss -> images in a run in which either is taken for the other, over the seeds.
+    """
 
     first: int
     second: int
@@ -27,9 +32,7 @@ class Pair:
 
 
 def class_accuracy(predictions: Predictions, classes: int) -> Floats:
-    """Percent of each class's images that are predicted right, shape (classes,); NaN for a class without
-    images.
-    """
+    """Return the percentage of each class's images that are predicted right, shape (classes,); NaN without images."""
     images = np.bincount(predictions.target, minlength=classes)
     right = np.bincount(predictions.target[predictions.predicted == predictions.target], minlength=classes)
     with np.errstate(invalid="ignore"):
@@ -37,7 +40,7 @@ def class_accuracy(predictions: Predictions, classes: int) -> Floats:
 
 
 def confusions(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
-    """Images by (target, predicted), shape (classes, classes)."""
+    """Return the confusion matrix: number of images by (target, predicted), shape (classes, classes)."""
     cell = predictions.target.astype(np.int64) * classes + predictions.predicted
     return np.bincount(cell, minlength=classes * classes).reshape(classes, classes)
 
@@ -45,10 +48,15 @@ def confusions(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
 def confused_pairs(
     answers: Mapping[str, Mapping[int, Predictions]], classes: int, most: int
 ) -> tuple[Pair, ...]:
-    """The `most` pairs of classes that are taken for each other most often, in either direction.
+    """Find the pairs of classes that are taken for each other most often, in either direction.
 
-    They are chosen by the mean over losses of the mean over seeds, not by one loss: pairs chosen because
-    one loss does badly on them would flatter every other by chance alone.
+    They are chosen by the mean over losses of the mean over seeds: pairs chosen because one loss does badly on them would
+    flatter every other loss by chance alone.
+
+    Args:
+        answers: Loss -> seed -> predictions.
+        classes: Number of classes.
+        most: Number of pairs to return at most.
     """
     mistaken: dict[str, dict[int, npt.NDArray[np.int64]]] = {}
     for loss, by_seed in answers.items():
@@ -75,6 +83,6 @@ def confused_pairs(
 
 
 def target_ranks(predictions: Predictions) -> Floats:
-    """Percent of the images whose target has a rank in each of `RANKS`, shape (len(RANKS),)."""
+    """Return the percentage of images whose target has a rank in each range of `RANKS`, shape (len(RANKS),)."""
     rank = predictions.target_rank
     return np.array([100 * float(((rank >= low) & (rank <= high)).mean()) for _, low, high in RANKS])

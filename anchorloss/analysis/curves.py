@@ -1,4 +1,4 @@
-"""How the runs of an experiment learn, epoch by epoch, from their histories: a table of every epoch and a picture."""
+"""The learning curves of an experiment: a table with a row for each epoch of each run, and a figure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anchorloss.analysis.markdown import markdown_table
 from anchorloss.analysis.palette import SERIES
 from anchorloss.analysis.plotting import picture
 from anchorloss.analysis.table import (
@@ -35,7 +36,17 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Curves:
-    """The histories of runs that have ended, finished or failed, by what they are called: `bce seed 0`."""
+    """The histories of the runs that have ended, finished or failed.
+
+    Attributes:
+        experiment: Its name.
+        stamp: What the figure's headline says: data set, and what is not the full protocol.
+        protocol: A paragraph on what the columns are.
+        histories: `bce seed 0` -> the columns of history.csv; with a reference also `top1_difference`, in points.
+        failures: A line for each failed run.
+        provenance: The line below the table.
+        reference: The loss that the others are compared with, if any.
+    """
 
     experiment: str
     stamp: str
@@ -47,10 +58,15 @@ class Curves:
 
 
 def read_curves(results_dir: Path, experiment: str, reference: str | None = None) -> Curves:
-    """Read the histories of an experiment; with a reference they have `top1_difference`, see `_minus`.
+    """Read the histories of an experiment.
+
+    Args:
+        results_dir: The results folder.
+        experiment: The experiment's name.
+        reference: A loss; the histories get `top1_difference`, Top-1 minus that loss's at the same seed and epoch.
 
     Raises:
-        UserError: no run of the experiment has ended, two differ in more than loss and seed, a history is damaged or not
+        UserError: No run of the experiment has ended, two differ in more than loss and seed, a history is damaged or not
             its record's, or the reference has no run.
     """
     ended = sorted(read_ended(results_dir, experiment), key=lambda end: (order(end[0].loss), end[0].seed))
@@ -78,10 +94,15 @@ def read_curves(results_dir: Path, experiment: str, reference: str | None = None
 
 
 def to_markdown(curves: Curves) -> str:
-    """A row an epoch of each run."""
+    """Return a table with a row for each epoch of each run."""
     columns = dict(COLUMNS)
     if curves.reference is not None:
         columns["top1_difference"] = f"Top-1 - {curves.reference}, same seed"
+    cells = [
+        [name, *(_cell(key, row[key]) for key in columns)]
+        for name, history in curves.histories.items()
+        for _, row in history.iterrows()
+    ]
     lines = [
         f"# Every epoch of experiment {curves.experiment}",
         "",
@@ -89,17 +110,13 @@ def to_markdown(curves: Curves) -> str:
         "",
         curves.protocol,
         "",
-        f"| run | {' | '.join(columns.values())} |",
-        f"|---|{'---|' * len(columns)}",
+        markdown_table(["run", *columns.values()], cells),
     ]
-    for name, history in curves.histories.items():
-        for _, row in history.iterrows():
-            lines.append(f"| {name} | {' | '.join(_cell(key, row[key]) for key in columns)} |")
     return "\n".join([*lines, "", *(f"{failure}\n" for failure in curves.failures), curves.provenance, ""])
 
 
 def draw(curves: Curves) -> bytes:
-    """Draw Top-1 by epoch, of training dashed, a colour a run; with a reference the difference from it instead.
+    """Draw Top-1 by epoch in a colour for each run, on training images dashed; with a reference, the difference from it.
 
     Returns:
         SVG, the same bytes every time.
@@ -131,7 +148,7 @@ def draw(curves: Curves) -> bytes:
 
 
 def _minus(reference: str, histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The histories with a column `top1_difference`: Top-1 minus the reference's of the same seed and epoch."""
+    """Add `top1_difference` to each history: Top-1 minus the reference's at the same seed and epoch."""
     compared = {}
     for name, history in histories.items():
         base = histories.get(f"{reference} {name.partition(' ')[2]}")

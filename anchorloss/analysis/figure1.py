@@ -26,7 +26,15 @@ CERTAIN = 1e4
 
 @dataclass(frozen=True)
 class Panel:
-    """One half of the figure: the loss of one class against its score q, with the anchor held at `anchor_score`."""
+    """One half of the figure: the loss of one class against its score q, with the anchor held at `anchor_score`.
+
+    Attributes:
+        anchor: The loss's `anchor`: "target" or "background".
+        anchor_score: The anchor's score, 0 to 1.
+        anchor_name: Its name in the annotation.
+        title: The panel's title.
+        class_name: The class whose loss is drawn, in the axes' labels.
+    """
 
     anchor: str
     anchor_score: float
@@ -42,15 +50,23 @@ PANELS = (
 
 
 def scores(points: int = 397) -> Tensor:
-    """The scores q that a curve is drawn at, float64; the anchors 0.2 and 0.8 are among them."""
+    """Return the scores q at which curves are drawn, float64 (points,); the anchors 0.2 and 0.8 are among them."""
     return torch.linspace(0.005, 0.995, points, dtype=torch.float64)
 
 
 def curve(panel: Panel, gamma: float, q: Tensor) -> Tensor:
-    """The loss of the panel's class at scores `q` (points,), float64.
+    """Compute the loss of the panel's class, equations 2 and 3 of the supplement.
 
-    A sample of two classes realises it: one class has the score q, the other is the anchor. What `anchor_loss` says when
-    the first class is settled is the other's own loss, and is taken off.
+    It comes from samples of two classes: one has the score q, the other is the anchor. The anchor's own term, which is
+    the loss of the sample where the first class is certain, is subtracted.
+
+    Args:
+        panel: Which half of the figure.
+        gamma: Exponent of the modulating factor, at least 0.
+        q: Scores, float64 (points,).
+
+    Returns:
+        Losses, float64 (points,).
     """
     moving = 0 if panel.anchor == "target" else 1
     target = torch.zeros(len(q), dtype=torch.int64)
@@ -66,7 +82,13 @@ def curve(panel: Panel, gamma: float, q: Tensor) -> Tensor:
 
 
 def draw_panel(axes: Axes, panel: Panel, colours: Mapping[float, str] = COLOURS) -> None:
-    """Draw one panel: binary cross entropy dashed, anchor loss for each gamma, the anchor marked."""
+    """Draw one panel: binary cross entropy dashed, anchor loss for each gamma, the anchor marked.
+
+    Args:
+        axes: Where to draw.
+        panel: Which half of the figure.
+        colours: gamma -> colour; 0 is binary cross entropy.
+    """
     q, ink = scores(), colours[0.0]
     right = panel.anchor == "target"
     harder = (0.0, panel.anchor_score) if right else (panel.anchor_score, 1.0)
@@ -103,7 +125,14 @@ def draw(figure: Figure, colours: Mapping[float, str] = COLOURS) -> None:
 
 
 def render(file_format: str) -> bytes:
-    """The whole figure as `svg` or `png`; the same bytes every time with the same matplotlib."""
+    """Draw the whole figure.
+
+    Args:
+        file_format: `svg` or `png`.
+
+    Returns:
+        The file's content, the same bytes every time with the same matplotlib.
+    """
     from matplotlib.figure import Figure
 
     with look():
