@@ -135,9 +135,10 @@ def _trouble(job: submitit.SlurmJob[str | None], has_result: bool) -> list[str]:
 
 
 def _queue() -> dict[str, tuple[str, str]]:
-    """Name and state of this user's unfinished jobs, by their number.
+    """Return name and state of this user's unfinished jobs, by their number.
 
-    Raises: RunError if Slurm's controller does not answer.
+    Raises:
+        RunError: Slurm's controller does not answer.
     """
     command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i|%j|%T"]
     try:

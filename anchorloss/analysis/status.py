@@ -17,7 +17,11 @@ STATES = ("finished", "running", "failed", "interrupted", "waiting")
 
 
 def experiments_of(results_dir: Path) -> list[str]:
-    """The experiments that have runs. Raises: UserError if there is none."""
+    """List the experiments that have runs, sorted by name.
+
+    Raises:
+        UserError: There is none.
+    """
     parent = runs_folder(results_dir)
     folders = parent.iterdir() if parent.is_dir() else ()
     names = sorted(
@@ -29,7 +33,7 @@ def experiments_of(results_dir: Path) -> list[str]:
 
 
 def describe_runs(runs: list[Run], experiment: str) -> str:
-    """A line of counts, then a line for each run: state, name, epochs, Top-1 so far, and a remark.
+    """Describe an experiment: a line of counts, then for each run its state, name, epochs, Top-1 so far, and a remark.
 
     A remark that does not fit in 80 columns goes on the next line.
     """
@@ -59,7 +63,7 @@ def describe_runs(runs: list[Run], experiment: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits their size: `59 s`, `10 min`, `1.5 h`, `2.0 days`."""
+    """Format seconds in a suitable unit: `59 s`, `10 min`, `1.5 h`, `2.0 days`."""
     minutes, hours = seconds / 60, seconds / 3600
     if minutes < 1:
         return f"{seconds:.0f} s"
@@ -69,7 +73,11 @@ def duration(seconds: float) -> str:
 
 
 def read_experiment(results_dir: Path, experiment: str) -> list[Run]:
-    """Its runs. Raises: UserError if there is none, or one is damaged."""
+    """Read the runs of an experiment.
+
+    Raises:
+        UserError: It has no run, or a run is damaged.
+    """
     runs = read_runs(results_dir, experiment)
     if not runs:
         raise UserError(

@@ -21,8 +21,11 @@ PAD = 4
 class EpochPlan:
     """The random numbers of one epoch; entry k belongs to the k-th image drawn.
 
-    `order` int64 (N,): the image's index. `rows`, `columns` int64 (N,), 0 to 2·pad: where its crop begins. `flip` bool
-    (N,).
+    Attributes:
+        order: The image's index, int64 (N,).
+        rows: First row of its crop, int64 (N,), 0 to 2·pad.
+        columns: First column of its crop, int64 (N,), 0 to 2·pad.
+        flip: Whether it is flipped, bool (N,).
     """
 
     order: Tensor
@@ -71,7 +74,7 @@ def normalize(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
-    """uint8 (N, 3, 32, 32) to (pixel / 255 − mean) / std, computed in float32, as `dtype`."""
+    """Normalise uint8 images (N, 3, 32, 32) to (pixel / 255 − mean) / std, computed in float32, as `dtype`."""
     scale, shift = _scale_and_shift(mean, std, images.device)
     pixels = images.to(torch.float32, memory_format=torch.channels_last)
     return torch.addcmul(shift, pixels, scale).to(dtype).contiguous(memory_format=memory_format)

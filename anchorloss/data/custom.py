@@ -1,4 +1,4 @@
-"""A data set of one's own: what its loader returns, checked and brought into the form that training takes."""
+"""Custom data sets: what a loader returns, checked and converted for training."""
 
 from __future__ import annotations
 

@@ -27,10 +27,20 @@ MEAN_STD = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 (N, 3, 32, 32) and labels int64 (N,) in memory; `mean` and `std` are those of pixels in [0, 1].
+    """The images that a run trains on and is evaluated on, in memory.
 
-    `label` is what every table and figure made from it says: CIFAR-100, CIFAR-10, SYNTHETIC, or the name of a data set
-    of one's own.
+    Attributes:
+        name: As in `data.name`.
+        label: What tables and figures call it: CIFAR-100, CIFAR-10, SYNTHETIC, or the name of a custom data set.
+        checksum: `md5:…` or `sha256:…` of the whole data set.
+        class_names: A name for each label.
+        train_images: uint8 (N, 3, 32, 32).
+        train_labels: int64 (N,).
+        evaluation_images: uint8 (M, 3, 32, 32).
+        evaluation_labels: int64 (M,).
+        evaluated_on: `test` or `validation`.
+        mean: Of each channel of the training set, pixels in [0, 1].
+        std: The same for the standard deviation.
     """
 
     name: str
