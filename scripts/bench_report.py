@@ -57,6 +57,7 @@ def main() -> None:
         write_report(given.report, "many")
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
+    from anchorloss.device import describe, resolve_device, slug
     from anchorloss.runs.atomic import write_results
 
     few, many = (measure(n, given.images, given.epochs) for n in (given.runs, 10 * given.runs))
@@ -64,7 +65,8 @@ def main() -> None:
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({field: round(found[field], 3) for field in FIELDS} for found in (few, many))
-    write_results(given.results_dir / "bench", {"report.csv": text.getvalue().encode()})
+    name = f"report-{slug(describe(resolve_device('cpu')))}.csv"
+    write_results(given.results_dir / "bench", {name: text.getvalue().encode()})
     print(text.getvalue(), end="")
     print(f"10 times the runs: {many['seconds'] / few['seconds']:.1f} times the time")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,26 @@ def trains(process: Process, results: Path) -> bool:
     return False
 
 
+def saved(results: Path, since: float) -> bool:
+    """Whether a run has been saved since that time."""
+    times = []
+    for path in results.rglob("checkpoint.pt"):
+        with suppress(FileNotFoundError):  # its run has ended meanwhile
+            times.append(path.stat().st_mtime)
+    return any(moment > since for moment in times)
+
+
 def kill_repeatedly(results: Path, kills: int, generator: random.Random, sweep: tuple[str, ...]) -> None:
-    """Kill the sweep's process at random moments of its training, starting it again each time, then let it end."""
+    """Kill the sweep's process at random moments of its training, starting it again each time, then let it end.
+
+    Every second time it has written a checkpoint, however slow the machine is.
+    """
     for done in range(kills):
+        begun = time.time()
         process = begin(results, *sweep)
         while process.poll() is None and not trains(process, results):
+            time.sleep(0.02)
+        while done % 2 and process.poll() is None and not saved(results, begun):
             time.sleep(0.02)
         time.sleep(generator.uniform(0, 1))
         ended = process.poll()
