@@ -32,7 +32,7 @@ def test_the_difference_is_paired_by_seed(tmp_path):
     assert "SYNTHETIC" in text
     assert f"95 % interval {interval.low:+.2f} to {interval.high:+.2f}; 5 paired seeds" in text
     assert f"p = {test.pvalue:.3f}" in text
-    assert re.search(r"\| bce \| 41\.10 ± 0\.96 \(n = 5\) \| 41\.24 ± ", text)
+    assert re.search(r"\| bce +\| 41\.10 ± 0\.96 \(n = 5\) \| 41\.24 ± ", text)
 
 
 def test_runs_that_differ_in_more_are_refused(tmp_path):
