@@ -7,6 +7,7 @@ import dataclasses
 import io
 import re
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,10 +111,10 @@ def _compare_first_epoch(
         again = Path(results) / settings.run
         again.mkdir()
         context = RunContext.load(settings.data, execution, resolve_device(execution.device))
-        steps = train(settings, again, context, NoTracker())
-        while not (again / store.HISTORY).exists():
-            next(steps)
-        steps.close()
+        with closing(train(settings, again, context, NoTracker())) as steps:
+            for _ in steps:
+                if (again / store.HISTORY).exists():
+                    break
         found = (again / store.HISTORY).read_text()
     ours, theirs = (next(csv.DictReader(io.StringIO(text))) for text in (recorded, found))
     return store.describe_difference(ours, theirs)

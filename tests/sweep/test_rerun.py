@@ -36,6 +36,12 @@ def test_a_run_trained_again_is_the_same(run_folder, part):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_first_epoch_may_be_the_only_one(train, tmp_path):
+    train(*SMALL, "optim.epochs=1", check=True)
+    (run,) = read_runs(tmp_path / "results", "scratch")
+    assert again(run.folder, "--first-epoch").returncode == 0
+
+
 def test_a_record_that_says_something_else_is_found_out(run_folder):
     """Another loss in the first epoch, with its checksum, contradicts nothing else in the run folder."""
     record = json.loads((run_folder / "record.json").read_text())
