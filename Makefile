@@ -8,12 +8,13 @@ EXPERIMENT_resnet20 := table1_resnet20
 EXPERIMENT_small := table1_small
 EXPERIMENT ?= $(or $(EXPERIMENT_$(PROFILE)),$(error PROFILE=$(PROFILE): there is no such profile; use full, resnet20 or small))
 ARGS ?=
+MINUTES ?= 30
 # Without an NVIDIA GPU, the versions of torch and torchvision that are tested; with one, the newest.
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help setup quickstart data table1 plan merge status evaluate card readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray test-cuda \
-	test-browser lint format clean
+	gpu-day test-browser lint format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -91,6 +92,9 @@ test-ray: $(INSTALLED) ## a sweep on a real Ray of two nodes, started here
 
 test-cuda: $(INSTALLED) ## the CUDA path on a GPU
 	TEST_CUDA=1 $(RUN) -m pytest -q -n0 tests/training/test_cuda.py $(ARGS)
+
+gpu-day: $(INSTALLED) ## half an hour with a GPU: test the CUDA path, measure, train EXPERIMENT; MINUTES=30
+	$(RUN) scripts/gpu_day.py --experiment $(EXPERIMENT) --minutes $(MINUTES) --results-dir outputs/gpu_day $(ARGS)
 
 test-browser: $(INSTALLED) ## the report in a real Chromium (Debian, root; screenshots in artifacts/)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true

@@ -103,13 +103,13 @@ def _epochs_done(folder: Path) -> float:
 
 def _seconds(work: _Work, speeds: Sequence[Speed]) -> float:
     """How long the runs take at the last of these widths, `speeds[-1]`."""
-    steps = -(-len(work.context.training.labels) // work.settings.optim.batch_size)
+    batches = len(work.context.training.labels) / work.settings.optim.batch_size
     width = speeds[-1].width
 
     def of_epoch(runs: int) -> float:
         """Seconds in which `runs` runs train one epoch each and evaluate."""
         speed = _at(speeds, Width(runs, width.threads))
-        return steps * speed[0] + speed[1] / work.settings.optim.evaluate_every
+        return batches * speed[0] + speed[1] / work.settings.optim.evaluate_every
 
     starts = speeds[-1].start * len(work.epochs_left) / width.runs
     return starts + makespan(work.epochs_left, width.runs, of_epoch)
@@ -136,7 +136,7 @@ def makespan(epochs_left: Sequence[float], width: int, seconds_of_epoch: Callabl
 
 
 def _at(speeds: Sequence[Speed], width: Width) -> tuple[float, float]:
-    """Seconds of a step and of an evaluation at a width, between the two measured ones next to it."""
+    """Seconds of a full batch and of an evaluation at a width, between the two measured ones next to it."""
     known = sorted(
         (speed for speed in speeds if speed.width.threads == width.threads),
         key=lambda speed: speed.width.runs,

@@ -17,8 +17,8 @@ from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
+from anchorloss.training import evaluation
 from anchorloss.training.context import RunContext
-from anchorloss.training.evaluation import evaluate
 from anchorloss.training.trainer import Trainer
 
 FOLDER = Path("outputs") / "widths"
@@ -43,9 +43,9 @@ class Width:
 class Speed:
     """What was measured at a width.
 
-    `step` and `evaluation` are the seconds in which every run takes one step, or evaluates the whole evaluation set;
-    `start` those in which one more run is built and takes its first step; `memory` is in bytes, that of the process on a
-    CPU and that of the device on a GPU.
+    `step` and `evaluation` are the seconds in which every run trains one full batch, or evaluates the whole evaluation
+    set; `start` those that a run's first step takes longer than the next, with building the run; `memory` is in bytes,
+    that of the process on a CPU and that of the device on a GPU.
     """
 
     width: Width
@@ -107,7 +107,11 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
             _step(trainer)
             trainer.wait()
         if built > 0:
-            start = (time.perf_counter() - begun) / built
+            first, again = time.perf_counter() - begun, time.perf_counter()
+            for trainer in trainers[-built:]:
+                _step(trainer)
+                trainer.wait()
+            start = max(first - (time.perf_counter() - again), 0) / built
         found.append(_measure(width, trainers[: width.runs], context, start))
         best = max(speed.steps_per_second for speed in found if speed.width.threads == width.threads)
         if found[-1].steps_per_second < _SLOWER * best:
@@ -117,30 +121,37 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
 
 def _measure(width: Width, trainers: list[Trainer], context: RunContext, start: float) -> Speed:
     side_by_side = SideBySide(context.device, width.threads or torch.get_num_threads())
-
-    def seconds(rounds: int) -> float:
-        begun = time.perf_counter()
-        for _ in range(rounds):
-            side_by_side.each(_step, trainers)
-        for trainer in trainers:
-            trainer.wait()
-        return time.perf_counter() - begun
-
     images = context.evaluation
     part = replace(images, images=images.images[:EVALUATION_IMAGES], labels=images.labels[:EVALUATION_IMAGES])
 
-    def evaluate_part(trainer: Trainer) -> None:
-        evaluate(trainer.network, trainer.loss, part, trainer.settings.precision)
+    def step(rounds: int) -> float:
+        """Seconds of one of so many rounds, by the share of a full batch that was trained."""
+        begun = time.perf_counter()
+        batches = sum(sum(side_by_side.each(_step, trainers)) for _ in range(rounds)) / len(trainers)
+        for trainer in trainers:
+            trainer.wait()
+        return (time.perf_counter() - begun) / batches
 
-    seconds(2)
-    rounds = min(max(math.ceil(SECONDS / seconds(2) * 2), 3), 1000)
-    step = seconds(rounds) / rounds
-    side_by_side.each(evaluate_part, trainers)
+    def evaluate(run: tuple[Trainer, evaluation.Prediction]) -> None:
+        trainer, predict = run
+        evaluation.measure(predict(), trainer.loss, part.labels)
+
+    step(2)
+    rounds = min(max(math.ceil(SECONDS / step(2)), 3), 1000)
+    seconds_of_step = step(rounds)
+    runs = [
+        (trainer, evaluation.Prediction(trainer.network, part, trainer.settings.precision, trainer.stream))
+        for trainer in trainers
+    ]
+    # On CUDA the second evaluation captures what the later ones replay.
+    for _ in range(2):
+        side_by_side.each(evaluate, runs)
     begun = time.perf_counter()
     for _ in range(3):
-        side_by_side.each(evaluate_part, trainers)
-    evaluation = (time.perf_counter() - begun) / 3 * len(images.labels) / len(part.labels)
-    return Speed(width, step, evaluation, start, _memory_used(context.device))
+        side_by_side.each(evaluate, runs)
+    seconds_of_part = (time.perf_counter() - begun) / 3
+    seconds_of_evaluation = seconds_of_part * len(images.labels) / len(part.labels)
+    return Speed(width, seconds_of_step, seconds_of_evaluation, start, _memory_used(context.device))
 
 
 def keep_fastest(settings: RunSettings, context: RunContext, runs: int) -> None:
@@ -191,10 +202,14 @@ def _powers(most: int) -> Iterator[int]:
     yield most
 
 
-def _step(trainer: Trainer) -> None:
+def _step(trainer: Trainer) -> float:
+    """Train the next batch, and return which share of a full one it is."""
     if trainer.step_in_epoch == trainer.steps:
         trainer.start_epoch(trainer.epoch + 1)
+    size = trainer.settings.optim.batch_size
+    left = len(trainer.images.labels) - trainer.step_in_epoch * size
     trainer.train_step()
+    return min(left / size, 1.0)
 
 
 def _memory_used(device: torch.device) -> int:

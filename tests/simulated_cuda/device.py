@@ -241,6 +241,7 @@ class SimulatedGpu(TorchDispatchMode):
             if self.capturing is not None:
                 raise CudaError("two graphs are captured at once")
             self.capturing = graph
+            self.log["capture"] += 1
             try:
                 yield
             finally:

@@ -118,16 +118,23 @@ def simulated_time():
             gpu.seconds += 1e-5
             return gpu.seconds
 
-        def resolve_device(name: str) -> torch.device:
+        def slow_plan(*configs: object) -> object:
             gpu.seconds += SECONDS_TO_START
-            return resolve(name)
+            return make_plan(*configs)
 
         def save(folder: Path, *content: object) -> None:
             assert (folder / FILE).exists(), "a checkpoint is written without a claim"
             save_checkpoint(folder, *content)
 
-        resolve, save_checkpoint = executor.resolve_device, checkpoint.save
-        patch.setattr(executor, "resolve_device", resolve_device)
+        def claim(folder: Path) -> Claim:
+            # Kept, because a claim that is forgotten gives itself up.
+            claims.append(Claim(folder))
+            return claims[-1]
+
+        claims: list[Claim] = []
+        patch.setattr(executor, "Claim", claim)
+        make_plan, save_checkpoint = plan.plan, checkpoint.save
+        patch.setattr(plan, "plan", slow_plan)
         patch.setattr(checkpoint, "save", save)
         for module in (plan, executor, loop):
             patch.setattr(module, "time", SimpleNamespace(monotonic=monotonic))

@@ -37,6 +37,7 @@ CASES = (
     "sweep",
     "sweep_in_one_go",
     "sweep_with_failures",
+    "test_cuda",
     "textbook",
     "together",
 )

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 import models
 from anchorloss.benchmark import ladder
 from anchorloss.data import augmentation
-from anchorloss.errors import RunError, UserError
+from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.loss import anchor_loss
 from anchorloss.runs import checkpoint, store, weights
+from anchorloss.tracking.tracking import NoTracker
 from anchorloss.training import emulated_bf16, loop, losses
 from anchorloss.training import evaluation as evaluation_module
 from anchorloss.training.context import RunContext
@@ -369,12 +370,12 @@ def case_prediction() -> None:
                 trainer.start_epoch(turn)
                 trainer.train_step()
                 trainer.wait()
-                replays = gpu.log["replay"]
+                replays, captures = gpu.log["replay"], gpu.log["capture"]
                 logits = predict()
                 assert logits.dtype == torch.float32
                 # A replay each batch from the second time on, two batches by the same graph.
                 assert gpu.log["replay"] - replays == (3 if turn else 0)
-                assert len(predict._graphs) == (2 if turn else 0)
+                assert gpu.log["capture"] - captures == (2 if turn == 1 else 0)
                 for captured in predict._graphs.values():
                     assert captured.graph._last_replay[0] == trainer.stream.number
                 assert trainer.network.training
@@ -544,29 +545,42 @@ def case_queue() -> None:
 
 
 def case_failing() -> None:
-    """A run that ends with an error leaves no step on the device that still uses its memory."""
-
-    read_state = Trainer.state
-
-    def full(*_):
-        raise RunError("no space left")
-
+    """A run that is lost while steps are enqueued leaves none on the device that still uses its memory."""
     (run,) = settings(*SMALL, "loss=bce", "seeds=[0]")
     place = context_of(run)
-    with (
-        simulated() as gpu,
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory() as results,
-    ):
-        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=0)
-        patch.setattr(loop.checkpoint, "save", full)
-        # The state is read before it is saved, and that waits: here the error comes first.
-        patch.setattr(Trainer, "state", lambda self: {} if gpu.log["replay"] else read_state(self))
-        steps = start(run, context, Path(results))
-        with pytest.raises(RunError):
-            finish(steps)
-        del steps
+    is_lost = False
+
+    def require_claim() -> None:
+        if is_lost:
+            raise ClaimLostError("taken over")
+
+    with simulated() as gpu, tempfile.TemporaryDirectory() as results, counted_steps() as steps:
+        gpu.seconds_per_replay = 0.5
+        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
+        training = loop.train(run, Path(results), context, NoTracker(), require_claim)
+        while not steps.count:
+            next(training)
+        assert any(stream.busy_until > gpu.seconds for stream in gpu.streams)
+        is_lost = True
+        with pytest.raises(ClaimLostError):
+            training.close()
+        assert not (Path(results) / checkpoint.NEWEST).exists()
+        del training
         gc.collect()
+
+
+def case_test_cuda() -> None:
+    """The tests that wait for a GPU call the code as it is."""
+    with simulated(), pytest.MonkeyPatch.context() as patch:
+        from tests.training import test_cuda
+
+        patch.setattr(test_cuda, "settings", lambda *overrides: settings(*SMALL, *overrides))
+        for loss, precision in (("anchor_both", "fp32"), ("bce", "bf16")):
+            test_cuda.test_graphs_give_the_eager_steps_bits(loss, precision)
+        test_cuda.test_runs_together_give_the_bits_of_each_alone()
+        test_cuda.test_resumed_gives_the_uninterrupted_bits()
+        test_cuda.test_the_first_epoch_agrees_with_the_cpus()
+        test_cuda.test_a_run_gives_its_memory_back()
 
 
 def case_capture_refused() -> None:
@@ -592,7 +606,10 @@ def case_capture_refused() -> None:
 
 def case_diverged() -> None:
     """A run whose loss is not finite is recorded as failed at the step where it was, or at the evaluation."""
-    (run,) = settings(*SMALL, "optim.batch_size=20", "loss=bce", "optim.lr=1e30", "seeds=[0]")
+    # The first epoch is not evaluated, so that its own loss must end the run.
+    (run,) = settings(
+        *SMALL, "loss=bce", "optim.lr=1e12", "optim.batch_size=10", "optim.evaluate_every=2", "seeds=[0]"
+    )
     place = context_of(run)
     with tempfile.TemporaryDirectory() as results:
         expected = finish(start(run, place, Path(results)))
@@ -608,12 +625,12 @@ def case_diverged() -> None:
     while np.isfinite(sums[-1]):
         trainer.train_step()
         sums.append(float(trainer._totals["loss"]))
-    assert len(sums) >= 3
+    assert len(sums) >= 4
     assert (record.failure.epoch, record.failure.step) == (1, len(sums) - 2)
     assert record.failure.reason == "non-finite loss"
-    assert record.failure.last_finite_loss == pytest.approx((sums[-2] - sums[-3]) / 20, rel=1e-5)
+    assert record.failure.last_finite_loss == pytest.approx((sums[-2] - sums[-3]) / 10, rel=1e-5)
 
-    (run,) = settings(*SMALL, "optim.batch_size=100", "loss=bce", "optim.lr=1e30", "seeds=[0]")
+    (run,) = settings(*SMALL, "loss=bce", "optim.lr=1e30", "optim.batch_size=100", "seeds=[0]")
     with simulated(), tempfile.TemporaryDirectory() as results:
         context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
         record = finish(start(run, context, Path(results)))
