@@ -1,6 +1,6 @@
-"""What checkpointing costs the small profile: seconds spent saving against seconds of training between two saves.
+"""Measure what checkpoints cost a run of the small profile: time to save one, against the time between two.
 
-python scripts/bench_checkpoint.py            # writes results/bench/checkpoint-<device>.csv
+Writes results/bench/checkpoint-DEVICE.csv; a file that is there is kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ from anchorloss.training.trainer import Trainer, TrainingImages
 
 
 def measure(steps: int, saves: int) -> tuple[float, float]:
-    """Median seconds of a training step and of a checkpoint of ResNet-8, on the CPU."""
+    """Measure ResNet-8 on the CPU.
+
+    Returns:
+        Median seconds of a training step, and of a checkpoint.
+    """
     data = DataSettings(name="synthetic", training_images=5000, test_images=100)
     loss = LossSettings("bce", "anchorloss.loss.anchor_loss", {"anchor": "none"})
     settings = RunSettings("bench", loss, ModelSettings("resnet8"), data, OptimSettings(), "bf16", 0)

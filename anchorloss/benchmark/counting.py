@@ -17,8 +17,11 @@ import models
 
 @dataclass(frozen=True)
 class Work:
-    """Of one image through one step: `operations` of convolutions and matrix products (a multiply-add is two), and
-    `bytes` that torch's operators read and write, each tensor once an operator."""
+    """The work of one image in one step.
+
+    `operations` are those of convolutions and matrix products, two for a multiply-add; `bytes` are what torch's operators
+    read and write, each tensor once an operator.
+    """
 
     operations: float
     bytes: float

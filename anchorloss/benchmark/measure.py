@@ -193,7 +193,7 @@ def work_rows(models: Sequence[str]) -> list[Row]:
 
 
 def provenance_rows(device: torch.device) -> list[Row]:
-    """Where, when and with what."""
+    """Where, when and with which versions it was measured."""
     said = {
         "device": describe(device),
         "cores": str(cores()),

@@ -39,7 +39,8 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
 def insert(page: str, rows: Sequence[Row]) -> str:
     """The page with everything between `<!-- table: TITLE -->` and `<!-- end -->` made anew.
 
-    Raises: UserError for a title that there is not.
+    Raises:
+        UserError: there is no table of such a title, or the page has no place for one.
     """
     known = tables(rows)
 

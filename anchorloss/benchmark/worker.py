@@ -1,6 +1,6 @@
-"""One loop in a process of its own, carried on some steps at a time when told to.
+"""One training loop in a process of its own, which takes some steps when asked to.
 
-So that loops which differ in threads, allocator and compiled code can be measured in turns, each as if it were alone.
+So loops that differ in threads, allocator and compiled code can be measured in turns, each as if it were alone.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ class Worker:
             self._process.join()
 
     def seconds(self, warm: int, steps: int) -> float:
-        """Wall seconds of `steps` steps, after `warm` steps that are not counted. Raises: RunError if it died."""
+        """Wall seconds of `steps` steps, after `warm` steps that are not counted.
+
+        Raises:
+            RunError: the process died.
+        """
         self._connection.send((warm, steps))
         return self._receive()
 

@@ -1,7 +1,7 @@
 """bfloat16 convolutions and matrix products on a processor without instructions for them.
 
-There, torch falls back to a reference convolution that is many times slower than float32. A native kernel multiplies
-bfloat16 inputs, adds up in float32, and rounds the sum to bfloat16. The same is done here with float32 kernels.
+A native kernel multiplies bfloat16 inputs, sums in float32 and rounds the sum to bfloat16. Here float32 kernels do the
+same, because torch would fall back to its reference convolution, which is slower than float32.
 """
 
 from __future__ import annotations
