@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from _common import parser, run
+
+from anchorloss.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOSSES = 4
@@ -51,21 +54,28 @@ def main() -> None:
         "--report", type=Path, help="only make the report of this folder, and print its memory"
     )
     given = arguments.parse_args()
+    if min(given.runs, given.images, given.epochs) < 1 or given.images < 100:
+        raise UserError(
+            f"--runs {given.runs}, --images {given.images}, --epochs {given.epochs}: must be at least 1, 100 and 1"
+        )
     if given.report is not None:
         from anchorloss.report.page import write_report
 
         write_report(given.report, "many")
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # which share much: an upper bound
+        print(sum(resource.getrusage(one).ru_maxrss for one in whose) / 1024)
         return
     from anchorloss.device import describe, resolve_device, slug
     from anchorloss.runs.atomic import write_results
 
+    name = f"report-{slug(describe(resolve_device('cpu')))}.csv"
+    if (given.results_dir / "bench" / name).exists():
+        name = f"{Path(name).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
     few, many = (measure(n, given.images, given.epochs) for n in (given.runs, 10 * given.runs))
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({field: round(found[field], 3) for field in FIELDS} for found in (few, many))
-    name = f"report-{slug(describe(resolve_device('cpu')))}.csv"
     write_results(given.results_dir / "bench", {name: text.getvalue().encode()})
     print(text.getvalue(), end="")
     print(f"10 times the runs: {many['seconds'] / few['seconds']:.1f} times the time")

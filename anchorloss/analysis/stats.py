@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ BOOTSTRAP_RESAMPLES = 20_000
 PERMUTATION_RESAMPLES = 100_000
 # Resamples are drawn in blocks of about this many numbers, so that memory does not grow with the number of seeds.
 BLOCK = 4_000_000
+PARTS = 64
 
 
 @dataclass(frozen=True)
@@ -220,8 +222,7 @@ def probability_of_improvement(values: Values, reference: Values, level: float =
     wins = 0.5 * (1 + np.sign(first[:, None] - second[None, :]))
     if min(wins.shape) < 2:
         return Improvement(float(wins.mean()), None)
-    generator = np.random.default_rng(0)
-    counts, base_counts = (_resampled_counts(generator, n) for n in wins.shape)
+    counts, base_counts = _resampled_counts(*wins.shape)
     # How often each run was drawn times how often it wins: the pairs of a resample need not be listed.
     shares = ((counts @ wins) * base_counts).sum(axis=1) / wins.size
     tail = (1 - level) / 2
@@ -250,8 +251,10 @@ def _difference_of_means(first: Any, second: Any = None, axis: int = -1) -> Any:
 def _sign_flips(deltas: Floats) -> float:
     generator = np.random.default_rng(0)
     kept = [
-        generator.integers(0, 2, (rows, len(deltas)), dtype=np.int8).astype(np.float64) @ deltas
+        part.astype(np.float64) @ deltas
         for rows in _blocks(len(deltas))
+        # In parts that stay in the processor's cache as float64.
+        for part in np.array_split(generator.integers(0, 2, (rows, len(deltas)), dtype=np.int8), PARTS)
     ]
     return _tail_share(2 * np.concatenate(kept) - deltas.sum(), float(deltas.sum()))
 
@@ -279,8 +282,17 @@ def _blocks(width: int) -> list[int]:
     return [rows] * whole + [rest] * (rest > 0)
 
 
-def _resampled_counts(generator: np.random.Generator, n: int) -> Floats:
-    """How often each of `n` runs is in each bootstrap resample, shape (BOOTSTRAP_RESAMPLES, n)."""
+@lru_cache(maxsize=1)
+def _resampled_counts(*sizes: int) -> tuple[Floats, ...]:
+    """How often each run is in each bootstrap resample of groups of these sizes, each (BOOTSTRAP_RESAMPLES, n).
+
+    Drawn from a fixed seed, so comparisons of equal sizes share them.
+    """
+    generator = np.random.default_rng(0)
+    return tuple(_resample(generator, n) for n in sizes)
+
+
+def _resample(generator: np.random.Generator, n: int) -> Floats:
     drawn = generator.integers(n, size=(BOOTSTRAP_RESAMPLES, n))
     drawn += n * np.arange(BOOTSTRAP_RESAMPLES)[:, None]
     return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)

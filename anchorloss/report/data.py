@@ -15,7 +15,6 @@ from anchorloss.analysis.published import Published, published_for
 from anchorloss.analysis.table import Table, build_table, order
 from anchorloss.data.class_names import class_name
 from anchorloss.device import processor_kind
-from anchorloss.errors import UserError
 from anchorloss.runs.store import (
     Predictions,
     Record,
@@ -23,7 +22,6 @@ from anchorloss.runs.store import (
     read_history,
     read_predictions,
     read_runs,
-    verify_files,
 )
 
 if TYPE_CHECKING:
@@ -134,11 +132,7 @@ def read_experiment(results_dir: Path, experiment: str, reference: str = REFEREN
     for run in runs:
         if run.record is None or run.record.status != "finished":
             continue
-        verify_files(run.folder, run.record)
-        predictions = read_predictions(run.folder)
-        if len(predictions.target) == 0:
-            raise UserError(f"{run.folder}: predictions.npz holds no image; restore it from a copy")
         data.records[run.loss][run.seed] = run.record
         data.histories[run.loss][run.seed] = read_history(run.folder)
-        data.predictions[run.loss][run.seed] = predictions
+        data.predictions[run.loss][run.seed] = read_predictions(run.folder)
     return data

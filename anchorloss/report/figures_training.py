@@ -50,16 +50,26 @@ def learning_curve(
     name: str,
     last_share: float = 1.0,
 ) -> str | None:
-    """Mean over seeds of `column` for each loss, band from the lowest to the highest seed; None without any
-    value.
+    """Mean over seeds of `column` for each loss, band from the lowest to the highest seed.
 
-    last_share: only the last part of training, with the axis fitted to it.
+    Args:
+        data: The runs.
+        styles: By loss.
+        column: Of the histories.
+        title: Of the figure.
+        name: Unique in the page.
+        last_share: Only the last part of training, with the axis fitted to it.
+
+    Returns:
+        The figure; None where no loss has a line, which takes values of two epochs.
     """
     curves = {loss: over_seeds(_column(data.histories[loss], column)) for loss in data.losses}
-    curves = {loss: curve for loss, curve in curves.items() if not curve.empty}
+    curves = {loss: curve for loss, curve in curves.items() if len(curve) > 1}
     if not curves:
         return None
     start = max(curve.index.max() for curve in curves.values()) * (1 - last_share)
+    if all((curve.index >= start).sum() < 2 for curve in curves.values()):
+        return None
     with panel(5.0, 3.6) as (figure, axes):
         ends = []
         for loss, whole in curves.items():
@@ -79,7 +89,8 @@ def learning_curve(
 def difference_curve(data: ExperimentData, styles: Mapping[str, Style], name: str) -> str | None:
     """Top-1 minus the reference's of the same seed by epoch: mean over seeds, band from the lowest to the highest.
 
-    The last three quarters of training, where a difference can be seen; None without a shared seed.
+    The last three quarters of training, where a difference can be seen; None without a line, which takes a shared seed
+    and values of two epochs.
     """
     reference = data.histories.get(data.reference, {})
     curves = {}
@@ -89,8 +100,9 @@ def difference_curve(data: ExperimentData, styles: Mapping[str, Style], name: st
             for seed, history in data.histories[loss].items()
             if seed in reference and loss != data.reference
         )
-        if not curve.empty:
-            curves[loss] = curve[curve.index >= curve.index.max() / 4]
+        curve = curve[curve.index >= curve.index.max() / 4]
+        if len(curve) > 1:
+            curves[loss] = curve
     if not curves:
         return None
     with panel(5.0, 3.6) as (figure, axes):
@@ -116,13 +128,14 @@ def difference_curve(data: ExperimentData, styles: Mapping[str, Style], name: st
 
 
 def factors(data: ExperimentData, styles: Mapping[str, Style], side: str, name: str) -> str | None:
-    """Quantiles over the evaluation set of the modulating factor of one side ("target" or "background") by
-    epoch.
+    """Quantiles over the evaluation set of the modulating factor of one side ("target" or "background") by epoch.
 
-    Mean over seeds; None if no loss modulates that side. A factor of 1 leaves binary cross entropy as it
+    Mean over seeds; None if no loss modulates that side in two epochs. A factor of 1 leaves binary cross entropy as it
     is.
     """
     losses = [loss for loss in data.losses if _modulates(data.histories[loss], side)]
+    first = f"{side}_factor_{QUANTILES[side][0]}"
+    losses = [loss for loss in losses if len(over_seeds(_column(data.histories[loss], first))) > 1]
     if not losses:
         return None
     with panel(5.0, 3.6) as (figure, axes):
@@ -135,7 +148,12 @@ def factors(data: ExperimentData, styles: Mapping[str, Style], side: str, name: 
                 axes.plot(curve.index, curve["mean"], color=style.colour, ls=_DASHES[quantile])
                 percent = f"{int(quantile[1:])} %"
                 ends.append(
-                    (float(curve["mean"].iloc[-1]), f"{_short(data, loss)} {percent}", style.colour, "-")
+                    (
+                        float(curve["mean"].iloc[-1]),
+                        f"{_short(data, loss)} {percent}",
+                        style.colour,
+                        _DASHES[quantile],
+                    )
                 )
         label_ends(axes, ends)
         axes.margins(x=0)

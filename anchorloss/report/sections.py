@@ -30,7 +30,7 @@ from anchorloss.analysis.comparison import (
 from anchorloss.analysis.confusion import RANKS, class_accuracy, confused_pairs, target_ranks
 from anchorloss.analysis.palette import Style
 from anchorloss.analysis.published import PAPER_LOSSES
-from anchorloss.analysis.stats import summarise
+from anchorloss.analysis.stats import Difference, summarise
 from anchorloss.report import figures_classes, figures_scores, figures_training
 from anchorloss.report.data import ExperimentData
 from anchorloss.report.text import DASH, count, interval, number, p_value, signed, spread
@@ -99,7 +99,7 @@ def beside_the_paper(data: ExperimentData, looks: Styles) -> Content:
             ours = spread(getattr(row, score))
             cells.append(("best", ours) if getattr(row, f"best_{score}") else ours)
         against = row.top1_difference
-        cells.append(f"{signed(against.estimate)} ({interval(against.interval)})" if against else DASH)
+        cells.append(_with_interval(against))
         for score in SCORES:
             paper = row.published
             published = (getattr(paper, f"{score}_mean"), getattr(paper, f"{score}_std")) if paper else None
@@ -111,7 +111,7 @@ def beside_the_paper(data: ExperimentData, looks: Styles) -> Content:
     columns = ["loss:short", "n", "Top-1", "Top-5", f"Top-1 minus {data.reference_label} (95 %)"]
     columns += [f"{title}, {heading}" for title in SCORES.values()]
     columns += [f"{title} minus paper" for title in SCORES.values() if comparable]
-    caption = "A mark a seed; below it the mean and its 95 % interval."
+    caption = "One mark per seed; below them the mean and its 95 % interval."
     if comparable:
         caption += " Grey: the published mean ± std."
     drawn = [figures_scores.every_seed(data, looks, score, f"seeds-{score}") for score in SCORES]
@@ -244,8 +244,7 @@ def calibration(data: ExperimentData, looks: Styles) -> Content | None:
             f"reliability-{loss}",
         )
         pictures.append((svg, ""))
-        found = against.get(loss)
-        minus = f"{signed(found.estimate)} ({interval(found.interval)})" if found else DASH
+        minus = _with_interval(against.get(loss))
         rows.append([("loss", loss), str(errors.n), spread(errors), minus, spread(scores), spread(right)])
     columns = [
         "loss:short",
@@ -346,6 +345,12 @@ def _named(data: ExperimentData, comparison: Comparison) -> str:
     if found is None or comparison.verdict == NOT_RESOLVED:
         return label
     return f"{label} ({signed(found.estimate)} points, 95 % interval {interval(found.interval)})"
+
+
+def _with_interval(found: Difference | None) -> str:
+    if found is None or found.interval is None:
+        return signed(found.estimate) if found else DASH
+    return f"{signed(found.estimate)} ({interval(found.interval)})"
 
 
 def _tests(data: ExperimentData, measure: Measure) -> Content:

@@ -70,11 +70,13 @@ def inline(figure: Figure, name: str, description: str) -> Markup:
     name: unique in the page; prefixes every id. description: what a reader who cannot see the figure should
     know.
     """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     text = io.StringIO()
     with mpl.rc_context({**mpl.rcParamsDefault, **_LOOK}):
-        figure.savefig(
-            text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        # Not `savefig`, which draws everything once more beforehand.
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
