@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorloss.errors import UserError
+from anchorloss.terminal import printable
 
 if TYPE_CHECKING:
     import torch
@@ -83,8 +84,8 @@ def describe(device: torch.device) -> str:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    processor = _cpu_field("model name") or platform.processor() or platform.machine()
+        return printable(torch.cuda.get_device_name(device))
+    processor = printable(_cpu_field("model name") or platform.processor() or platform.machine())
     if device.type != "cpu":
         return processor
     threads = torch.get_num_threads()

@@ -76,6 +76,11 @@ def escape(text: str) -> str:
     return "".join(_escaped(character) for character in text)
 
 
+def printable(text: str) -> str:
+    """A name from the system as one line of at most 200 printable characters; others become a question mark."""
+    return "".join(character if character.isprintable() else "?" for character in text[:200])
+
+
 def _escaped(character: str) -> str:
     if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Zl", "Zp"):
         return character

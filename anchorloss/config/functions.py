@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ def import_function(key: str, path: str) -> Callable[..., Any]:
         raise UserError(f"{key}={path}: not an import path; write package.module.function")
     from hydra.utils import get_method
 
+    # It logs what it raises.
+    logging.getLogger("hydra.utils").disabled = True
     try:
         function: Callable[..., Any] = get_method(path)
     except (Exception, SystemExit) as error:  # whatever the module raises while it is imported
@@ -62,3 +65,5 @@ def check_arguments(
         if key not in parameters:
             known = ", ".join(name for name in parameters if name not in own) or "no arguments"
             raise UserError(f"{where}.{key}={value}: {path} takes {known}")
+        if isinstance(parameters[key].default, bool) and not isinstance(value, bool):
+            raise UserError(f"{where}.{key}={value}: must be true or false")

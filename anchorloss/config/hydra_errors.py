@@ -31,6 +31,8 @@ _GROUPS = {
     "logger": "none",
 }
 _LOSS_KEYS = ("name", "function", "anchor", "gamma", "slack", "scores")
+# A loss can be composed without one of its arguments; the rest would quietly get a default.
+_NEVER_REMOVED = {field.name for field in fields(Config)} - {"loss"}
 _SHOW_ALL = "`python train.py --help` shows what can be set"
 
 
@@ -61,8 +63,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     """Refuse overrides that Hydra takes and that leave a run without a part of its config, or with the wrong one.
 
     Raises:
-        UserError: for `~optim`, `optim=null`, `model=[a,b]`, another class as launcher or sweeper, and overrides
-            without a key.
+        UserError: for `~optim`, `~seeds`, `optim=null`, `model=[a,b]`, another class as launcher or sweeper, and
+            overrides without a key.
     """
     for argument in arguments:
         if "=" not in argument and not argument.startswith("~"):
@@ -71,6 +73,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
         group = key.lstrip("+~")
         if equals and not group:
             raise UserError(f"{argument}: has no key; write key=value. {_SHOW_ALL}")
+        if key.startswith("~") and group not in _GROUPS and group.partition(".")[0] in _NEVER_REMOVED:
+            raise UserError(f"{argument}: every run needs it; write {group}=... to change it")
         if group in ("hydra.launcher._target_", "hydra.sweeper._target_"):
             raise UserError(f"{argument}: cannot be replaced; choose a launcher, as in hydra/launcher=slurm")
         if group not in _GROUPS or (key.startswith("~") and equals and value not in ("", "null")):

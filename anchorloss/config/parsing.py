@@ -31,7 +31,7 @@ _WITHOUT_EFFECT = {
     "target": ("gamma_background",),
     "background": ("gamma_target",),
 }
-_LARGEST = 1e6
+_LARGEST_ARGUMENTS = dict.fromkeys(_WITHOUT_EFFECT["none"], 1e6) | {"slack": 1.0, "label_smoothing": 1.0}
 
 
 def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
@@ -174,9 +174,9 @@ def _loss(loss: dict[str, Any]) -> LossSettings:
         name,
         "names a folder: use letters, digits, '_', '+' and '.'",
     )
-    for key in _WITHOUT_EFFECT["none"]:
+    for key, largest in _LARGEST_ARGUMENTS.items():
         if arguments.get(key) is not None:
-            arguments[key] = _number(f"loss.{key}", arguments[key], 1.0 if key == "slack" else _LARGEST)
+            arguments[key] = _number(f"loss.{key}", arguments[key], largest)
     anchor = arguments.get("anchor") if function == "anchorloss.loss.anchor_loss" else None
     for key in _WITHOUT_EFFECT.get(anchor, ()) if isinstance(anchor, str) else ():
         _require(

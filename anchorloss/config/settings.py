@@ -21,7 +21,8 @@ from omegaconf import MISSING
 
 from anchorloss.config.validation import OneOf, Written
 
-NAME = re.compile(r"[A-Za-z0-9_+.]*[A-Za-z0-9_+]")
+# Neither hidden nor, on Windows, cut at a dot at the end.
+NAME = re.compile(r"[A-Za-z0-9_+](?:[A-Za-z0-9_+.]*[A-Za-z0-9_+])?")
 Name = Annotated[str, Written(NAME.fullmatch, "a name of letters, digits, '_', '+' and '.'"), Len(1, 100)]
 # Line breaks and escape sequences would be carried out by a table or a terminal.
 Text = Annotated[str, Written(str.isprintable, "printable characters in one line"), Len(0, 1000)]
@@ -56,7 +57,7 @@ class ModelSettings:
 @dataclass
 class DataSettings:
     name: Annotated[Name, "cifar100, cifar10 or synthetic."]
-    root: Annotated[Text, "Folder or archive that holds the official files."] = "data"
+    root: Annotated[Text, Len(1), "Folder or archive that holds the official files."] = "data"
     download: Annotated[bool, "Let torchvision fetch the archive when root does not hold it."] = False
     validation: Annotated[
         int, Ge(0), Le(1_000_000), "Training images held out, as many of each class; 0 trains on all of them."

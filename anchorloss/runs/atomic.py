@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from anchorloss.errors import RunError
+from anchorloss.errors import RunError, UserError
 
 _REMEDIES = {
     errno.ENOSPC: "free some space and start again",
@@ -20,7 +20,14 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that can be written to",
     errno.EPERM: "choose a folder that can be written to",
     errno.ENOENT: "create the folder first",
+    errno.EISDIR: "move away what is there",
+    errno.EEXIST: "move away what is there",
+    errno.ENOTDIR: "move away the file that is in the way",
+    errno.ELOOP: "remove the circular link",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
+# The request names a place where nothing can be written, whatever is done about the disk.
+_MISTAKES = {errno.EISDIR, errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
 # How long after its last change a half-written file is surely nobody's any more.
 _STALE_SECONDS = 3600.0
@@ -44,7 +51,9 @@ def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}; name another --results-dir") from error
+        raise _error(error)(
+            f"{folder}: cannot be made: {error.strerror}; name another --results-dir"
+        ) from error
     for name, content in contents.items():
         write_atomically(folder / name, content)
 
@@ -139,4 +148,8 @@ def _one_line(path: Path, size: int, let_through: type[OSError] | tuple[()] = ()
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "see to the disk and start again")
         reason = error.strerror or type(error).__name__
-        raise RunError(f"{path}: cannot write {size:,} bytes: {reason}; {remedy}") from error
+        raise _error(error)(f"{path}: cannot write {size:,} bytes: {reason}; {remedy}") from error
+
+
+def _error(error: OSError) -> type[UserError] | type[RunError]:
+    return UserError if error.errno in _MISTAKES else RunError

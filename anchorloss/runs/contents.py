@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
+import re
 import zipfile
+from array import array
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,16 +26,16 @@ _CLASSES = {"CIFAR-100": 100, "CIFAR-10": 10, "SYNTHETIC": 100}
 _KINDS = {"target": "uint8", "predicted": "uint8", "target_rank": "uint8", "confidence": "float16"}
 # Bytes of one array; the test set of CIFAR needs 20,000.
 _LARGEST_ARRAY = 64 << 20
-_Row = dict[str, float | None]
+_MOST_COLUMNS = 100
 
 
-def check(folder: Path, record: Record, text: bytes) -> None:
-    """Hold `record`, read from `text`, against the files of its run; at once if none has changed since it was done.
+def checked_record(folder: Path, text: bytes) -> Record:
+    """The record in `text`, held against the files of its run; at once if none has changed since it was last done.
 
     Raises:
         UserError: names the file that is damaged or missing, or in what the record contradicts it.
     """
-    _check(folder, text, _signature(folder / HISTORY), _signature(folder / PREDICTIONS))
+    return _checked_record(folder, text, _signature(folder / HISTORY), _signature(folder / PREDICTIONS))
 
 
 def read_verified(folder: Path, record: Record, name: str) -> bytes:
@@ -51,6 +52,36 @@ def read_verified(folder: Path, record: Record, name: str) -> bytes:
     if sha256(content) != record.files[name]:
         raise damaged(folder / name, f"its SHA-256 is not the one in {RECORD}")
     return content
+
+
+def parse_history(path: Path, content: bytes) -> tuple[list[str], np.ndarray]:
+    """The columns of history.csv, and its numbers, float64 (epochs, columns); NaN where a cell is empty.
+
+    Raises:
+        UserError: if it is not a table of numbers with `HISTORY_COLUMNS` whose epochs count 1, 2, 3, …
+    """
+    import numpy as np
+
+    names, numbers = [], array("d")
+    try:
+        lines = content.decode("ascii").splitlines()
+        names = lines[0].split(",")
+        if len(names) > _MOST_COLUMNS or len(set(names)) < len(names) or not "".join(names).isprintable():
+            raise ValueError(f"{len(names):,} columns, or one of them twice or not printable")
+        for line in lines[1:]:
+            numbers.extend(float(cell or "nan") for cell in line.split(","))
+        table = np.frombuffer(numbers).reshape(len(lines) - 1, len(names))
+    except (ValueError, IndexError) as error:
+        raise damaged(path, f"is not a history: {error}") from None
+    for column in HISTORY_COLUMNS:
+        if column not in names:
+            raise damaged(path, f"is not a history: the column {column} is missing")
+    if not (table[:, names.index("epoch")] == np.arange(1, len(table) + 1)).all():
+        raise damaged(path, "its epochs do not count 1, 2, 3, …")
+    for column, largest in zip(names, np.nanmax(abs(table), axis=0, initial=0.0), strict=True):
+        if largest > LARGEST_MEASURED:
+            raise damaged(path, f"the column {column!a:.40} has a number that no training gives")
+    return names, table
 
 
 def unpack_predictions(path: Path, content: bytes) -> dict[str, np.ndarray]:
@@ -93,15 +124,20 @@ def _signature(path: Path) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _check(folder: Path, text: bytes, *_signatures: tuple[int, ...]) -> None:
-    record = Record.from_json(text)
+def _checked_record(folder: Path, text: bytes, *_signatures: tuple[int, ...]) -> Record:
+    record = Record.from_json(text, folder / RECORD)
+    if record.run != folder.name:
+        raise damaged(folder / RECORD, f"is the record of {record.run}")
     if HISTORY in record.files:
         _check_history(folder, record, read_verified(folder, record, HISTORY))
     if record.status == "finished":
         _check_predictions(folder, record, read_verified(folder, record, PREDICTIONS))
+    return record
 
 
 def _check_history(folder: Path, record: Record, content: bytes) -> None:
+    import numpy as np
+
     path = folder / HISTORY
     rows = content.count(b"\n") - 1
     if record.failure is not None:
@@ -113,39 +149,25 @@ def _check_history(folder: Path, record: Record, content: bytes) -> None:
         raise damaged(path, f"has {rows:,} rows, not {expected:,} as {RECORD} says")
     if record.status != "finished":
         return
-    table = _rows(path, content)
-    last, best = table[-1], max(row["top1"] for row in table if row["top1"] is not None)
-    for key in ("test_loss", "top1", "top5"):
-        if last[key] != getattr(record, key):
-            raise damaged(path, f"{key} is {last[key]} in the last row, {getattr(record, key)} in {RECORD}")
+    names, table = parse_history(path, content)
+    rows_of = {key: table[:, names.index(key)] for key in ("test_loss", "top1", "top5")}
+    if re.search(rb"nan|inf", content, re.IGNORECASE):
+        raise damaged(path, "has a number that is not finite")
+    for key in ("top1", "top5"):
+        if (rows_of[key] < 0).any() or (rows_of[key] > 100).any():
+            raise damaged(path, f"{key} is not a percentage in every row")
+    if math.isnan(rows_of["top1"][-1]):
+        raise damaged(path, "its last epoch was not evaluated")
+    for key, column in rows_of.items():
+        if column[-1] != getattr(record, key):
+            raise damaged(path, f"{key} is {column[-1]} in the last row, {getattr(record, key)} in {RECORD}")
     assert record.best is not None
-    told = table[record.best.epoch - 1]
-    if (told["top1"], told["top5"]) != (record.best.top1, record.best.top5) or record.best.top1 != best:
+    best = float(np.nanmax(rows_of["top1"]))
+    told = tuple(rows_of[key][record.best.epoch - 1] for key in ("top1", "top5"))
+    if told != (record.best.top1, record.best.top5) or record.best.top1 != best:
         raise damaged(
             path, f"its best Top-1 is {best}, {RECORD} names {record.best.top1} in epoch {record.best.epoch}"
         )
-
-
-def _rows(path: Path, content: bytes) -> list[_Row]:
-    """The columns that a record repeats; empty cells are None."""
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("ascii")), strict=True)
-        table = [
-            {key: float(row[key]) if row[key] else None for key in ("epoch", "test_loss", "top1", "top5")}
-            for row in reader
-        ]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise damaged(path, f"is not a history: {error}") from None
-    for number, row in enumerate(table, 1):
-        values = [value for value in row.values() if value is not None]
-        accuracies = [value for key in ("top1", "top5") if (value := row[key]) is not None]
-        if row["epoch"] != number or not all(map(math.isfinite, values)):
-            raise damaged(path, f"its row {number} is not that of epoch {number}")
-        if not all(0 <= value <= 100 for value in accuracies):
-            raise damaged(path, f"an accuracy in row {number} is not a percentage")
-    if not table or table[-1]["top1"] is None:
-        raise damaged(path, "its last epoch was not evaluated")
-    return table
 
 
 def _check_predictions(folder: Path, record: Record, content: bytes) -> None:

@@ -9,6 +9,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from anchorloss.terminal import printable
+
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf")
 
 
@@ -69,5 +71,5 @@ def short_commit(commit: str, dirty: bool) -> str:
 
 
 def host() -> str:
-    """The name of this machine."""
-    return socket.gethostname()
+    """The name of this machine, as a record can hold it."""
+    return printable(socket.gethostname())

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anchorloss.config.nested import flatten
-from anchorloss.config.settings import DATA_SETS, NAME, Name, Text, identity_hash
+from anchorloss.config.settings import (
+    DATA_SETS,
+    NAME,
+    DataSettings,
+    ModelSettings,
+    Name,
+    OptimSettings,
+    Text,
+    identity_hash,
+)
 from anchorloss.config.validation import OneOf, Written, first_problem
 from anchorloss.errors import UserError
 
@@ -105,6 +114,17 @@ class Provenance(StrictModel):
     earlier: dict[Text, Text] | None = None
     # Torch threads of a run on a CPU, which decide how it rounds; null elsewhere. `device` says it too, for people.
     threads: Count | None = None
+
+
+class _Identity(StrictModel):
+    """The settings that were hashed, with the types and ranges of `Config`."""
+
+    loss: dict[str, Any]
+    model: ModelSettings
+    data: DataSettings
+    optim: OptimSettings
+    precision: Text
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Record(StrictModel):
@@ -236,6 +256,11 @@ class Record(StrictModel):
                 found = found.get(part) if isinstance(found, dict) else None
             same = type(found) is type(value) and found == value
             _require(same, f"identity.{key}", found, f"must be {value}, as the record says beside it")
+        try:
+            _Identity.model_validate_json(json.dumps(self.identity))
+        except ValidationError as error:
+            key, value, text = first_problem(error)
+            _require(False, f"identity.{key}", value, text)
 
     def _check_finished(self) -> None:
         for key in ("top1", "top5", "test_loss", "best"):
@@ -312,6 +337,7 @@ def parse_json(text: bytes | str) -> Any:
         ValueError: if it is not JSON, has NaN, an infinity or a key twice, or is nested deeply.
     """
     try:
+        text = text if isinstance(text, str) else text.decode()
         value = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
         _check_plain(value)
     except RecursionError:
@@ -370,12 +396,16 @@ def same_result(a: Record, b: Record) -> bool:
 
 def describe_difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """The dotted keys in which two nested settings differ, each with its two values as JSON (or `absent`)."""
-    flat_a, flat_b = (
-        {key: json.dumps(value) for key, value in flatten(settings).items()} for settings in (a, b)
-    )
-    pairs = {
-        key: (flat_a.get(key, "absent"), flat_b.get(key, "absent")) for key in sorted({*flat_a, *flat_b})
-    }
+    return _different(_as_json(a), _as_json(b))
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value) for key, value in flatten(settings).items()}
+
+
+def _different(a: dict[str, str], b: dict[str, str]) -> dict[str, tuple[str, str]]:
+    keys = sorted({*a, *b}) if a != b else ()
+    pairs = {key: (a.get(key, "absent"), b.get(key, "absent")) for key in keys}
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
@@ -387,12 +417,13 @@ def differences(
     Each is held against the first of all and the first of its loss; `loss.*` counts between runs of one loss alone.
     """
     of_loss: dict[str, int] = {}
-    for place, (loss, settings) in enumerate(runs):
+    flat = [(loss, _as_json(settings)) for loss, settings in runs]
+    for place, (loss, settings) in enumerate(flat):
         for first in dict.fromkeys((0, of_loss.setdefault(loss, place))):
-            other_loss, others = runs[first]
+            other_loss, others = flat[first]
             difference = {
                 key: values
-                for key, values in describe_difference(others, settings).items()
+                for key, values in _different(others, settings).items()
                 if key != "seed" and (loss == other_loss or not key.startswith("loss."))
             }
             if difference:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import dataclass
@@ -153,15 +152,10 @@ def read_record(folder: Path) -> Record | None:
     Raises:
         UserError: names a file that is damaged or missing, or in what the record contradicts it.
     """
-    path = folder / RECORD
-    text = read_file(path)
+    text = read_file(folder / RECORD)
     if text is None:
         return None
-    record = Record.from_json(text, path)
-    if record.run != folder.name:
-        raise damaged(path, f"is the record of {record.run}")
-    contents.check(folder, record, text)
-    return record
+    return contents.checked_record(folder, text)
 
 
 def verify_files(folder: Path, record: Record) -> None:
@@ -183,22 +177,8 @@ def read_history(folder: Path) -> pd.DataFrame:
     import pandas as pd  # half a second that reading records does not need
 
     path = folder / HISTORY
-    content = _required(path)
-    try:
-        history = pd.read_csv(io.BytesIO(content))
-    except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
-        raise damaged(path, error) from error
-    for column in HISTORY_COLUMNS:
-        if column not in history:
-            raise damaged(path, f"the column {column} is missing")
-    for name in history:
-        if history[name].dtype.kind not in "if":
-            raise damaged(path, f"the column {name!a:.40} is not numeric")
-        if (history[name].abs() > contents.LARGEST_MEASURED).any():
-            raise damaged(path, f"the column {name!a:.40} has a number that no training gives")
-    if list(history["epoch"]) != list(range(1, len(history) + 1)):
-        raise damaged(path, "its epochs do not count 1, 2, 3, …")
-    return history
+    names, table = contents.parse_history(path, _required(path))
+    return pd.DataFrame(table, columns=names).astype({"epoch": int})
 
 
 def read_predictions(folder: Path) -> Predictions:

@@ -36,6 +36,15 @@ def load_into(network: nn.Module, content: bytes, source: Path) -> None:
                 f"{source}: the tensor {name!a:.80} is {found} in the file, {expected} in the network; "
                 "name the network that these weights are of"
             )
+        if own[name].is_floating_point() != state[name].is_floating_point():
+            raise UserError(
+                f"{source}: the tensor {name!a:.80} is {state[name].dtype} in the file, {own[name].dtype} in the "
+                "network; name the network that these weights are of"
+            )
+        if not state[name].float().isfinite().all():
+            raise UserError(
+                f"{source}: the tensor {name!a:.80} has a value that is not finite; name weights of a run that ended well"
+            )
     network.load_state_dict(state)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorloss.errors import RunError
+from anchorloss.errors import RunError, UserError
 from anchorloss.runs import atomic
 from anchorloss.runs.atomic import remove_temporary_files, sha256, write_atomically, write_once
 from tests.small_disk import small_disk
@@ -151,7 +151,7 @@ def test_a_missing_folder_is_one_line(tmp_path: Path, write) -> None:
 
 def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
-    with pytest.raises(RunError, match="Is a directory"):
+    with pytest.raises(UserError, match="Is a directory; move away"):
         write_atomically(tmp_path / "file", b"data")
     assert names(tmp_path) == ["file"]
 

@@ -346,7 +346,10 @@ def test_predictions_of_wrong_type_or_length_are_refused(tmp_path: Path) -> None
     ("text", "problem"),
     [
         ("epoch,top1\n1,2\n", "the column learning_rate is missing"),
-        ("epoch,learning_rate,train_loss,train_top1,test_loss,top1,top5\n1,.1,2,3,4,5,x\n", "not numeric"),
+        (
+            "epoch,learning_rate,train_loss,train_top1,test_loss,top1,top5\n1,.1,2,3,4,5,x\n",
+            "is not a history",
+        ),
         ("epoch,learning_rate,train_loss,train_top1,test_loss,top1,top5\n2,.1,2,3,4,5,6\n", "do not count"),
     ],
 )

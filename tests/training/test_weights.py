@@ -146,3 +146,20 @@ def test_the_weights_of_another_network_are_refused(kept, tmp_path):
         with pytest.raises(UserError, match=r"the tensor '[\w.]+' is .* in the file, .* in the network"):
             weights.load_into(network, content, tmp_path / "w")
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda tensor: tensor * float("nan"), "not finite"),
+        (lambda tensor: tensor + float("inf"), "not finite"),
+        (lambda tensor: tensor.int(), "torch.int32 in the file"),
+        (lambda tensor: tensor > 0, "torch.bool in the file"),
+    ],
+)
+def test_weights_that_no_training_leaves_are_refused(change, problem, tmp_path):
+    network = models.build("resnet8", 100, "A", True)
+    state = dict(network.state_dict())
+    state["stem.0.weight"] = change(state["stem.0.weight"])
+    with pytest.raises(UserError, match=problem):
+        weights.load_into(network, safetensors.torch.save(state), tmp_path / "w.safetensors")
