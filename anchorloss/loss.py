@@ -265,8 +265,10 @@ class _Given(NamedTuple):
     @property
     def requires_grad(self) -> bool:
         """Whether anything here but the logits wants a gradient."""
-        given = (self.probabilities, self.weight, self.pos_weight)
-        return any(tensor is not None and tensor.requires_grad for tensor in given)
+        for tensor in (self.probabilities, self.weight, self.pos_weight):
+            if tensor is not None and tensor.requires_grad:
+                return True
+        return False
 
     @property
     def target_weight(self) -> Tensor | None:
@@ -292,7 +294,7 @@ class _Modulation(NamedTuple):
     missing: Tensor | None = None  # None: no sample
 
 
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _UNMODULATED = _Modulation(0.0, torch.empty(0))
 
 
@@ -526,24 +528,33 @@ class _LossAndGradient(torch.autograd.Function):
             if not _can_be_read(losses) or not losses.isfinite().all():
                 grad_logits.masked_fill_(given.ignored, 0.0)
             losses.masked_fill_(given.ignored, 0.0)
-        ctx.given, ctx.reduction, ctx.samples = given, reduction, losses.numel()
-        ctx.save_for_backward(rows, grad_logits)
+        ctx.given, ctx.reduction, ctx.samples, ctx.grad_logits = given, reduction, losses.numel(), grad_logits
+        ctx.save_for_backward(rows)
         return _reduced(losses, given.ignored, reduction)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
-        rows, grad_logits = ctx.saved_tensors
+        ignored = ctx.given.ignored
         if torch.is_grad_enabled():  # a second derivative is wanted
-            losses = _reduced(_losses(rows, ctx.given, detach=True), ctx.given.ignored, ctx.reduction)
+            (rows,) = ctx.saved_tensors
+            losses = _reduced(_losses(rows, ctx.given, detach=True), ignored, ctx.reduction)
             (grad_logits,) = torch.autograd.grad(losses, rows, grad_output, create_graph=True)
-        else:
-            ignored = ctx.given.ignored
-            if ctx.reduction == "mean":
-                grad_output = grad_output / _count(ctx.samples, ignored)
+            return grad_logits, None, None
+        # The kept gradient is scaled in place and given away. If the graph is used again, it is computed again.
+        grad_logits, ctx.grad_logits = ctx.grad_logits, None
+        if grad_logits is None:
+            (rows,) = ctx.saved_tensors
+            _, grad_logits = _in_blocks(rows, ctx.given)
             if ignored is not None:
-                grad_output = grad_output.masked_fill(ignored, 0.0)
-            grad_logits = grad_logits * grad_output
-        return grad_logits, None, None
+                grad_logits.masked_fill_(ignored, 0.0)
+        if ctx.reduction == "mean":
+            grad_output = grad_output / _count(ctx.samples, ignored)
+        if ignored is not None:
+            grad_output = grad_output.masked_fill(ignored, 0.0)
+        try:
+            return grad_logits.mul_(grad_output), None, None
+        except RuntimeError:  # many backward passes at once, `is_grads_batched`
+            return grad_logits * grad_output, None, None
 
 
 def _in_blocks(rows: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
@@ -557,7 +568,7 @@ def _in_blocks(rows: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
             target_index=None if given.target_index is None else given.target_index[block],
             probabilities=None if given.probabilities is None else given.probabilities[block],
         )
-        losses[block], grad_logits[block] = _losses_and_gradient(rows[block], part)
+        losses[block], _ = _losses_and_gradient(rows[block], part, grad_logits[block])
     return losses, grad_logits
 
 
@@ -574,74 +585,104 @@ def _blocks(shape: torch.Size, at_once: int) -> Iterator[tuple[Any, ...]]:
                 yield slice(row, row + height), ..., slice(column, column + width)
 
 
-def _losses_and_gradient(rows: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
-    """The losses of the samples and their gradient, with the shape of `rows`."""
+def _losses_and_gradient(rows: Tensor, given: _Given, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The losses of the samples and their gradient, with the shape of `rows`, written to `out` if given.
+
+    For dense float32 predictions on a CPU, sigmoid and softplus are computed from one exponential: faster, with another
+    rounding. Logits (samples, C) keep torch's functions, so that recorded trainings can be repeated bit for bit.
+    """
+    if rows.ndim > 2 and rows.dtype == torch.float32 and _can_be_read(rows):
+        losses, grad_logits = _computed(rows, given, out, one_exponential=True)
+        if losses.isfinite().all():  # no exponential has overflowed
+            return losses, grad_logits
+    return _computed(rows, given, out, one_exponential=False)
+
+
+def _computed(
+    rows: Tensor, given: _Given, out: Tensor | None, one_exponential: bool
+) -> tuple[Tensor, Tensor]:
     if given.target_index is None or given.label_smoothing:
-        return _for_probabilities(rows, given)
-    return _for_class_indices(rows, given, given.target_index)
+        return _for_probabilities(rows, given, out, one_exponential)
+    return _for_class_indices(rows, given, given.target_index, out, one_exponential)
 
 
-def _for_class_indices(rows: Tensor, given: _Given, target_index: Tensor) -> tuple[Tensor, Tensor]:
+def _for_class_indices(
+    rows: Tensor, given: _Given, target_index: Tensor, out: Tensor | None, one_exponential: bool
+) -> tuple[Tensor, Tensor]:
     """Every class has one of the two terms alone."""
     in_target, in_background = _UNMODULATED, _UNMODULATED
     target_z = -rows.gather(1, target_index)
     target_score = torch.sigmoid(target_z)  # 1 - q_neg
-    if given.gamma_target:
-        rows = rows.scatter(1, target_index, -torch.inf)  # where the loss of a class is 0
-        q_pos = torch.sigmoid(rows.amax(1, keepdim=True))
-        in_target = _Modulation(given.gamma_target, _with_slack(q_pos, given.slack))
+    if one_exponential:
+        score, softplus = _from_exponential(torch.exp(rows).scatter_(1, target_index, 0.0))
+        if given.gamma_target:
+            in_target = _Modulation(given.gamma_target, _with_slack(score.amax(1, keepdim=True), given.slack))
+    else:
+        others = rows.scatter(1, target_index, -torch.inf)
+        score, softplus = torch.sigmoid(others), _softplus(others)
+        if given.gamma_target:
+            q_pos = torch.sigmoid(others.amax(1, keepdim=True))
+            in_target = _Modulation(given.gamma_target, _with_slack(q_pos, given.slack))
     if given.gamma_background:
         in_background = _Modulation(given.gamma_background, _with_slack(target_score, given.slack))
-    background_loss, grad_logits = _loss_and_slope(*_score_and_softplus(rows), in_background)
+    background_loss, grad_logits = _loss_and_slope(score, softplus, in_background, out)
     target_loss, target_slope = _loss_and_slope(target_score, _softplus(target_z), in_target)
     if given.weight is not None:
         background_loss.mul_(given.weight)
         grad_logits.mul_(given.weight)
     target_weight = given.target_weight
     if target_weight is not None:
-        target_loss.mul_(target_weight.flatten()[target_index])
-        target_slope.mul_(target_weight.flatten()[target_index])
-    if not given.gamma_target:
-        background_loss.scatter_(1, target_index, 0.0)
+        target_weight = target_weight.flatten()[target_index]
+        target_loss.mul_(target_weight)
+        target_slope.mul_(target_weight)
     losses = background_loss.sum(1, keepdim=True).add_(target_loss)
     return losses, grad_logits.scatter_(1, target_index, target_slope.neg_())
 
 
-def _for_probabilities(rows: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
+def _for_probabilities(
+    rows: Tensor, given: _Given, out: Tensor | None, one_exponential: bool
+) -> tuple[Tensor, Tensor]:
     """Every class may have both terms, as with smoothed labels."""
     in_target, in_background = _modulations(rows, given)
-    target_loss, target_slope = _loss_and_slope(*_score_and_softplus(-rows), in_target)
-    background_loss, background_slope = _loss_and_slope(*_score_and_softplus(rows), in_background)
+    target_loss, target_slope = _loss_and_slope(*_score_and_softplus(-rows, one_exponential), in_target)
+    background_loss, background_slope = _loss_and_slope(
+        *_score_and_softplus(rows, one_exponential), in_background
+    )
     p, weight, target_weight = given.p(rows), given.weight, given.target_weight
     of_target = p if target_weight is None else p * target_weight
     of_background = 1 - p if weight is None else (1 - p) * weight
     losses = target_loss.mul_(of_target).add_(background_loss.mul_(of_background)).sum(1, keepdim=True)
-    return losses, background_slope.mul_(of_background).sub_(target_slope.mul_(of_target))
+    return losses, torch.sub(background_slope.mul_(of_background), target_slope.mul_(of_target), out=out)
 
 
-def _score_and_softplus(z: Tensor) -> tuple[Tensor, Tensor]:
-    """sigmoid(z) and softplus(z).
-
-    For dense float32 predictions on a CPU both come from one exponential, faster and with another rounding. Logits
-    (samples, C) keep torch's functions, so that recorded trainings can be repeated bit for bit.
-    """
-    if z.ndim == 2 or z.dtype != torch.float32 or not _can_be_read(z) or z.amax() > 80:
-        return torch.sigmoid(z), _softplus(z)
-    exponential = torch.exp(z)
+def _from_exponential(exponential: Tensor) -> tuple[Tensor, Tensor]:
+    """sigmoid(z) and softplus(z) from exp(z), which is overwritten."""
     score = exponential + 1
     torch.div(exponential, score, out=score)
     return score, exponential.log1p_()
 
 
-def _loss_and_slope(score: Tensor, softplus: Tensor, modulation: _Modulation) -> tuple[Tensor, Tensor]:
-    """The loss of every class and its derivative by z; both arguments may be overwritten and returned."""
+def _score_and_softplus(z: Tensor, one_exponential: bool) -> tuple[Tensor, Tensor]:
+    """sigmoid(z) and softplus(z)."""
+    return _from_exponential(torch.exp(z)) if one_exponential else (torch.sigmoid(z), _softplus(z))
+
+
+def _loss_and_slope(
+    score: Tensor, softplus: Tensor, modulation: _Modulation, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss of every class and its derivative by z, the latter in `out` if given; overwrites its arguments."""
     if not modulation.gamma:
-        return softplus, score
+        return softplus, score if out is None else out.copy_(score)
     base = _base(score, modulation)
     factor = base**modulation.gamma
     loss = softplus.mul_(factor)
-    steepness = torch.div(loss, base, out=base).mul_(modulation.gamma)
+    if score.ndim == 2:  # rounded as in recorded trainings
+        steepness = torch.div(loss, base, out=base).mul_(modulation.gamma)
+        slope = _sigmoid_backward(steepness, score, grad_input=base)  # steepness * score * (1 - score)
+        if modulation.missing is not None:
+            slope.masked_fill_(modulation.missing, 0.0)
+        return loss, torch.addcmul(slope, factor, score, out=slope if out is None else out)
+    slope = _sigmoid_backward(loss, score, grad_input=torch.empty_like(score))
     if modulation.missing is not None:
-        steepness.masked_fill_(modulation.missing, 0.0)
-    slope = _sigmoid_backward(steepness, score)  # steepness * score * (1 - score)
-    return loss, slope.addcmul_(factor, score)
+        slope.masked_fill_(modulation.missing, 0.0)
+    return loss, torch.addcdiv(score.mul_(factor), slope, base, value=modulation.gamma, out=out)

@@ -161,7 +161,9 @@ def test_extra_axes_are_samples():
         flat, flat_gradient = loss_and_gradient(rows, labels, anchor=anchor, reduction="none")
         assert losses.shape == target.shape
         assert torch.equal(losses.reshape(-1), flat)
-        assert torch.equal(gradient.permute(0, 2, 3, 1).reshape(-1, 5), flat_gradient)
+        torch.testing.assert_close(
+            gradient.permute(0, 2, 3, 1).reshape(-1, 5), flat_gradient, rtol=1e-13, atol=1e-16
+        )
         of_target, of_background = modulation(logits, target, anchor=anchor)
         flat_target, flat_background = modulation(rows, labels, anchor=anchor)
         assert torch.equal(of_target.reshape(-1), flat_target)
@@ -248,10 +250,29 @@ def test_inputs_are_left_as_they_were_and_backward_can_be_repeated():
             loss = anchor_loss(leaf, labels, anchor=anchor, detach=detach)
             loss.backward(retain_graph=True)
             once = leaf.grad.clone()
+            loss.backward(retain_graph=True)
+            assert torch.equal(leaf.grad, 2 * once)
+            leaf.grad.zero_()  # in place: the gradient kept for the graph must not be this tensor
             loss.backward()
             assert torch.equal(leaf.detach(), logits)
             assert torch.equal(labels, target)
-            assert torch.equal(leaf.grad, 2 * once)
+            assert torch.equal(leaf.grad, once)
+            with pytest.raises(RuntimeError, match="second time"):
+                loss.backward()
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_backward_for_many_losses_at_once(anchor):
+    """`is_grads_batched`, as in a vectorized Jacobian, after which the graph can be used again."""
+    logits, target = sample()
+    leaf = logits.clone().requires_grad_()
+    losses = anchor_loss(leaf, target, anchor=anchor, reduction="none")
+    (jacobian,) = torch.autograd.grad(
+        losses, leaf, torch.eye(4, dtype=torch.float64), is_grads_batched=True, retain_graph=True
+    )
+    (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    torch.testing.assert_close(jacobian.sum(0), gradient, rtol=1e-14, atol=0)
+    assert (jacobian[0, 1:] == 0).all()
 
 
 @pytest.mark.parametrize("function", [anchor_loss, modulation])
