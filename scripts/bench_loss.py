@@ -3,10 +3,13 @@
 python scripts/bench_loss.py                   # eager and compiled; writes results/bench/loss-<device>.csv and .md
 python scripts/bench_loss.py --modes eager --output /tmp/bench
 
-Everything takes turns, so that whatever else runs on the machine disturbs all alike. Ratios are medians over the rounds:
-`x_bce` is a loss's time over that of binary cross entropy (of a one-hot target made beforehand, summed, over N) in the
-same mode, `step_by_step_x` the step-by-step formula's time over that of the loss. `x_logits_memory` is the most that one
+The losses take turns, so that other work on the machine slows all alike. Ratios are medians over the rounds. `x_bce` is
+a loss's time over that of binary cross entropy (of a one-hot target made beforehand, summed, divided by N) in the same
+mode, `step_by_step_x` the step-by-step formula's time over that of the loss. `x_logits_memory` is the most that one
 forward and backward holds at a time beyond logits and target, in units of the logits, the final gradient included.
+
+The last size is a segmentation batch, (4, 21, 256, 256), of which anchor loss ignores a tenth of the pixels; binary cross
+entropy ignores none.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MODES = ("eager", "compiled")
-SIZES = ((128, 100), (4096, 1000))
+SIZES = ((128, 100), (4096, 1000), (4, 21, 256, 256))
+IGNORED = -100
 VARIANTS = ("none", "target", "background", "both")
 BCE = "binary cross entropy"
 COLUMNS = (
@@ -64,85 +69,92 @@ def step_by_step(logits: Tensor, target: Tensor, anchor: str, gamma: float = 0.5
     return -(p * of_target + (1 - p) * of_background).sum(1).mean()
 
 
-def losses(target: Tensor, classes: int, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What is compared, by name, each from logits (N, C) to the mean over the samples."""
+def losses(logits: Tensor, target: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What is compared, by name, each from logits to the mean over the samples.
+
+    The step-by-step formula is for logits (N, C) alone, as it knows no ignored samples.
+    """
     from torch.nn import functional as F
 
     from anchorloss.loss import anchor_loss
 
-    one_hot = F.one_hot(target, classes).to(dtype)
+    def one_hot() -> Tensor:
+        return F.one_hot(target.clamp_min(0), logits.shape[1]).movedim(-1, 1).to(logits.dtype)
 
     def summed(logits: Tensor, one_hot: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, one_hot, reduction="sum") / len(logits)
+        return F.binary_cross_entropy_with_logits(logits, one_hot, reduction="sum") / target.numel()
 
-    compared: dict[str, Callable[[Tensor], Tensor]] = {
-        BCE: lambda logits: summed(logits, one_hot),
-        f"{BCE}, one-hot included": lambda logits: summed(logits, F.one_hot(target, classes).to(dtype)),
-    }
+    ready = one_hot().contiguous()
+    compared: dict[str, Callable[[Tensor], Tensor]] = {BCE: lambda logits: summed(logits, ready)}
     for anchor in VARIANTS:
-        compared[f"anchor loss, {anchor}"] = lambda logits, anchor=anchor: anchor_loss(  # type: ignore[misc]
-            logits, target, anchor=anchor
-        )
-        compared[f"step by step, {anchor}"] = lambda logits, anchor=anchor: step_by_step(  # type: ignore[misc]
-            logits, target, anchor
-        )
+        compared[f"anchor loss, {anchor}"] = partial(anchor_loss, target=target, anchor=anchor)
+    if logits.ndim == 2:
+        compared[f"{BCE}, one-hot included"] = lambda logits: summed(logits, one_hot())
+        for anchor in VARIANTS:
+            compared[f"step by step, {anchor}"] = partial(step_by_step, target=target, anchor=anchor)
     return compared
 
 
 def measure(
-    samples: int, classes: int, device: torch.device, seconds: float, mode: str
+    shape: tuple[int, ...], device: torch.device, seconds: float, mode: str
 ) -> list[dict[str, object]]:
-    """A row a loss; `seconds` is for all of them together, after compiling."""
-    import torch
+    """A row a loss, of logits with this shape; `seconds` is for all of them together, after compiling.
 
-    from anchorloss.device import wait_for
+    With more than two axes, a tenth of the samples is ignored.
+    """
+    import torch
+    from torch.utils.benchmark import Timer
 
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(samples, classes, generator=generator).to(device).requires_grad_()
-    target = torch.randint(classes, (samples,), generator=generator).to(device)
-    compared = losses(target, classes, logits.dtype)
+    logits = torch.randn(shape, generator=generator).to(device).requires_grad_()
+    target = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
+    if len(shape) > 2:
+        target[torch.rand(target.shape, generator=generator) < 0.1] = IGNORED
+    target = target.to(device)
+    compared = losses(logits, target)
     if mode == "compiled":
         compared = {
             name: torch.compile(loss, fullgraph=True, dynamic=False) for name, loss in compared.items()
         }
-
-    def turn(loss: Callable[[Tensor], Tensor], times: int) -> float:
-        wait_for(device)
-        begun = time.perf_counter()
-        for _ in range(times):
-            logits.grad = None
-            loss(logits).backward()
-        wait_for(device)
-        return (time.perf_counter() - begun) / times
-
-    for loss in compared.values():
-        turn(loss, 3)
-    times = max(1, round(0.01 / turn(compared[BCE], 3)))
+    threads = torch.get_num_threads()
+    timers = {
+        name: Timer(
+            "logits.grad = None; loss(logits).backward()",
+            globals={"logits": logits, "loss": loss},
+            num_threads=threads,
+        )
+        for name, loss in compared.items()
+    }
+    for timer in timers.values():
+        timer.timeit(3)
+    times = max(1, round(0.01 / timers[BCE].timeit(3).mean))
     taken: dict[str, list[float]] = {name: [] for name in compared}
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds or len(taken[BCE]) < 3:
-        for name, loss in compared.items():
-            taken[name].append(turn(loss, times))
+    while sum(map(sum, taken.values())) * times < seconds or len(taken[BCE]) < 3:
+        for name, timer in timers.items():
+            taken[name].append(timer.timeit(times).mean)
 
     def held(loss: Callable[[Tensor], Tensor]) -> float:
         return peak_memory(lambda: torch.autograd.grad(loss(logits), logits)) / logits.nbytes
 
     logits.grad = None
-    return [
-        {
-            "mode": mode,
-            "samples": samples,
-            "classes": classes,
-            "loss": name,
-            "us": 1e6 * statistics.median(own),
-            "us_low": 1e6 * min(own),
-            "us_high": 1e6 * max(own),
-            "x_bce": _ratio(own, taken[BCE]),
-            "step_by_step_x": _ratio(taken[name.replace("anchor loss", "step by step")], own),
-            "x_logits_memory": held(compared[name]),
-        }
-        for name, own in taken.items()
-    ]
+    rows: list[dict[str, object]] = []
+    for name, own in taken.items():
+        stepwise = taken.get(name.replace("anchor loss", "step by step"))
+        rows.append(
+            {
+                "mode": mode,
+                "samples": target.numel(),
+                "classes": shape[1],
+                "loss": name if len(shape) == 2 else f"{name}, ignored samples",
+                "us": 1e6 * statistics.median(own),
+                "us_low": 1e6 * min(own),
+                "us_high": 1e6 * max(own),
+                "x_bce": _ratio(own, taken[BCE]),
+                "step_by_step_x": "" if stepwise is None else _ratio(stepwise, own),
+                "x_logits_memory": held(compared[name]),
+            }
+        )
+    return rows
 
 
 def _ratio(these: list[float], those: list[float]) -> float:
@@ -169,18 +181,14 @@ def peak_memory(work: Callable[[], object]) -> int:
 
 def to_markdown(rows: list[dict[str, object]]) -> str:
     """One line a loss."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    for row in rows:
-        cells = (
-            f"{value:.0f}"
-            if key.startswith("us")
-            else f"{value:.2f}"
-            if isinstance(value, float)
-            else str(value)
-            for key, value in row.items()
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    from anchorloss.analysis.markdown import markdown_table
+
+    def cell(key: str, value: object) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.0f}" if key.startswith("us") else f"{value:.2f}"
+
+    return markdown_table(COLUMNS, [[cell(*item) for item in row.items()] for row in rows], "lrrlr")
 
 
 def main() -> None:
@@ -208,8 +216,8 @@ def main() -> None:
     device = resolve_device(arguments.device)
     rows = []
     for mode in arguments.modes:
-        for samples, classes in SIZES:
-            rows += measure(samples, classes, device, arguments.seconds, mode)
+        for shape in SIZES:
+            rows += measure(shape, device, arguments.seconds, mode)
     machine = describe(device)
     title = (
         f"The loss on {machine}, torch {torch.__version__}, commit {provenance.short_commit(*provenance.commit())}; "
@@ -222,9 +230,11 @@ def main() -> None:
     writer.writeheader()
     writer.writerows(rows)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    name = slug(machine)
-    write_atomically(arguments.output / f"loss-{name}.csv", text.getvalue().encode())
-    write_atomically(arguments.output / f"loss-{name}.md", page.encode())
+    name = f"loss-{slug(machine)}"
+    if (arguments.output / f"{name}.csv").exists():  # a measurement is never overwritten
+        name += f"-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    write_atomically(arguments.output / f"{name}.csv", text.getvalue().encode())
+    write_atomically(arguments.output / f"{name}.md", page.encode())
 
 
 if __name__ == "__main__":

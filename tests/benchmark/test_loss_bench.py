@@ -35,7 +35,7 @@ def test_step_by_step_is_the_loss(bench, anchor):
 
 
 def test_everything_compared_is_one_of_the_losses(bench):
-    rows = bench.measure(32, 7, torch.device("cpu"), 0.01, "eager")
+    rows = bench.measure((32, 7), torch.device("cpu"), 0.01, "eager")
     assert len(rows) == len({row["loss"] for row in rows}) == 10
     for row in rows:
         assert tuple(row) == bench.COLUMNS
@@ -44,6 +44,18 @@ def test_everything_compared_is_one_of_the_losses(bench):
     one = {row["loss"]: row for row in rows}
     assert one["binary cross entropy"]["x_bce"] == 1
     assert one["step by step, both"]["step_by_step_x"] == 1
+
+
+def test_of_a_segmentation_batch_samples_are_ignored(bench):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 4, 3)
+    target = torch.randint(5, (2, 4, 3))
+    target[0, 0] = bench.IGNORED
+    compared = bench.losses(logits, target)
+    assert compared["anchor loss, both"](logits) == anchor_loss(logits, target, anchor="both")
+    rows = bench.measure((2, 5, 4, 3), torch.device("cpu"), 0.01, "eager")
+    assert [row["step_by_step_x"] for row in rows[1:]] == [""] * 4
+    assert {(row["samples"], row["classes"]) for row in rows} == {(24, 5)}
 
 
 def test_peak_memory_is_what_is_held_at_a_time(bench):
