@@ -355,7 +355,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     finish_run(tmp_path, make_settings())
     (tmp_path / "table1").touch()
     done = run_script(tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path}/table1: cannot be made")
     assert done.stderr.count("\n") == 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anchorloss.config.parsing import parse
-from anchorloss.errors import RunError, UserError
+from anchorloss.errors import UserError
 from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import read_runs, same_result
 from anchorloss.sweep import executor
@@ -124,7 +124,7 @@ def test_when_one_run_ends_the_sweep_by_an_error_the_others_are_saved(tmp_path):
     execute(runs, execution, time.monotonic() - 60)
     folders = [run_folder(tmp_path, run.experiment, run.run) for run in runs]
     (folders[1] / "history.csv").mkdir()
-    with pytest.raises(RunError, match="Is a directory"):
+    with pytest.raises(UserError, match="Is a directory"):
         train(tmp_path, *sweep)
     assert (folders[0] / "checkpoint.pt").exists()
     assert not list(tmp_path.rglob("claim.lock"))
