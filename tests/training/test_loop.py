@@ -11,7 +11,7 @@ import torch
 from anchorloss.errors import UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.paths import run_folder
-from anchorloss.runs.store import same_result
+from anchorloss.runs.store import read_record, same_result
 from tests.in_process import context_of, files, finish, settings, start
 
 
@@ -225,3 +225,15 @@ def test_warm_up_trains_with_softmax_first(tmp_path):
         header, first, *_ = files(tmp_path, run)["history.csv"].decode().splitlines()
         first_rows.append(dict(zip(header.split(","), first.split(","), strict=True)))
     assert first_rows[0]["train_loss"] == first_rows[1]["train_loss"]
+
+
+def test_names_of_machines_that_cannot_be_printed_are_recorded_as_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "host\n\x1b[31m" + "x" * 1000)
+    monkeypatch.setattr(
+        "anchorloss.device._cpu_field", lambda name: "CPU\r\n\\input{x}\x00" if name == "model name" else ""
+    )
+    (run,) = settings("optim.epochs=1")
+    record = finish(start(run, context_of(run), tmp_path))
+    assert read_record(run_folder(tmp_path, run.experiment, run.run)) == record
+    assert record.provenance.host.startswith("host??[31m")
+    assert record.provenance.device.startswith(r"CPU??\input{x}? (1 thread")
