@@ -155,7 +155,7 @@ class Config:
     results_dir: Annotated[Text, Len(1), "Where runs and tables go."] = "results"
     concurrent: Annotated[
         str,
-        Written(re.compile("auto|[0-9]{1,4}").fullmatch, "auto or a whole number below 10000"),
+        Written(re.compile("auto|[1-9][0-9]{0,3}").fullmatch, "auto or a whole number from 1 to 9999"),
         "Runs trained at once in this process: a number, or auto. That is on a GPU as many as `--plan` found fastest "
         "there, 8 if it was not asked; on a CPU as many as the cores have room for with `threads` each, one if that is "
         "not set.",

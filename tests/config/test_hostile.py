@@ -33,6 +33,7 @@ OVERRIDES = [
     "threads=1000000",
     f"threads={DIGITS}",
     "concurrent=-1",
+    "concurrent=0",
     "checkpoint_seconds=-1",
     "minutes=nan",
     "seeds=[-1]",
