@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from anchorloss.runs import store
 from tests.conftest import ROOT, SMALL
 
-RUNS = (*SMALL, "loss=bce", "seeds=[0,1]", "optim.epochs=40", "concurrent=2", "experiment.name=rehearsed")
+RUNS = (*SMALL, "loss=bce", "seeds=[0,1]", "optim.epochs=60", "concurrent=2", "experiment.name=rehearsed")
 
 
 def script(name: str, *arguments: str, folder: Path) -> str:
@@ -30,9 +31,13 @@ def test_a_day_with_a_gpu_from_the_tests_to_runs_that_go_on_at_home(tmp_path):
     assert "needs a CUDA device" in said
     (measured,) = (tmp_path / "away" / "bench").glob("*.csv")
     assert "ceiling" in measured.read_text()
-    train = [*day, "--only", "plan", "train", "--minutes"]
-    said = script("scripts/gpu_day.py", *train, "2", "--", *RUNS, folder=tmp_path)
-    assert "Fastest: " in said
+    said = script(
+        "scripts/gpu_day.py", *day, "--minutes", "2", "--only", "plan", "--", *RUNS, folder=tmp_path
+    )
+    foretold = re.search(r"Fastest: .* \((\d+) s\) for 2 runs", said)
+    assert foretold is not None, said
+    half = ("--minutes", f"{int(foretold[1]) / 60 / 2:.2f}", "--only", "train")
+    script("scripts/gpu_day.py", *day, *half, "--", *RUNS, folder=tmp_path)
     merge = ("away", "--into", "home", "--unfinished")
     assert "2 copied" in script("scripts/merge_results.py", *merge, folder=tmp_path)
     unfinished = sorted((tmp_path / "home" / "runs" / "rehearsed").iterdir())
