@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from anchorloss.errors import one_line_errors
@@ -37,6 +38,15 @@ def folder(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(text)
+
+
+def unused(path: Path) -> Path:
+    """`path`, or where there is such a file, the same with the time in its name: a measurement is never overwritten."""
+    return (
+        path.with_name(f"{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}{path.suffix}")
+        if path.exists()
+        else path
+    )
 
 
 def show(markdown: str) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _common import folder, parser, run, show
+from _common import folder, parser, run, show, unused
 
 from anchorloss.errors import RunError, UserError
 
@@ -103,9 +102,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
     from anchorloss.runs.atomic import write_atomically
 
     device = resolve_device(arguments.device)
-    path = arguments.results_dir / "bench" / f"{slug(describe(device))}.csv"
-    if path.exists():
-        path = path.with_name(f"{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}.csv")
+    path = unused(arguments.results_dir / "bench" / f"{slug(describe(device))}.csv")
     rows = [*measure.provenance_rows(device), measure.load_row("before")]
 
     def write(more: list[Row]) -> None:

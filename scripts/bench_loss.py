@@ -21,12 +21,11 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _common import folder, parser, run
+from _common import folder, parser, run, unused
 
 from anchorloss.errors import UserError
 
@@ -230,11 +229,9 @@ def main() -> None:
     writer.writeheader()
     writer.writerows(rows)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    name = f"loss-{slug(machine)}"
-    if (arguments.output / f"{name}.csv").exists():  # a measurement is never overwritten
-        name += f"-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    write_atomically(arguments.output / f"{name}.csv", text.getvalue().encode())
-    write_atomically(arguments.output / f"{name}.md", page.encode())
+    path = unused(arguments.output / f"loss-{slug(machine)}.csv")
+    write_atomically(path, text.getvalue().encode())
+    write_atomically(path.with_suffix(".md"), page.encode())
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from _common import parser, run
+from _common import parser, run, unused
 
 from anchorloss.errors import UserError
 
@@ -68,15 +67,13 @@ def main() -> None:
     from anchorloss.device import describe, resolve_device, slug
     from anchorloss.runs.atomic import write_results
 
-    name = f"report-{slug(describe(resolve_device('cpu')))}.csv"
-    if (given.results_dir / "bench" / name).exists():
-        name = f"{Path(name).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
+    path = unused(given.results_dir / "bench" / f"report-{slug(describe(resolve_device('cpu')))}.csv")
     few, many = (measure(n, given.images, given.epochs) for n in (given.runs, 10 * given.runs))
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({field: round(found[field], 3) for field in FIELDS} for found in (few, many))
-    write_results(given.results_dir / "bench", {name: text.getvalue().encode()})
+    write_results(path.parent, {path.name: text.getvalue().encode()})
     print(text.getvalue(), end="")
     print(f"10 times the runs: {many['seconds'] / few['seconds']:.1f} times the time")
 
