@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from anchorloss.sweep import plan
 from anchorloss.tracking.tracking import NoTracker
 from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train
+from anchorloss.training.trainer import Trainer
 from tests.conftest import ROOT, SMALL
 
 
@@ -58,6 +59,15 @@ def finish(steps: Generator[float, None, Record]) -> Record:
             next(steps)
         except StopIteration as end:
             return end.value
+
+
+def train_epoch_together(trainers: Sequence[Trainer], epoch: int) -> None:
+    """Train one epoch of runs on the same data, a step of each in turn."""
+    for trainer in trainers:
+        trainer.start_epoch(epoch)
+    for _ in range(trainers[0].steps):
+        for trainer in trainers:
+            trainer.train_step()
 
 
 def files(results: Path, run: RunSettings) -> dict[str, bytes]:

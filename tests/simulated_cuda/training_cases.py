@@ -26,7 +26,7 @@ from anchorloss.training import evaluation as evaluation_module
 from anchorloss.training.context import RunContext
 from anchorloss.training.evaluation import Prediction, evaluate, measure
 from anchorloss.training.trainer import Trainer, TrainingImages
-from tests.in_process import context_of, finish, settings, start
+from tests.in_process import context_of, finish, settings, start, train_epoch_together
 from tests.simulated_cuda import small, textbook
 from tests.simulated_cuda.common import (
     CUDA,
@@ -456,11 +456,7 @@ def case_together() -> None:
         training, evaluation = on_gpu(place)
         trainers = [Trainer(run, training, CUDA) for run in runs]
         for epoch in range(3):
-            for trainer in trainers:
-                trainer.start_epoch(epoch)
-            for _ in range(trainers[0].steps):
-                for trainer in trainers:
-                    trainer.train_step()
+            train_epoch_together(trainers, epoch)
             for trainer in trainers:
                 trainer.totals()
                 evaluate(trainer.network, trainer.loss, evaluation, trainer.settings.precision)

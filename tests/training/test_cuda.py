@@ -10,7 +10,7 @@ import torch
 
 from anchorloss.training.evaluation import EvaluationImages, evaluate
 from anchorloss.training.trainer import Trainer, TrainingImages
-from tests.in_process import context_of, settings
+from tests.in_process import context_of, settings, train_epoch_together
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device, and make test-cuda"
@@ -74,11 +74,7 @@ def test_runs_together_give_the_bits_of_each_alone():
     alone = [train(*make(run))[1] for run in runs]
     trainers = [make(run)[0] for run in runs]
     for epoch in range(2):
-        for trainer in trainers:
-            trainer.start_epoch(epoch)
-        for _ in range(trainers[0].steps):
-            for trainer in trainers:
-                trainer.train_step()
+        train_epoch_together(trainers, epoch)
     assert all(same(trainer.state(), state) for trainer, state in zip(trainers, alone, strict=True))
 
 
