@@ -73,7 +73,7 @@ wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/)
 	mkdir -p outputs/wandb
 	$(VENV)/bin/wandb sync --yes outputs/wandb
 
-bench: $(INSTALLED) ## measure the textbook loop against ours, rung by rung, on this machine
+bench: $(INSTALLED) ## compare our training loop with the textbook loop, one optimisation at a time, on this machine
 	$(RUN) scripts/bench.py $(ARGS)
 
 test: $(INSTALLED) ## the tests, on every core
@@ -90,7 +90,7 @@ test-ray: $(INSTALLED) ## a sweep on a real Ray of two nodes, started here
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[ray]'
 	$(RUN) -m pytest -q -m ray $(ARGS)
 
-test-cuda: $(INSTALLED) ## the CUDA path on a GPU
+test-cuda: $(INSTALLED) ## the tests of the CUDA path, on a GPU
 	TEST_CUDA=1 $(RUN) -m pytest -q -n0 tests/training/test_cuda.py $(ARGS)
 
 gpu-day: $(INSTALLED) ## half an hour with a GPU: test the CUDA path, measure, train EXPERIMENT; MINUTES=30
