@@ -80,7 +80,8 @@ def anchor_loss(
         logits: (N, C), (N, C, d1, ...) or (C,), floating point; half precision is computed in float32.
         target: class indices of any integer dtype, (N,), (N, d1, ...) or (), or probabilities in [0, 1], floating
             point and of the shape of `logits`: one-hot, multi-hot, mixup.
-        gamma: Exponent of the modulating factors. 0 is binary cross entropy, in eager mode bit for bit.
+        gamma: Exponent of the modulating factors. 0 is binary cross entropy; in eager mode and without ignored samples
+            bit for bit.
         anchor: "none" (binary cross entropy), "target" (i, Eq. 2), "background" (ii, Eq. 3) or "both" (iii, Eq. 4).
         slack: Added to q_pos and taken from q_neg, which are then clamped to [0, 1], as in the authors' code. The
             equations have none.
@@ -122,7 +123,8 @@ def anchor_loss(
     given = _Given(target_index, ignored, probabilities, weight, pos_weight, *gammas, slack, label_smoothing)
     losses = None
     # A compiler fuses `_losses` by itself, and traces a Function under torch.func instead of refusing it.
-    if detach and given.modulates and not given.requires_grad and not torch.compiler.is_compiling():
+    fused = detach if given.modulates else ignored is not None
+    if fused and not given.requires_grad and not torch.compiler.is_compiling():
         try:
             losses = _LossAndGradient.apply(rows, given, reduction)
         except RuntimeError:
@@ -261,6 +263,11 @@ class _Given(NamedTuple):
     def modulates(self) -> bool:
         """Whether this is more than binary cross entropy."""
         return bool(self.gamma_target or self.gamma_background)
+
+    @property
+    def one_hot_index(self) -> Tensor | None:
+        """The class indices if p is one-hot, so that every class has one of the two terms of Eq. 1 alone."""
+        return None if self.label_smoothing else self.target_index
 
     @property
     def requires_grad(self) -> bool:
@@ -488,7 +495,7 @@ def _modulated(z: Tensor, modulation: _Modulation) -> Tensor:
 
 def _losses(rows: Tensor, given: _Given, detach: bool) -> Tensor:
     """The losses of the samples, in differentiable operations."""
-    target_index, ignored, weight = given.target_index, given.ignored, given.weight
+    target_index, ignored, weight = given.one_hot_index, given.ignored, given.weight
     if ignored is not None:
         rows = rows.masked_fill(ignored, 0.0)
     if not given.modulates:
@@ -501,9 +508,7 @@ def _losses(rows: Tensor, given: _Given, detach: bool) -> Tensor:
         if weight is not None:
             background_loss = background_loss * weight
         target_weight = given.target_weight
-        if (
-            target_index is not None and not given.label_smoothing
-        ):  # every class has one of the two terms alone
+        if target_index is not None:
             target_loss = _modulated(-rows.gather(1, target_index), in_target)
             if target_weight is not None:
                 target_loss = target_loss * target_weight.flatten()[target_index]
@@ -558,8 +563,15 @@ class _LossAndGradient(torch.autograd.Function):
 
 
 def _in_blocks(rows: Tensor, given: _Given) -> tuple[Tensor, Tensor]:
-    """`_losses_and_gradient`, of as many samples at a time as leave the temporaries in a cache."""
-    at_once = 2**20 if not rows.is_cpu else 2**16 if rows.ndim == 2 else 2**18
+    """`_losses_and_gradient`, of so many samples at a time that the temporaries need little memory.
+
+    On a CPU logits (samples, C) gain from staying in a cache, and dense predictions from enough work for every thread.
+    """
+    at_once = 2**20
+    if rows.is_cpu:
+        at_once = 2**16 if rows.ndim == 2 else 2**19 * min(2, torch.get_num_threads())
+    if given.one_hot_index is None:
+        at_once //= 2
     if rows.numel() <= at_once:
         return _losses_and_gradient(rows, given)
     losses, grad_logits = torch.empty_like(rows[:, :1]), torch.empty_like(rows)
@@ -601,9 +613,9 @@ def _losses_and_gradient(rows: Tensor, given: _Given, out: Tensor | None = None)
 def _computed(
     rows: Tensor, given: _Given, out: Tensor | None, one_exponential: bool
 ) -> tuple[Tensor, Tensor]:
-    if given.target_index is None or given.label_smoothing:
+    if given.one_hot_index is None:
         return _for_probabilities(rows, given, out, one_exponential)
-    return _for_class_indices(rows, given, given.target_index, out, one_exponential)
+    return _for_class_indices(rows, given, given.one_hot_index, out, one_exponential)
 
 
 def _for_class_indices(

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from anchorloss.loss import anchor_loss
+from anchorloss.loss import ANCHORS, anchor_loss
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / "scripts" / "bench_loss.py"
@@ -68,14 +68,15 @@ def test_peak_memory_is_what_is_held_at_a_time(bench):
     assert 4 * 6000 <= bench.peak_memory(work) < 4 * 6100
 
 
-def test_memory_of_a_segmentation_batch(bench):
+@pytest.mark.parametrize("arguments", [{"anchor": anchor} for anchor in ANCHORS] + [{"label_smoothing": 0.1}])
+def test_memory_of_a_segmentation_batch(bench, arguments):
     """Counted, not timed: at most 2.5 times the logits, beside logits and target."""
     logits = torch.randn(4, 21, 256, 256, requires_grad=True)
     target = torch.randint(21, (4, 256, 256))
     target[:, :40] = 255
 
     def work():
-        torch.autograd.grad(anchor_loss(logits, target, ignore_index=255), logits)
+        torch.autograd.grad(anchor_loss(logits, target, ignore_index=255, **arguments), logits)
 
     assert bench.peak_memory(work) <= 2.5 * logits.nbytes
 
