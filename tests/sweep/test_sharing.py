@@ -96,10 +96,12 @@ def saved(results: Path, since: float) -> bool:
     return any(moment > since for moment in times)
 
 
-def kill_repeatedly(results: Path, kills: int, generator: random.Random, sweep: tuple[str, ...]) -> None:
+def kill_repeatedly(
+    results: Path, kills: int, longest: float, generator: random.Random, sweep: tuple[str, ...]
+) -> None:
     """Kill the sweep's process at random moments of its training, starting it again each time, then let it end.
 
-    Every second time it has written a checkpoint, however slow the machine is.
+    It trains for up to `longest` seconds. Every second time it has written a checkpoint, however slow the machine is.
     """
     for done in range(kills):
         begun = time.time()
@@ -108,7 +110,7 @@ def kill_repeatedly(results: Path, kills: int, generator: random.Random, sweep: 
             time.sleep(0.02)
         while done % 2 and process.poll() is None and not saved(results, begun):
             time.sleep(0.02)
-        time.sleep(generator.uniform(0, 1))
+        time.sleep(generator.uniform(0, longest))
         ended = process.poll()
         process.send_signal(signal.SIGKILL)
         output, _ = process.communicate()
@@ -128,10 +130,13 @@ def check_killed(folder: Path, kills: int, seed: int, epochs: int) -> None:
         "checkpoint_seconds=0.1",
         f"optim.epochs={epochs}",
     )
+    begun = time.monotonic()
     quiet = begin(folder / "quiet", *sweep)
     output, _ = quiet.communicate(timeout=1500)
     assert quiet.returncode == 0, output
-    kill_repeatedly(folder / "results", kills, random.Random(seed), sweep)
+    # All of them together leave about half of the training to the process that is not killed.
+    longest = (time.monotonic() - begun) / kills
+    kill_repeatedly(folder / "results", kills, longest, random.Random(seed), sweep)
     found = results_of(folder / "results")
     same(found, results_of(folder / "quiet"))
     assert sum(record.provenance.resumed for record, *_ in found.values()) > kills / 4
@@ -171,4 +176,4 @@ def test_the_processes_launcher_shares_a_sweep_out(undisturbed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_killed_a_hundred_times_gives_the_same_records(tmp_path):
-    check_killed(tmp_path, kills=100, seed=1, epochs=400)
+    check_killed(tmp_path, kills=100, seed=1, epochs=100)
