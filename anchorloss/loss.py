@@ -80,8 +80,8 @@ def anchor_loss(
         logits: (N, C), (N, C, d1, ...) or (C,), floating point; half precision is computed in float32.
         target: class indices of any integer dtype, (N,), (N, d1, ...) or (), or probabilities in [0, 1], floating
             point and of the shape of `logits`: one-hot, multi-hot, mixup.
-        gamma: Exponent of the modulating factors. 0 is binary cross entropy; in eager mode and without ignored samples
-            bit for bit.
+        gamma: Exponent of the modulating factors. 0 is binary cross entropy; in eager mode bit for bit, but for dense
+            predictions with ignored samples.
         anchor: "none" (binary cross entropy), "target" (i, Eq. 2), "background" (ii, Eq. 3) or "both" (iii, Eq. 4).
         slack: Added to q_pos and taken from q_neg, which are then clamped to [0, 1], as in the authors' code. The
             equations have none.
@@ -123,7 +123,8 @@ def anchor_loss(
     given = _Given(target_index, ignored, probabilities, weight, pos_weight, *gammas, slack, label_smoothing)
     losses = None
     # A compiler fuses `_losses` by itself, and traces a Function under torch.func instead of refusing it.
-    fused = detach if given.modulates else ignored is not None
+    # Logits (N, C) without modulation keep the bits of torch's binary cross entropy, on every device.
+    fused = detach if given.modulates else ignored is not None and rows.ndim > 2
     if fused and not given.requires_grad and not torch.compiler.is_compiling():
         try:
             losses = _LossAndGradient.apply(rows, given, reduction)
