@@ -21,8 +21,8 @@ base = sigmoid(z) + margin, the derivative by z for a fixed margin is
 and is finite: where base is small, softplus(z) is no larger.
 
 `_losses` computes the loss in differentiable operations. `_LossAndGradient` computes the same loss together with its
-gradient in fewer passes over the logits, and is what training uses. Second derivatives, torch.func, forward-mode
-differentiation and anchors that carry gradients use `_losses`.
+gradient in fewer passes over the logits, and is what training uses; `_CompiledLoss` does so in compiled code. Second
+derivatives, torch.func, forward-mode differentiation and anchors that carry gradients use `_losses`.
 
 Beyond the paper, whose targets are single classes, this file defines the loss for probabilities, class weights, ignored
 samples and label smoothing; see `anchor_loss`.
@@ -122,10 +122,12 @@ def anchor_loss(
     weight, pos_weight = _of_classes("weight", weight, rows), _of_classes("pos_weight", pos_weight, rows)
     given = _Given(target_index, ignored, probabilities, weight, pos_weight, *gammas, slack, label_smoothing)
     losses = None
-    # A compiler fuses `_losses` by itself, and traces a Function under torch.func instead of refusing it.
+    fused = (detach or not given.modulates) and not given.requires_grad
+    if torch.compiler.is_compiling():
+        if fused and not _is_transformed():
+            losses = _CompiledLoss.apply(rows, given, reduction)
     # Logits (N, C) without modulation keep the bits of torch's binary cross entropy, on every device.
-    fused = detach if given.modulates else ignored is not None and rows.ndim > 2
-    if fused and not given.requires_grad and not torch.compiler.is_compiling():
+    elif fused and (given.modulates or (ignored is not None and rows.ndim > 2)):
         try:
             losses = _LossAndGradient.apply(rows, given, reduction)
         except RuntimeError:
@@ -561,6 +563,55 @@ class _LossAndGradient(torch.autograd.Function):
             return grad_logits.mul_(grad_output), None, None
         except RuntimeError:  # many backward passes at once, `is_grads_batched`
             return grad_logits * grad_output, None, None
+
+
+class _CompiledLoss(torch.autograd.Function):
+    """`_LossAndGradient` for a compiler, which cuts blocks and frees memory by itself.
+
+    It has no second derivative. torch.compile refuses to differentiate twice outside torch.func, with the exception of
+    its debugging backend "eager".
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, given: _Given, reduction: str) -> Tensor:
+        ctx.ignored, ctx.reduction = given.ignored, reduction
+        losses, grad_logits = _computed(rows, given, None, one_exponential=False)
+        if given.ignored is not None:
+            losses = losses.masked_fill(given.ignored, 0.0)
+            grad_logits = grad_logits.masked_fill(given.ignored, 0.0)
+        ctx.save_for_backward(grad_logits)
+        return _reduced(losses, given.ignored, reduction)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        (grad_logits,) = ctx.saved_tensors
+        if ctx.reduction == "mean":
+            grad_output = grad_output / _count(grad_logits.numel() // grad_logits.shape[1], ctx.ignored)
+        if ctx.ignored is not None:
+            grad_output = grad_output.masked_fill(ctx.ignored, 0.0)
+        return grad_logits * grad_output, None, None
+
+
+class _Probe(torch.autograd.Function):
+    """Does nothing. torch.func refuses it, like every Function without `setup_context`."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+        return grad_output
+
+
+@torch.compiler.assume_constant_result
+def _is_transformed() -> bool:
+    """Whether a compiler is tracing under torch.func, which may ask for second derivatives or for vmap."""
+    try:
+        _Probe.apply(torch.empty(0))
+    except RuntimeError:
+        return True
+    return False
 
 
 def _in_blocks(rows: Tensor, given: _Given) -> tuple[Tensor, Tensor]:

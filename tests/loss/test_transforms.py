@@ -53,6 +53,62 @@ def test_compiles_whole(anchor, detach):
         torch.testing.assert_close(ours, eager, rtol=1e-13, atol=1e-15)
 
 
+EXTENSIONS = {
+    "ignored": {},
+    "weights": {
+        "weight": torch.linspace(0.5, 2, 6).double(),
+        "pos_weight": torch.linspace(3, 1, 6).double(),
+    },
+    "smoothed": {"label_smoothing": 0.1, "gamma_target": 2.0},
+    "probabilities": {"gamma": 1.5},
+    "dense": {"reduction": "sum"},
+}
+
+
+def extended(extension):
+    """Logits, target and arguments; two samples are ignored where the target holds class indices."""
+    logits, target = batch()
+    target[2] = target[5] = -100
+    arguments = {"slack": 0.05, **EXTENSIONS[extension]}
+    if extension == "probabilities":
+        return logits, torch.softmax(logits.flip(1), 1) * (logits > -2), arguments
+    if extension == "dense":
+        return logits.reshape(2, 6, 2, 2), target.reshape(2, 2, 2), arguments
+    return logits, target, arguments
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("anchor", ["none", "target", "background", "both"])
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_compiles_with_every_extension(extension, anchor):
+    """The loss, its gradient, and the second derivative inside torch.func are those of eager mode."""
+    logits, target, arguments = extended(extension)
+
+    def loss(logits):
+        return anchor_loss(logits, target, anchor=anchor, **arguments)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for ours, eager in zip(gradient_of(compiled, logits), gradient_of(loss, logits), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-12, atol=1e-15)
+    second = torch.compile(torch.func.hessian(loss), fullgraph=True, backend="aot_eager")(logits)
+    torch.testing.assert_close(
+        second, torch.autograd.functional.hessian(loss, logits), rtol=1e-11, atol=1e-14
+    )
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("anchor", ["none", "target", "background", "both"])
+def test_compiled_code_keeps_little_for_the_backward_pass(anchor):
+    """What autograd keeps holds no more values than the logits twice over."""
+    logits, target = batch(64, 50)
+    logits.requires_grad_()
+    compiled = torch.compile(anchor_loss, fullgraph=True, backend="aot_eager")
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()), lambda _: None):
+        compiled(logits, target, anchor=anchor)
+    assert 0 < sum(kept) <= 2 * logits.numel()
+
+
 @pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))),
     reason="no C++ compiler, which torch.compile needs on a CPU",
