@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import sha256
 from anchorloss.runs.reading import read_file
-from anchorloss.runs.record import HISTORY, PREDICTIONS, RECORD, Record, damaged
+from anchorloss.runs.record import HISTORY, LARGEST_MEASURED, PREDICTIONS, RECORD, Record, damaged
 
 if TYPE_CHECKING:
     import numpy as np
 
 HISTORY_COLUMNS = ("epoch", "learning_rate", "train_loss", "train_top1", "test_loss", "top1", "top5")
-# Far above the loss of any network in float32, far below where sums and plots of such numbers overflow.
-LARGEST_MEASURED = 1e60
 _CLASSES = {"CIFAR-100": 100, "CIFAR-10": 10, "SYNTHETIC": 100}
 _KINDS = {"target": "uint8", "predicted": "uint8", "target_rank": "uint8", "confidence": "float16"}
 # Bytes of one array; the test set of CIFAR needs 20,000.

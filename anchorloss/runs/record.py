@@ -35,10 +35,11 @@ WEIGHTS = "weights.safetensors"  # with keep_weights=true alone
 RUN_NAME = re.compile(
     rf"(?P<loss>{NAME.pattern})-(?P<model>{NAME.pattern})-seed(?P<seed>\d{{1,10}})-[0-9a-f]{{10}}"
 )
+_OUTCOME = ("top1", "top5", "test_loss", "best", "failure")
 # Objects inside objects in a record; its own format needs three.
 _MAX_DEPTH = 12
-# No loss in float32 comes near it; larger numbers overflow in what is computed from them.
-_LARGEST = 1e60
+# No loss in float32 comes near it; larger numbers overflow in what is computed from them, as sums and plots.
+LARGEST_MEASURED = 1e60
 
 
 def _known_format(number: int) -> int:
@@ -48,7 +49,7 @@ def _known_format(number: int) -> int:
 
 
 Percentage = Annotated[float, Field(ge=0, le=100)]
-Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Finite = Annotated[float, Field(ge=-LARGEST_MEASURED, le=LARGEST_MEASURED)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Epoch = Annotated[int, Field(ge=1, le=1_000_000)]
 Checksum = Annotated[str, Written(re.compile("sha256:[0-9a-f]{64}").fullmatch, "a SHA-256")]
@@ -166,22 +167,12 @@ class Record(StrictModel):
         test_loss: float,
         best: Best,
         data: Data,
-        files: Mapping[str, str],
+        files: dict[str, str],
         provenance: Provenance,
     ) -> Record:
         """The record of a run that reached its last epoch; `files` has the SHA-256 of history and predictions."""
-        return cls._of(
-            settings,
-            status="finished",
-            top1=top1,
-            top5=top5,
-            test_loss=test_loss,
-            best=best,
-            failure=None,
-            data=data,
-            files=files,
-            provenance=provenance,
-        )
+        outcome = {"status": "finished", "top1": top1, "top5": top5, "test_loss": test_loss, "best": best}
+        return cls._of(settings, data, files, provenance, outcome)
 
     @classmethod
     def failed(
@@ -190,25 +181,22 @@ class Record(StrictModel):
         failure: Failure,
         *,
         data: Data,
-        files: Mapping[str, str],
+        files: dict[str, str],
         provenance: Provenance,
     ) -> Record:
         """The record of a run that diverged."""
-        return cls._of(
-            settings,
-            status="failed",
-            top1=None,
-            top5=None,
-            test_loss=None,
-            best=None,
-            failure=failure,
-            data=data,
-            files=files,
-            provenance=provenance,
-        )
+        return cls._of(settings, data, files, provenance, {"status": "failed", "failure": failure})
 
     @classmethod
-    def _of(cls, settings: RunSettings, **outcome: Any) -> Record:
+    def _of(
+        cls,
+        settings: RunSettings,
+        data: Data,
+        files: dict[str, str],
+        provenance: Provenance,
+        outcome: dict[str, Any],
+    ) -> Record:
+        absent: dict[str, Any] = dict.fromkeys(_OUTCOME)
         return cls(
             format=1,
             experiment=settings.experiment,
@@ -218,22 +206,21 @@ class Record(StrictModel):
             seed=settings.seed,
             epochs=settings.optim.epochs,
             evaluated_on=settings.data.evaluate_on,
+            data=data,
             identity=settings.identity(),
             hash=settings.hash,
-            **outcome,
+            files=files,
+            provenance=provenance,
+            **absent | outcome,
         )
 
     @model_validator(mode="after")
     def _check(self) -> Record:
         self._check_identity()
         label = DATA_SETS.get(self.data.name, self.data.name)
-        _require(
-            self.data.label == label,
-            "data.label",
-            self.data.label,
-            f"must be {label}, as the data set is {self.data.name}",
-        )
-        (self._check_finished if self.status == "finished" else self._check_failed)()
+        problem = f"must be {label}, as the data set is {self.data.name}"
+        _require(self.data.label == label, "data.label", self.data.label, problem)
+        self._check_outcome()
         return self
 
     def _check_identity(self) -> None:
@@ -262,38 +249,24 @@ class Record(StrictModel):
             key, value, text = first_problem(error)
             _require(False, f"identity.{key}", value, text)
 
-    def _check_finished(self) -> None:
-        for key in ("top1", "top5", "test_loss", "best"):
-            _require(getattr(self, key) is not None, key, None, "must be there in a finished run")
-        assert self.top1 is not None
-        assert self.top5 is not None
-        assert self.best is not None
-        _require(self.top1 <= self.top5, "top1", self.top1, f"must not be above top5, {self.top5}")
-        _require(self.best.top1 <= self.best.top5, "best.top1", self.best.top1, "must not be above best.top5")
-        _require(
-            self.top1 <= self.best.top1, "best.top1", self.best.top1, f"must not be below top1, {self.top1}"
-        )
-        _require(
-            self.best.epoch <= self.epochs,
-            "best.epoch",
-            self.best.epoch,
-            f"must not be above epochs, {self.epochs}",
-        )
-        _require(self.failure is None, "failure", "there", "must be null in a finished run")
+    def _check_outcome(self) -> None:
+        for key in _OUTCOME:
+            value = getattr(self, key)
+            needed = (key == "failure") == (self.status == "failed")
+            problem = f"must be {'there' if needed else 'null'} in a {self.status} run"
+            _require((value is not None) == needed, key, value, problem)
+        for part, epoch in (("best", self.best), ("failure", self.failure)):
+            if epoch is not None:
+                problem = f"must not be above epochs, {self.epochs}"
+                _require(epoch.epoch <= self.epochs, f"{part}.epoch", epoch.epoch, problem)
+        if self.top1 is None or self.top5 is None or self.best is None:  # a failed run
+            return
+        top1, best = self.top1, self.best
+        _require(top1 <= self.top5, "top1", top1, f"must not be above top5, {self.top5}")
+        _require(best.top1 <= best.top5, "best.top1", best.top1, "must not be above best.top5")
+        _require(top1 <= best.top1, "best.top1", best.top1, f"must not be below top1, {top1}")
         for name in (HISTORY, PREDICTIONS):
             _require(name in self.files, "files", sorted(self.files), f"must have {name}")
-
-    def _check_failed(self) -> None:
-        for key in ("top1", "top5", "test_loss", "best"):
-            _require(getattr(self, key) is None, key, getattr(self, key), "must be null in a failed run")
-        _require(self.failure is not None, "failure", None, "must say why the run failed")
-        assert self.failure is not None
-        _require(
-            self.failure.epoch <= self.epochs,
-            "failure.epoch",
-            self.failure.epoch,
-            f"must not be above epochs, {self.epochs}",
-        )
 
     @classmethod
     def from_json(cls, text: bytes | str, source: Path | str = RECORD) -> Record:
@@ -308,12 +281,8 @@ class Record(StrictModel):
             key, value, text = first_problem(error)
             if not key and not text.startswith("must be"):  # a rule across keys, which says which they are
                 raise damaged(source, text) from None
-            place = (
-                f"{key or 'the whole file'}: "
-                if text == "is missing"
-                else f"{key or 'the whole file'} is {value!a:.80}: "
-            )
-            raise damaged(source, place + text) from None
+            found = "" if text == "is missing" else f" is {value!a:.80}"
+            raise damaged(source, f"{key or 'the whole file'}{found}: {text}") from None
         except ValueError as error:
             raise damaged(source, error) from None
 
@@ -449,7 +418,7 @@ def _check_plain(value: Any, depth: int = 0) -> None:
     elif isinstance(value, str):
         _require(value.isprintable(), "a text", value, "must be printable characters in one line")
     elif isinstance(value, int | float):
-        _require(abs(value) <= _LARGEST, "a number", value, "too large")
+        _require(abs(value) <= LARGEST_MEASURED, "a number", value, "too large")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
