@@ -32,44 +32,37 @@ class Damaged(Exception):
 def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain data) as the newest checkpoint of the run.
 
+    Raises:
+        RunError: as `put`.
+    """
+    archive = io.BytesIO()
+    torch.save(state, archive)
+    body = archive.getvalue()
+    header = {"format": FORMAT, "hash": run_hash, "sha256": _digest(run_hash, body)}
+    put(folder, json.dumps(header).encode() + b"\n" + body)
+
+
+def put(folder: Path, content: bytes) -> None:
+    """Write a checkpoint's whole content, as `newest` gives it, as the newest of the run.
+
     The file is read back and its checksum compared before it takes the newest one's place; until then both earlier
     checkpoints stay.
 
     Raises:
         RunError: it cannot be written or does not read back. The earlier checkpoint is intact then.
     """
-    archive = io.BytesIO()
-    torch.save(state, archive)
-    body = archive.getvalue()
-    header = {"format": FORMAT, "hash": run_hash, "sha256": _digest(run_hash, body)}
     candidate = folder / "checkpoint.new.pt"
+    write_atomically(candidate, content)
     try:
-        write_atomically(candidate, json.dumps(header).encode() + b"\n" + body)
         _verify(read_file(candidate) or b"")
     except Damaged as damage:
         candidate.unlink(missing_ok=True)
         raise RunError(
             f"{candidate}: did not read back as written ({damage}); is the disk failing?"
         ) from None
-    _keep_as_previous(folder)
-    candidate.replace(folder / NEWEST)
-
-
-def put(folder: Path, content: bytes) -> None:
-    """Write a checkpoint that was saved elsewhere, as `newest` gives it, as the newest of the run.
-
-    Raises:
-        RunError: if it cannot be written; the earlier checkpoint is intact then.
-    """
-    candidate = folder / "checkpoint.new.pt"
-    write_atomically(candidate, content)
-    _keep_as_previous(folder)
-    candidate.replace(folder / NEWEST)
-
-
-def _keep_as_previous(folder: Path) -> None:
     if (folder / NEWEST).exists():
         (folder / NEWEST).replace(folder / PREVIOUS)
+    candidate.replace(folder / NEWEST)
 
 
 def load(folder: Path, run_hash: str) -> dict[str, Any] | None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from anchorloss.errors import ClaimLostError, UserError
+from anchorloss.errors import ClaimLostError, RunError, UserError
 
 LEASE_SECONDS = 30.0
 FILE = "claim.lock"
@@ -92,3 +93,20 @@ class Claim:
             elif time.monotonic() - self._empty_since >= _EMPTY_SECONDS:
                 with self._path.open("ab") as file:
                     file.write(b"\n")
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the claim on a run folder.
+
+    Raises:
+        RunError: another process holds it.
+        UserError: as `Claim.acquire`.
+    """
+    claim = Claim(folder)
+    if not claim.acquire():
+        raise RunError(f"{folder}: another process works on this run; try again when it is done")
+    try:
+        yield
+    finally:
+        claim.release()

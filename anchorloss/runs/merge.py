@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs.atomic import write_atomically, write_once
-from anchorloss.runs.claims import Claim
+from anchorloss.runs.claims import claimed
 from anchorloss.runs.paths import run_folder, runs_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.runs.store import (
@@ -61,24 +61,16 @@ def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
         if run.record is None:
             skipped.append(f"{run.folder}: {run.state}, not ended")
             continue
-        _check(run, run.record)
+        verify_files(run.folder, run.record)
+        check_config(run.folder, run.record)
         target = run_folder(into, run.record.experiment, run.name)
-        if target in copies:
-            other = copies[target]
-        else:
-            there = look_at_target(into, target)
-            if there is None or there.record is None:
-                if there is not None and there.state == "running":
-                    raise UserError(
-                        f"{target}: in progress, though {run.folder} has its result; stop it first"
-                    )
-                if there is not None:
-                    check_config(target, run.record)
-                copies[target] = run
-                continue
-            other = there
-        assert other.record is not None
-        if same_result(other.record, run.record):
+        other = copies.get(target) or look_at_target(into, target)
+        if other is not None and other.state == "running":
+            raise UserError(f"{target}: in progress, though {run.folder} has its result; stop it first")
+        if other is None or other.record is None:
+            check_config(target, run.record)  # nothing to compare with where there is none
+            copies[target] = run
+        elif same_result(other.record, run.record):
             skipped.append(f"{run.folder}: the same result as {other.folder}")
         else:
             conflicts.append(f"{other.folder} and {run.folder} ({_differences(other.record, run.record)})")
@@ -101,13 +93,8 @@ def copy_run(run: Run, target: Path) -> None:
             with _one_line(target):
                 copy.rename(target)
             return
-        claim = Claim(target)
-        if not claim.acquire():
-            raise RunError(f"{target}: another process works on this run; try again when it is done")
-        try:
+        with claimed(target):
             _fill(target, copy)
-        finally:
-            claim.release()
 
 
 def look_at_target(into: Path, target: Path) -> Run | None:
@@ -155,11 +142,6 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     return RUN_NAME.fullmatch(folder.name) is not None
-
-
-def _check(run: Run, record: Record) -> None:
-    verify_files(run.folder, record)
-    check_config(run.folder, record)
 
 
 def _differences(a: Record, b: Record) -> str:

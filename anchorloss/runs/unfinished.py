@@ -11,7 +11,7 @@ from anchorloss.config.settings import NAME, identity_hash
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.atomic import write_once
-from anchorloss.runs.claims import Claim
+from anchorloss.runs.claims import claimed
 from anchorloss.runs.merge import look_at_target, runs_in
 from anchorloss.runs.paths import run_folder
 from anchorloss.runs.reading import read_file
@@ -70,10 +70,7 @@ def copy_unfinished(found: Unfinished) -> None:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{target}: cannot be made: {error.strerror}; name another --into") from error
-    claim = Claim(target)
-    if not claim.acquire():
-        raise RunError(f"{target}: another process works on this run; try again when it is done")
-    try:
+    with claimed(target):
         config = read_file(found.run.folder / CONFIG)
         if config is not None and not (target / CONFIG).exists():
             write_once(target / CONFIG, config)
@@ -81,8 +78,6 @@ def copy_unfinished(found: Unfinished) -> None:
         progress = read_progress(found.run.folder)
         if progress is not None:
             write_progress(target, progress)
-    finally:
-        claim.release()
 
 
 def _experiment(run: Run) -> str:
