@@ -25,7 +25,7 @@ def main() -> None:
 def _get(name: str, copy: Path | None, to: Path) -> Path:
     from anchorloss.data import cifar
 
-    archive = {"cifar100": cifar.CIFAR100, "cifar10": cifar.CIFAR10}[name]
+    archive = cifar.ARCHIVES[name]
     if copy is not None:
         if not copy.exists():
             raise UserError(

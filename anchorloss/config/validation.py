@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
-class OneOf:
-    """In `Annotated[str, OneOf("step", "cosine")]`: the values that a string may have."""
+class Written:
+    """In `Annotated[str, Written(str.isprintable, "one line")]`: a check of a string, and what it then is."""
 
-    def __init__(self, *choices: str) -> None:
-        self.choices = choices
+    choices: tuple[str, ...] = ()
+
+    def __init__(self, check: Callable[[str], Any], what: str) -> None:
+        self.check = check
+        self.what = what
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema  # takes a moment that `--help` does not need
@@ -22,27 +25,17 @@ class OneOf:
         return core_schema.no_info_after_validator_function(self._require, handler(source))
 
     def _require(self, text: str) -> str:
-        if text not in self.choices:
-            raise ValueError(f"must be one of {', '.join(self.choices)}{did_you_mean(text, self.choices)}")
-        return text
-
-
-class Written:
-    """In `Annotated[str, Written(str.isprintable, "one line")]`: a check of a string, and what it then is."""
-
-    def __init__(self, check: Callable[[str], Any], what: str) -> None:
-        self.check = check
-        self.what = what
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_after_validator_function(self._require, handler(source))
-
-    def _require(self, text: str) -> str:
         if not self.check(text):
-            raise ValueError(f"must be {self.what}")
+            raise ValueError(f"must be {self.what}{did_you_mean(text, self.choices)}")
         return text
+
+
+class OneOf(Written):
+    """In `Annotated[str, OneOf("step", "cosine")]`: the values that a string may have."""
+
+    def __init__(self, *choices: str) -> None:
+        super().__init__(choices.__contains__, f"one of {', '.join(choices)}")
+        self.choices = choices
 
 
 class Problem(NamedTuple):

@@ -102,6 +102,7 @@ CIFAR10 = Archive(
     class_key="label_names",
     classes=10,
 )
+ARCHIVES = {archive.name: archive for archive in (CIFAR100, CIFAR10)}
 
 
 class Source:
@@ -151,8 +152,7 @@ class Source:
         Raises:
             UserError: as `read`, or images or labels of a file have a wrong shape or range.
         """
-        parts = [self._batch(name) for name in names]
-        images, labels = zip(*parts, strict=True)
+        images, labels = zip(*map(self._batch, names), strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
     def class_names(self) -> tuple[str, ...]:
@@ -318,14 +318,9 @@ def _members(archive: Archive, file: Path, names: tuple[str, ...]) -> dict[str, 
         with tarfile.open(file) as tar:
             for member in tar:
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if (
-                    folder == archive.folder
-                    and name in names
-                    and member.isfile()
-                    and member.size < _MOST_BYTES
-                ):
-                    extracted = tar.extractfile(member)
-                    contents[name] = extracted.read() if extracted else b""
+                wanted = folder == archive.folder and name in names and member.size < _MOST_BYTES
+                if wanted and member.isfile() and (extracted := tar.extractfile(member)) is not None:
+                    contents[name] = extracted.read()
     except Exception as error:  # tarfile's, gzip's, zlib's and the system's, by the kind of damage
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
         raise UserError(f"{file}: damaged or no tar archive ({reason}); {REMEDY}") from None

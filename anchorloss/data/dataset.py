@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from torch import Tensor
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.data import cifar, custom, synthetic
 from anchorloss.data.arrays import Arrays
+from anchorloss.data.cifar import ARCHIVES
 from anchorloss.errors import UserError
 
-ARCHIVES = {"cifar100": cifar.CIFAR100, "cifar10": cifar.CIFAR10}
 # Of the full training set, pixels in [0, 1], over all pixels of a channel. CIFAR-100: measured on the official file
 # (tests/data/test_cifar.py repeats it); CIFAR-10: the figures in common use.
 MEAN_STD = {
@@ -94,10 +94,9 @@ def load(
     if on_validation and validation == 0:
         raise UserError("data.evaluate_on=validation: needs held-out images: set data.validation=5000")
     if function is not None:
-        whole = _from_arrays(name, name, custom.load(function, Path(root), arguments or {}))
+        whole = _from_arrays(name, custom.load(function, Path(root), arguments or {}))
     elif name == "synthetic":
-        made = synthetic.make(training_images or 0, test_images or 0)
-        whole = _from_arrays(name, DATA_SETS[name], made)
+        whole = _from_arrays(name, synthetic.make(training_images or 0, test_images or 0))
     else:
         whole = _cifar(name, Path(root), download, read_test=not on_validation)
     if validation == 0:
@@ -126,29 +125,23 @@ def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset
         test_images, test_labels = source.images(archive.test)
     else:
         test_images, test_labels = train_images[:0], train_labels[:0]
-    mean, std = MEAN_STD[name]
-    return Dataset(
-        name=name,
-        label=DATA_SETS[name],
-        checksum=archive.checksum,
-        class_names=source.class_names(),
-        train_images=torch.from_numpy(train_images),
-        train_labels=torch.from_numpy(train_labels),
-        evaluation_images=torch.from_numpy(test_images),
-        evaluation_labels=torch.from_numpy(test_labels),
-        evaluated_on="test",
-        mean=mean,
-        std=std,
-    )
+    arrays = Arrays(train_images, train_labels, test_images, test_labels, source.class_names())
+    return _dataset(name, arrays, archive.checksum, *MEAN_STD[name])
 
 
-def _from_arrays(name: str, label: str, arrays: Arrays) -> Dataset:
+def _from_arrays(name: str, arrays: Arrays) -> Dataset:
     pixels = arrays.train_images.astype(np.float64) / 255
-    mean, std = (tuple(float(value) for value in f(pixels, axis=(0, 2, 3))) for f in (np.mean, np.std))
+    mean, std = (f(pixels, axis=(0, 2, 3)).tolist() for f in (np.mean, np.std))
+    return _dataset(name, arrays, arrays.checksum, mean, std)
+
+
+def _dataset(
+    name: str, arrays: Arrays, checksum: str, mean: Sequence[float], std: Sequence[float]
+) -> Dataset:
     return Dataset(
         name=name,
-        label=label,
-        checksum=arrays.checksum,
+        label=DATA_SETS.get(name, name),
+        checksum=checksum,
         class_names=arrays.class_names,
         train_images=torch.from_numpy(arrays.train_images),
         train_labels=torch.from_numpy(arrays.train_labels),
