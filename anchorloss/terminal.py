@@ -11,6 +11,7 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -112,16 +113,11 @@ def plain_text(markdown: str, width: int | None = None) -> str:
         width: The columns of the terminal; None asks it, and takes 80 where there is none.
     """
     width = width or shutil.get_terminal_size((80, 24)).columns
-    blocks: list[list[str]] = []
-    for line in markdown.splitlines():
-        if blocks and line.startswith("|") and blocks[-1][0].startswith("|"):
-            blocks[-1].append(line)
-        else:
-            blocks.append([line])
-    return "\n".join(
-        "\n".join(_table(block, width)) if block[0].startswith("|") else _prose(block[0], width)
-        for block in blocks
-    )
+    text: list[str] = []
+    for is_table, group in groupby(markdown.splitlines(), lambda line: line.startswith("|")):
+        lines = list(group)
+        text += _table(lines, width) if is_table else [_prose(line, width) for line in lines]
+    return "\n".join(text)
 
 
 def _prose(line: str, width: int) -> str:
@@ -147,11 +143,11 @@ def _table(lines: list[str], width: int) -> list[str]:
     for columns in _parts(widths, width):
         for row in (header, ["-" * each for each in widths], *rows):
             wrapped = [textwrap.wrap(row[i], max(widths[i], 1), break_on_hyphens=False) for i in columns]
-            for level in range(max(map(len, wrapped))):
-                cells = []
-                for i, cell in zip(columns, wrapped, strict=True):
-                    part = cell[level] if level < len(cell) else ""
-                    cells.append(part.rjust(widths[i]) if rule[i].endswith(":") else part.ljust(widths[i]))
+            for line in zip_longest(*wrapped, fillvalue=""):
+                cells = [
+                    part.rjust(widths[i]) if rule[i].endswith(":") else part.ljust(widths[i])
+                    for i, part in zip(columns, line, strict=True)
+                ]
                 text.append("  ".join(cells).rstrip())
         text.append("")
     return text[:-1]

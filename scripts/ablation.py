@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _common import parser, run, show
+from _common import parser, publish, run
 
 
 def main() -> None:
@@ -12,13 +12,9 @@ def main() -> None:
     )
     arguments = options.parse_args()
     from anchorloss.analysis.ablation import draw, read_ablation, to_markdown
-    from anchorloss.runs.atomic import write_results
 
     ablation = read_ablation(arguments.results_dir, arguments.experiment, arguments.beside)
-    text = to_markdown(ablation)
-    contents = {"ablation.md": text.encode(), "ablation.svg": draw(ablation)}
-    write_results(arguments.results_dir / arguments.experiment, contents)
-    show(text)
+    publish(arguments, "ablation", to_markdown(ablation), draw(ablation))
 
 
 if __name__ == "__main__":

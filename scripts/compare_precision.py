@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _common import parser, run, show
+from _common import parser, publish, run
 
 
 def main() -> None:
@@ -10,11 +10,9 @@ def main() -> None:
     options.add_argument("--beside", metavar="EXPERIMENT", help="include the runs of this experiment")
     arguments = options.parse_args()
     from anchorloss.analysis.bf16 import compare_precisions
-    from anchorloss.runs.atomic import write_results
 
     text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
-    write_results(arguments.results_dir / arguments.experiment, {"precision.md": text.encode()})
-    show(text)
+    publish(arguments, "precision", text)
 
 
 if __name__ == "__main__":

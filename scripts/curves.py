@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _common import parser, run, show
+from _common import parser, publish, run
 
 
 def main() -> None:
@@ -10,13 +10,9 @@ def main() -> None:
     options.add_argument("--reference", metavar="LOSS", help="show Top-1 minus that of LOSS, seed by seed")
     arguments = options.parse_args()
     from anchorloss.analysis.curves import draw, read_curves, to_markdown
-    from anchorloss.runs.atomic import write_results
 
     curves = read_curves(arguments.results_dir, arguments.experiment, arguments.reference)
-    text = to_markdown(curves)
-    contents = {"curves.md": text.encode(), "curves.svg": draw(curves)}
-    write_results(arguments.results_dir / arguments.experiment, contents)
-    show(text)
+    publish(arguments, "curves", to_markdown(curves), draw(curves))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from _common import parser, run, show
+from _common import parser, publish, run
 
 
 def main() -> None:
     arguments = parser(__doc__, experiment="select_small").parse_args()
     from anchorloss.analysis.listing import list_runs
-    from anchorloss.runs.atomic import write_results
 
-    text = list_runs(arguments.results_dir, arguments.experiment)
-    write_results(arguments.results_dir / arguments.experiment, {"runs.md": text.encode()})
-    show(text)
+    publish(arguments, "runs", list_runs(arguments.results_dir, arguments.experiment))
 
 
 if __name__ == "__main__":

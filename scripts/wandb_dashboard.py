@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 
@@ -24,16 +23,6 @@ def main() -> None:
     )
     options.add_argument("--dry-run", action="store_true", help="print the view's JSON; needs no login")
     arguments = options.parse_args()
-    save(arguments)
-
-
-def save(arguments: argparse.Namespace) -> None:
-    """Print the view as JSON, or save it and print its address.
-
-    Raises:
-        UserError: Without wandb-workspaces or a login.
-        RunError: If W&B does not accept the view.
-    """
     # W&B would otherwise report its own errors over many lines.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:

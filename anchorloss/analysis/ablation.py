@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchorloss.analysis.comparison import compare, explanation
-from anchorloss.analysis.markdown import markdown_table
+from anchorloss.analysis.markdown import document, markdown_table, spread
 from anchorloss.analysis.palette import BLUE, INK
 from anchorloss.analysis.plotting import picture
+from anchorloss.analysis.records import by_seed, finished, made_from, processors
 from anchorloss.analysis.stats import mean_interval, summarise
-from anchorloss.analysis.table import made_from
-from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
 from anchorloss.runs.store import Record, describe_difference, read_runs
 
@@ -56,7 +55,7 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
     Raises:
         UserError: One of the two has no finished run, or runs differ in more than the loss's arguments and the seed.
     """
-    ours, table = (_finished(results_dir, name) for name in (experiment, beside))
+    ours, table = (finished(read_runs(results_dir, name)) for name in (experiment, beside))
     if not ours:
         raise UserError(
             f"experiment={experiment}: no finished run; run python train.py experiment={experiment}"
@@ -73,16 +72,12 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
             raise UserError(
                 f"{record.run}: differs from {base[0].run} in {named}; move it to an experiment of its own"
             )
-    arms: dict[str, dict[int, float]] = {BASE: {}}
-    processors: dict[str, dict[int, str]] = {BASE: {}}
-    for record in [*base, *sorted(ours, key=lambda record: (_arm(base[0], record), record.seed))]:
-        if record.top1 is not None:
-            arm = _arm(base[0], record)
-            arms.setdefault(arm, {})[record.seed] = record.top1
-            processors.setdefault(arm, {})[record.seed] = processor_kind(record.provenance.device)
     # Every arm is seen at the same seeds.
     seeds = {record.seed for record in ours}
-    arms[BASE] = {seed: top1 for seed, top1 in arms[BASE].items() if seed in seeds}
+    arms = {BASE: [record for record in base if record.seed in seeds]}
+    provenance = made_from([*ours, *arms[BASE]])
+    for record in sorted(ours, key=lambda record: (_arm(base[0], record), record.seed)):
+        arms.setdefault(_arm(base[0], record), []).append(record)
     data = first.data
     stamp = f"{data.label}, {first.model}, {first.epochs} epochs: not the paper's protocol"
     return Ablation(
@@ -91,10 +86,10 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
         f"{data.label}, {first.model}, {first.epochs} epochs, {data.training_images:,} training images; Top-1 in "
         f"percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
         stamp,
-        arms,
-        processors,
+        {arm: by_seed(records, "top1") for arm, records in arms.items()},
+        {arm: processors(records) for arm, records in arms.items()},
         ", ".join(f"{key} {base[0].identity['loss'].get(key)}" for key in ("gamma", "slack")),
-        made_from([*ours, *(record for record in base if record.seed in seeds)]),
+        provenance,
     )
 
 
@@ -104,17 +99,14 @@ def to_markdown(ablation: Ablation) -> str:
     cells = []
     for arm, values in ablation.arms.items():
         summary = summarise(values)
-        spread = "" if summary.std is None else f" ± {summary.std:.2f}"
-        mean = "not run" if summary.mean is None else f"{summary.mean:.2f}{spread}"
         against = explanation(found[arm], ablation.loss) if arm in found else ""
-        cells.append([arm, str(summary.n), mean, against])
-    lines = [
+        cells.append([arm, str(summary.n), spread(summary, "") or "not run", against])
+    return document(
         f"# {ablation.loss} with other arguments: experiments {' and '.join(ablation.experiments)}",
         f"{ablation.protocol} In the table: {ablation.table_arguments}.",
         markdown_table(["arm", "n", "Top-1", "compared with the first row"], cells, "lrrl"),
-        f"{ablation.provenance}\n",
-    ]
-    return "\n\n".join(lines)
+        ablation.provenance,
+    )
 
 
 def draw(ablation: Ablation) -> bytes:
@@ -137,11 +129,6 @@ def draw(ablation: Ablation) -> bytes:
         axes.set_xlabel("Top-1 in percent; a dot a seed, the mean with its 95 % interval below")
         axes.set_title(f"{ablation.loss} (in the table {ablation.table_arguments})", loc="left", fontsize=10)
     return drawn.svg
-
-
-def _finished(results_dir: Path, experiment: str) -> list[Record]:
-    runs = read_runs(results_dir, experiment)
-    return [run.record for run in runs if run.record is not None and run.record.status == "finished"]
 
 
 def _arm(base: Record, record: Record) -> str:

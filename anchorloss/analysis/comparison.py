@@ -48,10 +48,16 @@ class Measure:
 
     key: str
     name: str
+    kind: str = "secondary measure"
     lower_is_better: bool = False
 
+    @property
+    def title(self) -> str:
+        """The name as it begins a heading."""
+        return self.name[0].upper() + self.name[1:]
 
-TOP1, TOP5 = Measure("top1", "Top-1"), Measure("top5", "Top-5")
+
+TOP1, TOP5 = Measure("top1", "Top-1", "primary measure"), Measure("top5", "Top-5")
 ECE = Measure("ece", "expected calibration error", lower_is_better=True)
 MEASURES = (TOP1, TOP5, ECE)
 SECONDARY = (TOP5, ECE)
@@ -102,9 +108,7 @@ class Comparison:
             return None
         return power.welch_seeds(true_difference, scale * std, scale * reference_std, alpha=alpha)
 
-    def seeds_interval(
-        self, true_difference: float, alpha: float = ALPHA
-    ) -> tuple[int | None, int | None] | None:
+    def seeds_interval(self, true_difference: float) -> tuple[int | None, int | None] | None:
         """Return `seeds_needed` at both ends of the spread's 95 % interval; None where there is no spread to test.
 
         An end is None where it is more than a million.
@@ -112,7 +116,7 @@ class Comparison:
         if self.difference is None or self.difference.degrees_of_freedom is None:
             return None
         low, high = power.spread_bounds(self.difference.degrees_of_freedom)
-        return self.seeds_needed(true_difference, alpha, low), self.seeds_needed(true_difference, alpha, high)
+        return self.seeds_needed(true_difference, scale=low), self.seeds_needed(true_difference, scale=high)
 
     def detectable(self, n: int | None = None) -> float | None:
         """Return the minimum detectable difference (80 % power, points) of `n` seeds of each loss.
@@ -184,24 +188,22 @@ def compare_measures(
     return {key: tuple(comparisons) for key, comparisons in found.items()}
 
 
-def compare_published(
-    published: Mapping[str, tuple[float, float]], n: int, reference: str = REFERENCE
-) -> tuple[Comparison, ...]:
+def compare_published(published: Mapping[str, tuple[float, float]], n: int) -> tuple[Comparison, ...]:
     """Compare from loss -> (mean, std) as printed, for an assumed `n` >= 2 runs of each loss (Welch).
 
     Raises:
-        KeyError: The reference is not among the losses.
+        KeyError: BCE is not among the losses.
         ValueError: n < 2.
     """
     if n < 2:
         raise ValueError(f"n={n}: a printed standard deviation needs at least 2 runs")
     summaries = {loss: Summary(n, mean, std) for loss, (mean, std) in published.items()}
-    base = summaries[reference]
+    base = summaries[REFERENCE]
     return _corrected(
         [
-            Comparison(loss, reference, own, base, welch(own, base))
+            Comparison(loss, REFERENCE, own, base, welch(own, base))
             for loss, own in summaries.items()
-            if loss != reference
+            if loss != REFERENCE
         ]
     )
 

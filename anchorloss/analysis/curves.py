@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorloss.analysis.markdown import markdown_table
+from anchorloss.analysis.markdown import document, markdown_table
 from anchorloss.analysis.palette import SERIES
 from anchorloss.analysis.plotting import picture
-from anchorloss.analysis.table import (
+from anchorloss.analysis.records import (
     failure_text,
     made_from,
     order,
     require_one_protocol,
     require_reference,
-    stamps,
 )
+from anchorloss.analysis.table import stamps
 from anchorloss.runs.store import HISTORY, Record, Run, read_ended, read_history, verify_files
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_curves(results_dir: Path, experiment: str, reference: str | None = None
     first = records[0]
     data = first.data
     if reference is not None:
-        require_reference(reference, [run for run, _ in ended])
+        require_reference(reference, (record.loss for record in records))
         histories = _minus(reference, histories)
     return Curves(
         experiment,
@@ -103,16 +103,14 @@ def to_markdown(curves: Curves) -> str:
         for name, history in curves.histories.items()
         for _, row in history.iterrows()
     ]
-    lines = [
+    return document(
         f"# Every epoch of experiment {curves.experiment}",
-        "",
         f"**{curves.stamp}**",
-        "",
         curves.protocol,
-        "",
         markdown_table(["run", *columns.values()], cells),
-    ]
-    return "\n".join([*lines, "", *(f"{failure}\n" for failure in curves.failures), curves.provenance, ""])
+        *curves.failures,
+        curves.provenance,
+    )
 
 
 def draw(curves: Curves) -> bytes:
@@ -152,9 +150,7 @@ def _minus(reference: str, histories: Mapping[str, pd.DataFrame]) -> dict[str, p
     compared = {}
     for name, history in histories.items():
         base = histories.get(f"{reference} {name.partition(' ')[2]}")
-        theirs: dict[int, float] = {}
-        if base is not None:
-            theirs = dict(zip(base["epoch"], base["top1"], strict=True))
+        theirs = {} if base is None else dict(zip(base["epoch"], base["top1"], strict=True))
         compared[name] = history.assign(top1_difference=history["top1"] - history["epoch"].map(theirs))
     return compared
 

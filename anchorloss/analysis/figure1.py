@@ -15,7 +15,6 @@ from anchorloss.loss import anchor_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # The colour of each gamma; 0 is binary cross entropy.
 COLOURS = {0.0: INK, 0.5: SKY, 1.0: BLUE, 2.0: VERMILION}
@@ -118,12 +117,6 @@ def draw_panel(axes: Axes, panel: Panel, colours: Mapping[float, str] = COLOURS)
     axes.legend(loc="upper right" if right else "upper left", frameon=False)
 
 
-def draw(figure: Figure, colours: Mapping[float, str] = COLOURS) -> None:
-    """Draw both panels side by side into an empty figure."""
-    for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        draw_panel(axes, panel, colours)
-
-
 def render(file_format: str) -> bytes:
     """Draw the whole figure.
 
@@ -137,5 +130,6 @@ def render(file_format: str) -> bytes:
 
     with look():
         figure = Figure(figsize=(9.0, 3.7), layout="constrained")
-        draw(figure)
+        for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+            draw_panel(axes, panel)
         return to_bytes(figure, file_format)

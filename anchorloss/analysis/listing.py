@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from anchorloss.analysis.markdown import escape, markdown_table
+from anchorloss.analysis.markdown import document, escape, markdown_table
+from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.settings_table import swept
-from anchorloss.analysis.table import made_from, order
 from anchorloss.runs.provenance import short_commit
 from anchorloss.runs.store import Record, describe_difference, read_ended
 
@@ -28,15 +28,13 @@ def list_runs(results_dir: Path, experiment: str) -> str:
     data = records[0].data
     sets = ", ".join(sorted({record.evaluated_on for record in records}))
     header = ["loss", *keys, "seed", "Top-1", "Top-5", "began", "ended", "commit"]
-    lines = [
+    return document(
         f"# Every run of experiment {experiment}",
-        "",
         f"{data.label}, {data.training_images:,} training images; accuracies in percent on the "
         f"{data.evaluation_images:,} {sets} images after the last epoch.",
-        "",
         markdown_table(header, [_cells(record, keys) for record in records]),
-    ]
-    return "\n".join([*lines, "", made_from(records), ""])
+        made_from(records),
+    )
 
 
 def _cells(record: Record, keys: Sequence[str]) -> list[str]:

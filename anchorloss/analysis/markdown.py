@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anchorloss.analysis.stats import Summary
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "lr") -> str:
@@ -29,6 +33,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: 
         cells = [cell.ljust(width) if side == "l" else cell.rjust(width) for cell in column]
         padded.append([cells[0], rule, *cells[1:]])
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*padded, strict=True))
+
+
+def spread(summary: Summary, dash: str = "—", form: str = "{:.2f}") -> str:
+    """Mean ± sample standard deviation. `dash` stands for what is not known; where it is empty, so is its place."""
+    if summary.mean is None:
+        return dash
+    std = dash if summary.std is None else form.format(summary.std)
+    return form.format(summary.mean) + (f" ± {std}" if std else "")
+
+
+def document(*paragraphs: str) -> str:
+    """A file of these paragraphs; empty ones are left out."""
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 def escape(text: str) -> str:

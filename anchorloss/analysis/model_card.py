@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
 
 from anchorloss.analysis.markdown import escape, markdown_table
 from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.published import read_published
-from anchorloss.analysis.table import Table, build_table, order
+from anchorloss.analysis.records import order
+from anchorloss.analysis.table import Table, build_table
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.store import WEIGHTS, Record, read_runs, verify_files
 
 FILE = "MODEL_CARD.md"
+TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 
 def make_card(results_dir: Path, experiment: str) -> Path:
@@ -63,42 +66,16 @@ def to_markdown(records: list[Record], table: Table) -> str:
     ]
     model = first.identity["model"]
     shortcut = f', shortcut="{model["shortcut"]}"' if "shortcut" in model else ""
-    return f"""---
-{front}---
-
-# {escape(table.title.replace("Table 1, experiment", "Weights of experiment"))}
-
-{escape(first.model)} trained on {escape(first.data.label)} for {first.epochs} epochs with binary cross entropy or
-one of the anchor losses of Ryou, Jeong and Perona (ICCV 2019). One file a run: the weights after the last
-epoch, float32, safetensors. They are made to check a comparison of losses, not to be the best network of their size.
-
-{markdown_table(["loss", "seed", "Top-1 %", "Top-5 %", "file", "SHA-256"], rows, "lrrrll")}
-
-Accuracy on the {first.data.evaluation_images:,} {first.evaluated_on} images after the last epoch; no epoch was
-chosen by it. All runs of the experiment, those without weights too, with the intervals of the differences:
-`table1.md` beside this card.
-
-## Use
-
-```python
-import models
-import safetensors.torch
-
-network = models.build("{first.model}", {10 if first.data.name == "cifar10" else 100}{shortcut})
-network.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))
-network.eval()
-```
-
-Input: RGB images 32 x 32, pixels in [0, 1], normalised by mean and standard deviation of the training images
-(`anchorloss/data/dataset.py`). Output: logits of independent sigmoids, except for softmax cross entropy.
-`python scripts/evaluate.py RUN_FOLDER` recomputes the numbers above.
-
-## Training data and limits
-
-{first.data.training_images:,} images of {escape(first.data.label)} at 32 x 32, with checksum
-{escape(first.data.checksum)}. The networks know its classes and nothing else, and their scores are not calibrated.
-{table.provenance}
-"""
+    template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), keep_trailing_newline=True)
+    return template.render(
+        front=front,
+        first=first,
+        table=table,
+        weights=markdown_table(["loss", "seed", "Top-1 %", "Top-5 %", "file", "SHA-256"], rows, "lrrrll"),
+        shortcut=shortcut,
+        escape=escape,
+        WEIGHTS=WEIGHTS,
+    )
 
 
 def _metadata(records: list[Record]) -> dict[str, Any]:

@@ -63,6 +63,9 @@ def styles(losses: Iterable[str]) -> dict[str, Style]:
     return found
 
 
-def theme(column: int) -> str:
-    """Return the CSS declarations of the light (1) or dark (2) theme."""
-    return "".join(f"--{name}:{values[column]};" for name, values in VARIABLES.items())
+def theme() -> str:
+    """Return the CSS rules that set the variables, for the light and the dark theme."""
+    light, dark = (
+        "".join(f"--{name}:{values[column]};" for name, values in VARIABLES.items()) for column in (1, 2)
+    )
+    return f":root{{color-scheme:light dark;{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

@@ -7,6 +7,7 @@ power is the probability that |t| exceeds its critical value (Cohen 1988). All f
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 
@@ -31,48 +32,44 @@ def welch_power(difference: float, std: float, reference_std: float, n: int, alp
     return _power(difference / error, welch_degrees_of_freedom(std, n, reference_std, n), alpha)
 
 
-def paired_seeds(difference: float, spread: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
-    """Return the smallest number of pairs (at least 2) that detects `difference` with `power`.
+def paired_seeds(difference: float, spread: float, alpha: float = ALPHA) -> int | None:
+    """Return the smallest number of pairs (at least 2) that detects `difference` with power `POWER`.
 
     None for a zero difference or spread, or where more than `MOST_SEEDS` would be needed.
     """
     if difference == 0 or spread == 0:
         return None
-    return _smallest(lambda n: paired_power(difference, spread, n, alpha), power)
+    return _smallest(lambda n: paired_power(difference, spread, n, alpha))
 
 
-def welch_seeds(
-    difference: float, std: float, reference_std: float, power: float = POWER, alpha: float = ALPHA
-) -> int | None:
-    """Return the smallest number of independent runs of each loss that detects `difference` with `power`.
+def welch_seeds(difference: float, std: float, reference_std: float, alpha: float = ALPHA) -> int | None:
+    """Return the smallest number of independent runs of each loss that detects `difference` with power `POWER`.
 
     None as in `paired_seeds`.
     """
     if difference == 0 or std == reference_std == 0:
         return None
-    return _smallest(lambda n: welch_power(difference, std, reference_std, n, alpha), power)
+    return _smallest(lambda n: welch_power(difference, std, reference_std, n, alpha))
 
 
-def paired_detectable(spread: float, n: int, power: float = POWER, alpha: float = ALPHA) -> float:
+def paired_detectable(spread: float, n: int) -> float:
     """Return the minimum detectable difference of `n` >= 2 pairs."""
-    return _root(lambda difference: paired_power(difference, spread, n, alpha), power, spread)
+    return _root(lambda difference: paired_power(difference, spread, n), spread)
 
 
-def welch_detectable(
-    std: float, reference_std: float, n: int, power: float = POWER, alpha: float = ALPHA
-) -> float:
+def welch_detectable(std: float, reference_std: float, n: int) -> float:
     """Return the minimum detectable difference of `n` >= 2 independent runs of each loss."""
     scale = math.hypot(std, reference_std)
-    return _root(lambda difference: welch_power(difference, std, reference_std, n, alpha), power, scale)
+    return _root(lambda difference: welch_power(difference, std, reference_std, n), scale)
 
 
-def spread_bounds(freedom: float, level: float = 0.95) -> tuple[float, float]:
-    """Return the factors that take an observed standard deviation to the ends of its confidence interval.
+def spread_bounds(freedom: float) -> tuple[float, float]:
+    """Return the factors that take an observed standard deviation to the ends of its 95 % interval.
 
     From the chi-squared distribution with `freedom` degrees of freedom, for normally distributed values: with five
     pairs (freedom 4) the true spread is between 0.60 and 2.87 times the observed one.
     """
-    low, high = (freedom / stats.chi2.ppf(q, freedom) for q in ((1 + level) / 2, (1 - level) / 2))
+    low, high = (freedom / stats.chi2.ppf(q, freedom) for q in (0.975, 0.025))
     return math.sqrt(low), math.sqrt(high)
 
 
@@ -97,25 +94,14 @@ def _power(noncentrality: float, freedom: float, alpha: float) -> float:
     return float(WEIGHTS @ beyond)
 
 
-def _smallest(power_of: Callable[[int], float], power: float) -> int | None:
-    """Power grows with n: double until it suffices, then bisect."""
-    high = 2
-    while power_of(high) < power:
-        high *= 2
-        if high > MOST_SEEDS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if power_of(middle) < power:
-            low = middle
-        else:
-            high = middle
-    return high
+def _smallest(power_of: Callable[[int], float]) -> int | None:
+    """Power grows with n."""
+    place = bisect.bisect_left(range(2, MOST_SEEDS + 1), POWER, key=power_of)
+    return place + 2 if place + 2 <= MOST_SEEDS else None
 
 
-def _root(power_of: Callable[[float], float], power: float, scale: float) -> float:
+def _root(power_of: Callable[[float], float], scale: float) -> float:
     high = scale
-    while power_of(high) < power:
+    while power_of(high) < POWER:
         high *= 2
-    return float(optimize.brentq(lambda difference: power_of(difference) - power, 0.0, high, xtol=1e-9))
+    return float(optimize.brentq(lambda difference: power_of(difference) - POWER, 0.0, high, xtol=1e-9))

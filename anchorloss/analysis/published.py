@@ -22,6 +22,10 @@ class Published:
     top5_mean: float
     top5_std: float
 
+    def score(self, name: str) -> tuple[float, float]:
+        """Return mean and standard deviation of `top1` or `top5`."""
+        return getattr(self, f"{name}_mean"), getattr(self, f"{name}_std")
+
 
 def published_for(data_label: str) -> dict[str, Published]:
     """Return the paper's Table 1 for runs on this data set; empty unless it is CIFAR-100, or the synthetic set."""

@@ -11,28 +11,33 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from anchorloss.analysis.markdown import escape, markdown_table
+from anchorloss.analysis.markdown import document, escape, markdown_table, spread
+from anchorloss.analysis.records import by_seed, made_from, order, require_reference
 from anchorloss.analysis.stats import Summary, summarise
-from anchorloss.analysis.table import made_from, order, stamps
+from anchorloss.analysis.table import SCORES, stamps
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.store import Record, describe_difference, differences, read_ended
-
-SCORES = ("top1", "top5")
 
 
 @dataclass(frozen=True)
 class SettingsRow:
     """The runs of one loss at one combination of the swept settings.
 
-    `values` has a setting's value as JSON, `absent` where the loss does not have it. Accuracies by seed, in percent.
+    `values` has a setting's value as JSON, `absent` where the loss does not have it. `scores` has Top-1 and Top-5 by
+    seed, in percent.
     """
 
     loss: str
     values: tuple[str, ...]
+    n: int
     failed: int
-    top1: Mapping[int, float]
-    top5: Mapping[int, float]
+    scores: Mapping[str, Mapping[int, float]]
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """Top-1 and Top-5 over the seeds."""
+        return [summarise(values) for values in self.scores.values()]
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class SettingsTable:
         ]
         if len(others) != 1:
             return None
-        own, base = getattr(row, score), getattr(others[0], score)
+        own, base = row.scores[score], others[0].scores[score]
         shared_seeds = own.keys() & base.keys()
         return fmean(own[seed] - base[seed] for seed in shared_seeds) if shared_seeds else None
 
@@ -99,11 +104,8 @@ def build(records: Sequence[Record], experiment: str, reference: str | None = No
     Raises:
         UserError: the runs saw different data under the same settings, or the reference has no run.
     """
-    losses = {record.loss for record in records}
-    if reference is not None and reference not in losses:
-        raise UserError(
-            f"--reference {reference}: has no run; use one of {', '.join(sorted(losses, key=order))}"
-        )
+    if reference is not None:
+        require_reference(reference, (record.loss for record in records))
     keys = swept(records)
     groups: dict[tuple[str, tuple[str, ...]], list[Record]] = {}
     for record in records:
@@ -116,7 +118,11 @@ def build(records: Sequence[Record], experiment: str, reference: str | None = No
                 f"{group[0].run} and {group[1].run} cannot stand in one table: they saw different images; move the runs "
                 "of one of them away"
             )
-    rows = [_row(loss, values, group) for (loss, values), group in groups.items()]
+    rows = []
+    for (loss, values), group in groups.items():
+        done = [record for record in group if record.status == "finished"]
+        scores = {score: by_seed(done, score) for score in SCORES}
+        rows.append(SettingsRow(loss, values, len(done), len(group) - len(done), scores))
     first = records[0]
     return SettingsTable(
         experiment=experiment,
@@ -136,18 +142,17 @@ def build(records: Sequence[Record], experiment: str, reference: str | None = No
 
 def to_markdown(table: SettingsTable) -> str:
     """The table as Markdown, with the differences from the reference if there is one."""
-    named = {"top1": "Top-1", "top5": "Top-5"}
-    compared = [f"{name} - {table.reference}" for name in named.values()] if table.reference else []
-    header = ["loss", *table.keys, "n", *named.values(), *compared]
+    compared = [f"{name} - {table.reference}" for name in SCORES.values()] if table.reference else []
+    header = ["loss", *table.keys, "n", *SCORES.values(), *compared]
     cells = []
     for row in table.rows:
-        count = f"{len(row.top1)} ({row.failed} failed)" if row.failed else str(len(row.top1))
-        scores = [_spread(summarise(getattr(row, score))) for score in SCORES]
+        count = f"{row.n} ({row.failed} failed)" if row.failed else str(row.n)
+        scores = [spread(summary) for summary in row.summaries]
         gaps = [table.difference(row, score) for score in SCORES] if compared else []
         shown = ["—" if gap is None else f"{gap:+.2f}" for gap in gaps]
         cells.append([escape(row.loss), *(escape(value) for value in row.values), count, *scores, *shown])
     title = " - ".join([f"Experiment {table.experiment} by setting", *table.stamps])
-    return f"# {title}\n\n{table.protocol}\n\n{markdown_table(header, cells)}\n\n{table.provenance}\n"
+    return document(f"# {title}", table.protocol, markdown_table(header, cells), table.provenance)
 
 
 def to_csv(table: SettingsTable) -> str:
@@ -158,24 +163,11 @@ def to_csv(table: SettingsTable) -> str:
     compared = [f"{score}_minus_{table.reference}" for score in SCORES] if table.reference else []
     writer.writerow(["loss", *table.keys, "n", "failed", *scores, *compared])
     for row in table.rows:
-        summaries = [summarise(getattr(row, score)) for score in SCORES]
-        values = [value for summary in summaries for value in (summary.mean, summary.std)]
+        values = [value for summary in row.summaries for value in (summary.mean, summary.std)]
         gaps = [table.difference(row, score) for score in SCORES] if compared else []
         settings = ["" if value == "absent" else _plain(value) for value in row.values]
-        writer.writerow([row.loss, *settings, len(row.top1), row.failed, *values, *gaps])
+        writer.writerow([row.loss, *settings, row.n, row.failed, *values, *gaps])
     return text.getvalue()
-
-
-def _row(loss: str, values: tuple[str, ...], group: list[Record]) -> SettingsRow:
-    finished = [record for record in group if record.status == "finished"]
-    top1, top5 = ({record.seed: float(getattr(record, score)) for record in finished} for score in SCORES)
-    return SettingsRow(loss, values, len(group) - len(finished), top1, top5)
-
-
-def _spread(summary: Summary) -> str:
-    if summary.mean is None:
-        return "—"
-    return f"{summary.mean:.2f} ± {'—' if summary.std is None else f'{summary.std:.2f}'}"
 
 
 def _plain(value: str) -> Any:

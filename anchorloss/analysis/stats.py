@@ -39,11 +39,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Interval:
-    """A two-sided confidence interval at `level`."""
+    """A two-sided confidence interval at `LEVEL`."""
 
     low: float
     high: float
-    level: float = LEVEL
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,13 @@ def summarise(values: Values) -> Summary:
     return Summary(n, float(sample.mean()) if n else None, float(sample.std(ddof=1)) if n > 1 else None)
 
 
-def mean_interval(values: Values, level: float = LEVEL) -> Interval | None:
+def mean_interval(values: Values) -> Interval | None:
     """Return Student's t interval of the mean; None for fewer than two values."""
     summary = summarise(values)
     if summary.mean is None or summary.std is None:
         return None
-    half = float(stats.t.ppf((1 + level) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
-    return Interval(summary.mean - half, summary.mean + half, level)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
+    return Interval(summary.mean - half, summary.mean + half)
 
 
 def shared_runs(values: Values, reference: Values) -> tuple[Values, Values]:
@@ -122,9 +121,7 @@ def shared_runs(values: Values, reference: Values) -> tuple[Values, Values]:
     return {seed: values[seed] for seed in shared}, {seed: reference[seed] for seed in shared}
 
 
-def difference(
-    values: Values, reference: Values, level: float = LEVEL, *, pair: bool = True
-) -> Difference | None:
+def difference(values: Values, reference: Values, *, pair: bool = True) -> Difference | None:
     """Return the difference of means with its t interval and test; None if either side has no value.
 
     Runs with the same seed share initial weights and data order, so the runs of `shared_runs` are compared pair
@@ -146,10 +143,10 @@ def difference(
     error = spread if spread is not None else math.hypot(first.std(ddof=1), second.std(ddof=1))
     # Differences that are equal but for rounding have no spread to test against.
     if error <= 1e-9 * max(1.0, abs(estimate)):
-        interval = Interval(estimate, estimate, level)
+        interval = Interval(estimate, estimate)
         return Difference(design, n, n_reference, estimate, spread, correlation, interval=interval)
     test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
-    low, high = test.confidence_interval(level)
+    low, high = test.confidence_interval(LEVEL)
     return Difference(
         design,
         n,
@@ -158,7 +155,7 @@ def difference(
         spread,
         correlation,
         float(test.df),
-        Interval(float(low), float(high), level),
+        Interval(float(low), float(high)),
         float(test.statistic),
         float(test.pvalue),
     )
@@ -208,7 +205,7 @@ def permutation_test(values: Values, reference: Values, *, pair: bool = True) ->
     return Permutation(float(result.pvalue), 2 / arrangements, exact=True)
 
 
-def probability_of_improvement(values: Values, reference: Values, level: float = LEVEL) -> Improvement | None:
+def probability_of_improvement(values: Values, reference: Values) -> Improvement | None:
     """Return P(X > Y) + P(X = Y) / 2 over all pairs of runs (Agarwal et al. 2021; one task).
 
     The interval is rliable's: percentile bootstrap, each loss resampled on its own. With a handful of seeds it is
@@ -225,9 +222,9 @@ def probability_of_improvement(values: Values, reference: Values, level: float =
     counts, base_counts = _resampled_counts(*wins.shape)
     # How often each run was drawn times how often it wins: the pairs of a resample need not be listed.
     shares = ((counts @ wins) * base_counts).sum(axis=1) / wins.size
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.quantile(shares, [tail, 1 - tail])
-    return Improvement(float(wins.mean()), Interval(float(low), float(high), level))
+    return Improvement(float(wins.mean()), Interval(float(low), float(high)))
 
 
 def _array(values: Values) -> Floats:

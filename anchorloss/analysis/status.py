@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from pathlib import Path
 
-from anchorloss.analysis.table import failure_text, order
+from anchorloss.analysis.records import failure_text, order
 from anchorloss.errors import UserError
 from anchorloss.runs.paths import runs_folder
 from anchorloss.runs.store import Run, read_runs
@@ -42,16 +42,12 @@ def describe_runs(runs: list[Run], experiment: str) -> str:
     lines = [("state", "run", "epoch", "top-1", "")]
     for run in sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name)):
         lines.append((run.state, run.name, _epochs(run), _top1(run), _remark(run)))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [f"{experiment}: {counted(len(runs), 'run')}: {states}", ""]
-    for state, name, epoch, top1, remark in lines:
-        cells = (
-            state.ljust(widths[0]),
-            name.ljust(widths[1]),
-            epoch.rjust(widths[2]),
-            top1.rjust(widths[3]),
+    for *cells, remark in lines:
+        line = "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(cells, "<<>>", widths, strict=False)
         )
-        line = "  ".join(cells)
         if len(line) + 2 + len(remark) > WIDTH:
             text.append(line.rstrip())
             text += textwrap.wrap(remark, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)

@@ -4,38 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from anchorloss.analysis.comparison import REFERENCE, difference_between, resolved_winner
-from anchorloss.analysis.markdown import escape, one_line
 from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, Plan, departures, interim
 from anchorloss.analysis.published import PAPER_LOSSES, Published, published_for, read_published
+from anchorloss.analysis.records import (
+    by_seed,
+    failure_text,
+    finished,
+    made_from,
+    order,
+    processors,
+    require_one_protocol,
+    require_reference,
+)
 from anchorloss.analysis.stats import Difference, Summary, summarise
-from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
-from anchorloss.runs.provenance import short_commit
-from anchorloss.runs.store import Record, Run, differences
+from anchorloss.runs.store import Record, Run
+
+SCORES = {"top1": "Top-1", "top5": "Top-5"}
+
+
+@dataclass(frozen=True)
+class Score(Summary):
+    """One score of a loss: the last epoch's over its finished runs, in percent.
+
+    Attributes:
+        published: The paper's mean and standard deviation.
+        difference: From the reference, over the seeds that both have.
+        published_difference: The paper's mean minus that of the reference.
+        best: Whether it is the highest mean, and its difference from every other loss is resolved.
+    """
+
+    published: tuple[float, float] | None
+    difference: Difference | None
+    published_difference: float | None
+    best: bool
 
 
 @dataclass(frozen=True)
 class LossRow:
-    """One loss: the last epoch's accuracies over its finished runs, in percent.
-
-    The differences are from the reference over the seeds that both have. `best_…` marks the highest mean, if its
-    difference from every other loss is resolved.
-    """
+    """One loss, and how many of its planned runs there are."""
 
     loss: str
     label: str
     planned: int
     failed: int
-    top1: Summary
-    top5: Summary
-    published: Published | None
-    top1_difference: Difference | None = None
-    top5_difference: Difference | None = None
-    best_top1: bool = False
-    best_top5: bool = False
+    top1: Score
+    top5: Score
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Top-1 and Top-5 by the keys of `SCORES`."""
+        return {"top1": self.top1, "top5": self.top5}
 
     @property
     def counted(self) -> str:
@@ -64,10 +85,22 @@ class Table:
         """What the title says: how the runs differ from the paper's, and whether planned seeds are missing."""
         return (*self.stamps, *([self.interim] if self.interim else ()))
 
+    def label(self, loss: str) -> str:
+        """Return what a loss is called."""
+        return next(
+            (row.label for row in self.rows if row.loss == loss), "BCE" if loss == REFERENCE else loss
+        )
+
     @property
-    def reference_row(self) -> LossRow | None:
-        """The row of the loss that the others are compared with."""
-        return next((row for row in self.rows if row.loss == self.reference), None)
+    def reference_label(self) -> str:
+        """What the loss that the others are compared with is called."""
+        return self.label(self.reference)
+
+    def above_paper(self, score: Score) -> float | None:
+        """Return a mean minus the paper's, in points; None unless the runs are at the full protocol."""
+        if self.stamps or score.published is None or score.mean is None:
+            return None
+        return score.mean - score.published[0]
 
     @property
     def title(self) -> str:
@@ -94,17 +127,18 @@ def build_table(
         planned = f"none of the {len(runs)} runs has ended" if runs else "there are no runs"
         command = f"python train.py experiment={experiment}"
         raise UserError(f"experiment={experiment}: {planned}, so there is no table; run {command}")
-    finished = [record for record in records if record.status == "finished"]
-    require_one_protocol(finished)
+    ended_well = finished(runs)
+    require_one_protocol(ended_well)
     if reference != REFERENCE:
-        require_reference(reference, runs)
-    first = (finished or records)[0]
+        require_reference(reference, (run.loss for run in runs))
+    first = (ended_well or records)[0]
+    losses, seeds = _expected(runs, plan)
     return Table(
         experiment=experiment,
-        stamps=stamps(finished or records),
+        stamps=stamps(ended_well or records),
         protocol=_protocol(first),
-        rows=_rows(runs, plan, published_for(first.data.label), reference),
-        notes=_notes(runs, plan),
+        rows=_rows(losses, seeds, runs, published_for(first.data.label), reference),
+        notes=_notes(losses, seeds, runs),
         provenance=made_from(records),
         data_label=first.data.label,
         evaluated_on=first.evaluated_on,
@@ -113,68 +147,17 @@ def build_table(
     )
 
 
-def require_reference(reference: str, runs: Iterable[Run]) -> None:
-    """Refuse a reference that was named and has no run.
-
-    Raises:
-        UserError: It has none.
-    """
-    losses = sorted({run.loss for run in runs}, key=order)
-    if reference not in losses:
-        raise UserError(f"--reference {reference}: has no run; use one of {', '.join(losses)}")
-
-
 def planned_table() -> Table:
     """Build Table 1 at the full protocol before its first run: the paper's losses and figures alone."""
-    published = read_published()
-    nothing = summarise({})
     return Table(
         experiment=FULL,
         stamps=(),
         protocol=f"CIFAR-100, {FULL_PROTOCOL['model']['name']}, {FULL_PROTOCOL['optim']['epochs']} epochs.",
-        rows=tuple(
-            LossRow(loss, _label(loss, published), 0, 0, nothing, nothing, published.get(loss))
-            for loss in PAPER_LOSSES
-        ),
+        rows=_rows(PAPER_LOSSES, (), [], read_published(), REFERENCE),
         notes=(),
         provenance="Made from no record.",
         data_label="CIFAR-100",
         evaluated_on="test",
-    )
-
-
-def require_one_protocol(records: Iterable[Record]) -> None:
-    """Refuse records that differ in more than loss and seed; those of one loss may differ in the seed alone.
-
-    Raises:
-        UserError: Two records differ in other settings; the message names them.
-    """
-    records = list(records)
-    for first, second, difference in differences([(record.loss, _settings(record)) for record in records]):
-        raise UserError(_refusal(difference, records[first], records[second]))
-
-
-def order(loss: str) -> tuple[int, str]:
-    """Return a sort key: losses in the order of the paper's table, others after them by name."""
-    return (PAPER_LOSSES.index(loss) if loss in PAPER_LOSSES else len(PAPER_LOSSES), loss)
-
-
-def _settings(record: Record) -> dict[str, object]:
-    """What must be equal in one table: the identity, and what the record says of the data it saw."""
-    data = record.data.model_dump()
-    return {
-        **record.identity,
-        "record": {"data": data, "evaluated_on": record.evaluated_on, "epochs": record.epochs},
-    }
-
-
-def _refusal(difference: dict[str, tuple[str, str]], first: Record, second: Record) -> str:
-    named = "; ".join(
-        f"{key} is {ours} in one, {theirs} in the other" for key, (ours, theirs) in difference.items()
-    )
-    return (
-        f"{first.run} and {second.run} cannot stand in one table: {named}; "
-        "move the runs of one of them away, or train them under another experiment.name"
     )
 
 
@@ -203,41 +186,47 @@ def _protocol(record: Record) -> str:
 
 
 def _rows(
-    runs: list[Run], plan: Plan | None, of_paper: dict[str, Published], reference: str
+    losses: Sequence[str], seeds: Sequence[int], runs: list[Run], paper: dict[str, Published], reference: str
 ) -> tuple[LossRow, ...]:
-    published = read_published()
-    losses, seeds = _expected(runs, plan)
-    records = {loss: [run.record for run in runs if run.loss == loss and run.record] for loss in losses}
-    finished = {loss: [r for r in own if r.status == "finished"] for loss, own in records.items()}
-    processors = {
-        loss: {record.seed: processor_kind(record.provenance.device) for record in own}
-        for loss, own in finished.items()
-    }
-    found: dict[str, dict[str, Any]] = {loss: {} for loss in losses}
-    for score in ("top1", "top5"):
-        values = {loss: {r.seed: float(getattr(r, score)) for r in own} for loss, own in finished.items()}
-        winner = resolved_winner(values, processors)
-        for loss, own in values.items():
-            found[loss][score] = summarise(own)
-            found[loss][f"best_{score}"] = loss == winner
-            if loss != reference and reference in values:
-                against = difference_between(values, loss, reference, processors)
-                found[loss][f"{score}_difference"] = against
+    labels = {loss: row.label for loss, row in read_published().items()}
+    own = {loss: [run for run in runs if run.loss == loss] for loss in losses}
+    records = {loss: finished(of_loss) for loss, of_loss in own.items()}
+    top1, top5 = (_scores(score, records, paper, reference) for score in SCORES)
     return tuple(
         LossRow(
             loss=loss,
-            label=_label(loss, published),
+            label=labels.get(loss, loss.replace("_", " ")),
             planned=len(seeds),
-            failed=len(records[loss]) - len(finished[loss]),
-            published=of_paper.get(loss),
-            **found[loss],
+            failed=sum(run.record is not None for run in own[loss]) - len(records[loss]),
+            top1=top1[loss],
+            top5=top5[loss],
         )
         for loss in losses
     )
 
 
-def _label(loss: str, published: dict[str, Published]) -> str:
-    return published[loss].label if loss in published else loss.replace("_", " ")
+def _scores(
+    name: str, records: dict[str, list[Record]], paper: dict[str, Published], reference: str
+) -> dict[str, Score]:
+    """One score of every loss; `records` are the finished ones, by loss."""
+    values = {loss: by_seed(own, name) for loss, own in records.items()}
+    trained_on = {loss: processors(own) for loss, own in records.items()}
+    published = {loss: row.score(name) for loss, row in paper.items()}
+    winner = resolved_winner(values, trained_on)
+    scores = {}
+    for loss, own in values.items():
+        summary, claimed, base = summarise(own), published.get(loss), published.get(reference)
+        compared = loss != reference and reference in values
+        scores[loss] = Score(
+            summary.n,
+            summary.mean,
+            summary.std,
+            claimed,
+            difference_between(values, loss, reference, trained_on) if compared else None,
+            claimed[0] - base[0] if compared and claimed and base else None,
+            loss == winner,
+        )
+    return scores
 
 
 def _expected(runs: list[Run], plan: Plan | None) -> tuple[list[str], list[int]]:
@@ -248,10 +237,9 @@ def _expected(runs: list[Run], plan: Plan | None) -> tuple[list[str], list[int]]
     return sorted(losses, key=order), sorted(seeds)
 
 
-def _notes(runs: list[Run], plan: Plan | None) -> tuple[str, ...]:
+def _notes(losses: list[str], seeds: list[int], runs: list[Run]) -> tuple[str, ...]:
     """One note for every run that is not in the means, and for every one that is not there at all."""
     notes = []
-    losses, seeds = _expected(runs, plan)
     seen = {run.seed for run in runs}
     for loss in losses:
         own = [run for run in runs if run.loss == loss]
@@ -268,23 +256,3 @@ def _notes(runs: list[Run], plan: Plan | None) -> tuple[str, ...]:
                 plural = "s" if len(missing) > 1 else ""
                 notes.append(f"missing: {loss} seed{plural} {', '.join(map(str, missing))}, which {whose}")
     return tuple(notes)
-
-
-def failure_text(run: Run) -> str:
-    """Return why a run failed, to follow its name; empty for other runs."""
-    failure = run.record.failure if run.record else None
-    if failure is None:
-        return ""
-    text = f": {one_line(failure.reason)} in epoch {failure.epoch}"
-    if failure.step >= 0:  # an evaluation has no step
-        text += f", step {failure.step}"
-    last = failure.last_finite_loss
-    return text if last is None else f"{text}, last finite loss {last:.4g}"
-
-
-def made_from(records: Iterable[Record]) -> str:
-    """Return the line below every table, in Markdown: how many records, of which commits, on which devices."""
-    made = [record.provenance for record in records]
-    commits = sorted({short_commit(one.commit, one.dirty) for one in made})
-    devices = sorted({escape(one.device) for one in made})
-    return f"Made from {len(made)} records; commit {', '.join(commits)}; on {', '.join(devices)}."

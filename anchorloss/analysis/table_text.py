@@ -6,12 +6,13 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from anchorloss.analysis.comparison import REFERENCE
-from anchorloss.analysis.markdown import escape, markdown_table, one_line, spreadsheet_text
+from anchorloss.analysis.markdown import document, escape, markdown_table, one_line, spread, spreadsheet_text
 from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.stats import Difference, Summary
-from anchorloss.analysis.table import LossRow, Table, build_table
+from anchorloss.analysis.stats import Difference
+from anchorloss.analysis.table import SCORES, LossRow, Score, Table, build_table
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.store import read_runs
@@ -45,20 +46,25 @@ def to_markdown(table: Table) -> str:
         [
             escape(row.label),
             row.counted,
-            _bold(_spread(row, row.top1, dash), "**", "**", row.best_top1),
-            _bold(_spread(row, row.top5, dash), "**", "**", row.best_top5),
+            *(_score(row, score, dash, "**{}**") for score in row.scores.values()),
             *_comparison_cells(table, row, dash),
         ]
         for row in table.rows
     ]
-    lines = [f"# {escape(table.title)}", "", escape(table.protocol), "", markdown_table(header, cells)]
+    caveat, notes = "", ""
     if table.stamps and _has_paper(table):
-        reference = _reference_label(table)
         stamps = escape(", ".join(table.stamps))
-        lines += ["", f"Only the differences from {reference} stand beside the paper's: {stamps}."]
+        caveat = f"Only the differences from {table.reference_label} stand beside the paper's: {stamps}."
     if table.notes:
-        lines += ["", "Not in the means:", "", *(f"- {escape(note)}" for note in table.notes)]
-    return "\n".join([*lines, "", table.provenance, ""])
+        notes = "\n".join(["Not in the means:", "", *(f"- {escape(note)}" for note in table.notes)])
+    return document(
+        f"# {escape(table.title)}",
+        escape(table.protocol),
+        markdown_table(header, cells),
+        caveat,
+        notes,
+        table.provenance,
+    )
 
 
 def to_latex(table: Table) -> str:
@@ -78,8 +84,7 @@ def to_latex(table: Table) -> str:
         cells = [
             _latex(row.label),
             row.counted,
-            _bold(_spread(row, row.top1, dash), "\\textbf{", "}", row.best_top1),
-            _bold(_spread(row, row.top5, dash), "\\textbf{", "}", row.best_top5),
+            *(_score(row, score, dash, "\\textbf{{{}}}") for score in row.scores.values()),
             *(
                 f"${cell}$" if cell[0] in "+-" and cell != dash else cell
                 for cell in _comparison_cells(table, row, dash)
@@ -97,54 +102,56 @@ def to_csv(table: Table) -> str:
     """Return the table as CSV with all digits; a cell without a value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    scores = [f"{top}_{part}" for top in ("top1", "top5") for part in ("mean", "std")]
-    first = [
-        "experiment",
-        "data",
-        "evaluated_on",
-        "comparable_with_paper",
-        "loss",
-        "label",
-        "n",
-        "planned",
-        "failed",
-    ]
-    papers = [f"paper_{score}" for score in scores]
-    compared = (("", "paper"), ("", table.reference), ("paper_", table.reference))
-    differences = [f"{whose}{top}_minus_{what}" for whose, what in compared for top in ("top1", "top5")]
-    ends = [f"{top}_minus_{table.reference}_{end}" for top in ("top1", "top5") for end in ("low", "high")]
-    writer.writerow([*first, *scores, *papers, *differences, *ends])
-    for row in table.rows:
-        writer.writerow(
-            [
-                *map(spreadsheet_text, (table.experiment, table.data_label, table.evaluated_on)),
-                str(not table.stamps).lower(),
-                *map(spreadsheet_text, (row.loss, row.label)),
-                *(row.top1.n, row.planned, row.failed),
-                *(row.top1.mean, row.top1.std, row.top5.mean, row.top5.std),
-                *(getattr(row.published, score) if row.published else None for score in scores),
-                *_from_paper(table, row),
-                *_from_reference(row),
-                *_paper_from_reference(table, row),
-                *_ends(row.top1_difference),
-                *_ends(row.top5_difference),
-            ]
-        )
+    rows = [_csv_columns(table, row) for row in table.rows]
+    writer.writerow(name for name, _ in rows[0])
+    writer.writerows([value for _, value in row] for row in rows)
     return text.getvalue()
 
 
-def _spread(row: LossRow, score: Summary, dash: str) -> str:
-    if score.mean is None:
-        return dash if row.failed else "not run"
-    return f"{score.mean:.2f} ± {dash if score.std is None else f'{score.std:.2f}'}"
+def _csv_columns(table: Table, row: LossRow) -> list[tuple[str, Any]]:
+    """The names of the columns, and what they have in one row."""
+    scores, reference = row.scores, table.reference
+    columns: list[tuple[str, Any]] = [
+        ("experiment", spreadsheet_text(table.experiment)),
+        ("data", spreadsheet_text(table.data_label)),
+        ("evaluated_on", spreadsheet_text(table.evaluated_on)),
+        ("comparable_with_paper", str(not table.stamps).lower()),
+        ("loss", spreadsheet_text(row.loss)),
+        ("label", spreadsheet_text(row.label)),
+        ("n", row.top1.n),
+        ("planned", row.planned),
+        ("failed", row.failed),
+    ]
+    for name, score in scores.items():
+        columns += [(f"{name}_mean", score.mean), (f"{name}_std", score.std)]
+    for name, score in scores.items():
+        mean, std = score.published or (None, None)
+        columns += [(f"paper_{name}_mean", mean), (f"paper_{name}_std", std)]
+    columns += [(f"{name}_minus_paper", table.above_paper(score)) for name, score in scores.items()]
+    for name, score in scores.items():
+        columns.append((f"{name}_minus_{reference}", score.difference and score.difference.estimate))
+    columns += [
+        (f"paper_{name}_minus_{reference}", score.published_difference) for name, score in scores.items()
+    ]
+    for name, score in scores.items():
+        found = score.difference.interval if score.difference else None
+        columns += [
+            (f"{name}_minus_{reference}_low", found and found.low),
+            (f"{name}_minus_{reference}_high", found and found.high),
+        ]
+    return columns
 
 
-_Pair = tuple[float | None, float | None]
+def _score(row: LossRow, score: Score, dash: str, bold: str) -> str:
+    if score.mean is None and not row.failed:
+        return "not run"
+    text = spread(score, dash)
+    return bold.format(text) if score.best else text
 
 
 def _comparison_header(table: Table) -> list[str]:
     """What stands beside our figures: the paper's, where they may be compared; else only differences."""
-    differences = [f"{top} - {_reference_label(table)}" for top in ("Top-1", "Top-5")]
+    differences = [f"{top} - {table.reference_label}" for top in SCORES.values()]
     if table.stamps:
         return [
             *(f"{difference} (95 %)" for difference in differences),
@@ -154,37 +161,18 @@ def _comparison_header(table: Table) -> list[str]:
 
 
 def _comparison_cells(table: Table, row: LossRow, dash: str) -> list[str]:
+    scores = row.scores.values()
     if table.stamps:
-        paper_differences = _paper_from_reference(table, row) if _has_paper(table) else ()
-        ours = [_with_interval(found, dash) for found in (row.top1_difference, row.top5_difference)]
-        return [*ours, *_signed(paper_differences, dash)]
-    ours = [_with_interval(row.top1_difference, dash)]
-    paper = row.published
-    if paper is None:
-        return [*ours, *[dash] * 4]
-    scores = [(paper.top1_mean, paper.top1_std), (paper.top5_mean, paper.top5_std)]
-    figures = [f"{mean:.2f} ± {std:.2f}" for mean, std in scores]
-    return [*ours, *figures, *_signed(_from_paper(table, row), dash)]
+        claims = [score.published_difference for score in scores if _has_paper(table)]
+        return [*(_with_interval(score.difference, dash) for score in scores), *_signed(claims, dash)]
+    paper = [
+        dash if score.published is None else "{:.2f} ± {:.2f}".format(*score.published) for score in scores
+    ]
+    return [_with_interval(row.top1.difference, dash), *paper, *_signed(map(table.above_paper, scores), dash)]
 
 
 def _signed(values: Iterable[float | None], dash: str) -> list[str]:
     return [dash if value is None else f"{value:+.2f}" for value in values]
-
-
-def _from_paper(table: Table, row: LossRow) -> _Pair:
-    """Our means minus the paper's, at the full protocol alone."""
-    if table.stamps or row.published is None or row.top1.mean is None or row.top5.mean is None:
-        return None, None
-    return row.top1.mean - row.published.top1_mean, row.top5.mean - row.published.top5_mean
-
-
-def _from_reference(row: LossRow) -> _Pair:
-    one, other = row.top1_difference, row.top5_difference
-    return one.estimate if one else None, other.estimate if other else None
-
-
-def _ends(found: Difference | None) -> _Pair:
-    return (found.interval.low, found.interval.high) if found and found.interval else (None, None)
 
 
 def _with_interval(found: Difference | None, dash: str) -> str:
@@ -194,25 +182,9 @@ def _with_interval(found: Difference | None, dash: str) -> str:
     return f"{found.estimate:+.2f}" + (f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else "")
 
 
-def _paper_from_reference(table: Table, row: LossRow) -> _Pair:
-    base = table.reference_row
-    if base is None or row is base or row.published is None or base.published is None:
-        return None, None
-    ours, theirs = row.published, base.published
-    return ours.top1_mean - theirs.top1_mean, ours.top5_mean - theirs.top5_mean
-
-
 def _has_paper(table: Table) -> bool:
     """Whether a column for the paper makes sense: not for a data set of one's own."""
     return table.data_label in DATA_SETS.values()
-
-
-def _reference_label(table: Table) -> str:
-    return table.reference_row.label if table.reference_row is not None else "BCE"
-
-
-def _bold(text: str, opening: str, closing: str, best: bool) -> str:
-    return f"{opening}{text}{closing}" if best else text
 
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {

@@ -8,9 +8,9 @@ from pathlib import Path
 from anchorloss.analysis.comparison import CONTRADICTED, SUPPORTED, Comparison, compare
 from anchorloss.analysis.protocol import FULL, interim, planned
 from anchorloss.analysis.published import PAPER_LOSSES, read_published
+from anchorloss.analysis.records import by_seed, finished, processors, require_one_protocol
 from anchorloss.analysis.stats import Difference
-from anchorloss.analysis.table import require_one_protocol
-from anchorloss.device import processor_kind
+from anchorloss.report.text import listed, signed
 from anchorloss.runs.store import read_runs
 
 # From the full protocol down; the first with two or more shared seeds for every loss leads.
@@ -33,6 +33,11 @@ class Answer:
     comparisons: dict[str, Comparison]
 
     @property
+    def seeds(self) -> int:
+        """The most seeds that a loss was compared with."""
+        return max(found.summary.n for found in self.comparisons.values())
+
+    @property
     def decides(self) -> bool:
         """Whether every loss has an interval."""
         return all(
@@ -46,22 +51,15 @@ def read_answers(results_dir: Path) -> list[Answer]:
     found = []
     for experiment in EXPERIMENTS:
         runs = read_runs(results_dir, experiment)
-        records = [
-            run.record
-            for run in runs
-            if run.record is not None and run.record.status == "finished" and run.loss in PAPER_LOSSES
-        ]
+        records = [record for record in finished(runs) if record.loss in PAPER_LOSSES]
         if not records:
             continue
         require_one_protocol(records)
-        values: dict[str, dict[int, float]] = {loss: {} for loss in PAPER_LOSSES}
-        processors: dict[str, dict[int, str]] = {loss: {} for loss in PAPER_LOSSES}
-        for record in records:
-            assert record.top1 is not None
-            values[record.loss][record.seed] = record.top1
-            processors[record.loss][record.seed] = processor_kind(record.provenance.device)
-        size = f"{record.model.replace('resnet', 'ResNet-')}, {record.epochs} epochs"
-        comparisons = {one.loss: one for one in compare(values, processors=processors)}
+        own = {loss: [record for record in records if record.loss == loss] for loss in PAPER_LOSSES}
+        values = {loss: by_seed(of_loss, "top1") for loss, of_loss in own.items()}
+        trained_on = {loss: processors(of_loss) for loss, of_loss in own.items()}
+        size = f"{records[0].model.replace('resnet', 'ResNet-')}, {records[0].epochs} epochs"
+        comparisons = {one.loss: one for one in compare(values, processors=trained_on)}
         found.append(Answer(experiment, size, interim(runs, planned(experiment)), comparisons))
     return found
 
@@ -78,7 +76,7 @@ def to_markdown(answers: list[Answer]) -> str:
         for verdict in (SUPPORTED, CONTRADICTED)
     }
     if by_verdict[SUPPORTED]:
-        verdict = f"Yes, {_listed(by_verdict[SUPPORTED])}"
+        verdict = f"Yes, {listed(by_verdict[SUPPORTED])}"
     elif len(by_verdict[CONTRADICTED]) == len(leading.comparisons):
         verdict = "No"
     else:
@@ -87,9 +85,8 @@ def to_markdown(answers: list[Answer]) -> str:
         _interval(labels[loss], found.difference, place == 0)
         for place, (loss, found) in enumerate(leading.comparisons.items())
     )
-    seeds = max(found.summary.n for found in leading.comparisons.values())
     return (
-        f"**Does anchor loss beat BCE on CIFAR-100? {verdict}.** With {leading.size} and {seeds} seeds "
+        f"**Does anchor loss beat BCE on CIFAR-100? {verdict}.** With {leading.size} and {leading.seeds} seeds "
         f"({leading.interim or 'final'}), Top-1 minus BCE is {intervals}. {_status(answers, leading)}"
     )
 
@@ -102,11 +99,6 @@ def _interval(label: str, difference: Difference | None, first: bool) -> str:
     return f"{signed(difference.estimate)}{unit} for {label} ({named}{low} to {high})"
 
 
-def signed(value: float) -> str:
-    """A difference in points, with a sign that is not a hyphen."""
-    return f"{value:+.2f}".replace("-", "\u2212")
-
-
 def _status(answers: list[Answer], leading: Answer | None) -> str:
     sentences = [
         f"{answer.size}: {answer.interim or 'complete'}."
@@ -116,7 +108,3 @@ def _status(answers: list[Answer], leading: Answer | None) -> str:
     if all(answer.experiment != FULL for answer in answers):
         sentences.append("The full protocol (ResNet-110, 200 epochs) has not been run.")
     return " ".join(sentences)
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

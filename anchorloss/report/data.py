@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anchorloss.analysis.calibration import reliability
 from anchorloss.analysis.comparison import REFERENCE, Comparison, compare_measures
+from anchorloss.analysis.palette import Style, styles
 from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.published import Published, published_for
-from anchorloss.analysis.table import Table, build_table, order
+from anchorloss.analysis.records import by_seed, order, processors
+from anchorloss.analysis.table import SCORES, Table, build_table
 from anchorloss.data.class_names import class_name
-from anchorloss.device import processor_kind
-from anchorloss.runs.store import (
-    Predictions,
-    Record,
-    Run,
-    read_history,
-    read_predictions,
-    read_runs,
-)
+from anchorloss.runs.store import Predictions, Record, Run, read_history, read_predictions, read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,43 +43,41 @@ class ExperimentData:
     def values(self) -> dict[str, dict[str, dict[int, float]]]:
         """measure -> loss -> seed -> percent, after the last epoch: `top1`, `top5`, `ece`."""
         found = {
-            score: {
-                loss: {seed: getattr(record, score) for seed, record in by_seed.items()}
-                for loss, by_seed in self.records.items()
-            }
-            for score in ("top1", "top5")
+            score: {loss: by_seed(own.values(), score) for loss, own in self.records.items()}
+            for score in SCORES
         }
         found["ece"] = {
-            loss: {seed: 100 * reliability(one).error for seed, one in by_seed.items()}
-            for loss, by_seed in self.predictions.items()
+            loss: {seed: 100 * reliability(one).error for seed, one in own.items()}
+            for loss, own in self.predictions.items()
         }
         return found
 
     @cached_property
     def comparisons(self) -> Mapping[str, tuple[Comparison, ...]]:
         """measure -> every loss against the reference; empty if the experiment does not have it."""
-        processors = {
-            loss: {seed: processor_kind(record.provenance.device) for seed, record in by_seed.items()}
-            for loss, by_seed in self.records.items()
-        }
-        return compare_measures(self.values, processors, self.reference)
+        trained_on = {loss: processors(own.values()) for loss, own in self.records.items()}
+        return compare_measures(self.values, trained_on, self.reference)
+
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """What each loss is drawn with."""
+        return styles(self.losses)
 
     def label(self, loss: str) -> str:
         """What the table calls the loss."""
-        return next((row.label for row in self.table.rows if row.loss == loss), loss)
+        return self.table.label(loss)
 
     @property
     def reference_label(self) -> str:
         """What the table calls the loss that the others are compared with."""
-        return "BCE" if self.reference == REFERENCE else self.label(self.reference)
+        return self.table.reference_label
 
     def published_difference(self, loss: str, measure: str) -> float | None:
         """The published difference from the reference in points; None where the paper has none, or on other data."""
-        known = self.table.data_label == "CIFAR-100" and measure in ("top1", "top5")
-        if not known or loss not in self.published or self.reference not in self.published:
-            return None
-        key = f"{measure}_mean"
-        return float(getattr(self.published[loss], key) - getattr(self.published[self.reference], key))
+        for row in self.table.rows:
+            if row.loss == loss and measure in row.scores and self.table.data_label == "CIFAR-100":
+                return row.scores[measure].published_difference
+        return None
 
     @property
     def stamp(self) -> str | None:
@@ -117,22 +109,24 @@ def read_experiment(results_dir: Path, experiment: str, reference: str = REFEREN
     """
     runs = read_runs(results_dir, experiment)
     table = build_table(runs, experiment, planned(experiment), reference)
-    losses = [row.loss for row in table.rows]
-    data = ExperimentData(
+    losses = tuple(row.loss for row in table.rows)
+    ordered = tuple(sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name)))
+
+    def by_loss(read: Callable[[Run], Any]) -> dict[str, dict[int, Any]]:
+        found: dict[str, dict[int, Any]] = {loss: {} for loss in losses}
+        for run in ordered:
+            if run.state == "finished":
+                found[run.loss][run.seed] = read(run)
+        return found
+
+    return ExperimentData(
         experiment,
         table,
-        tuple(sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name))),
-        tuple(losses),
-        {loss: {} for loss in losses},
-        {loss: {} for loss in losses},
-        {loss: {} for loss in losses},
-        published_for(table.data_label),
-        reference,
+        ordered,
+        losses,
+        records=by_loss(lambda run: run.record),
+        histories=by_loss(lambda run: read_history(run.folder)),
+        predictions=by_loss(lambda run: read_predictions(run.folder)),
+        published=published_for(table.data_label),
+        reference=reference,
     )
-    for run in runs:
-        if run.record is None or run.record.status != "finished":
-            continue
-        data.records[run.loss][run.seed] = run.record
-        data.histories[run.loss][run.seed] = read_history(run.folder)
-        data.predictions[run.loss][run.seed] = read_predictions(run.folder)
-    return data

@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from anchorloss.analysis.calibration import BINS, FEWEST_IMAGES, Reliability
-from anchorloss.analysis.confusion import Pair
-from anchorloss.analysis.palette import INK, MUTED, PAPER, RULE, Style
+from anchorloss.analysis.confusion import Floats, Pair
+from anchorloss.analysis.palette import MUTED, PAPER, RULE
 from anchorloss.report.data import ExperimentData
-from anchorloss.report.svg import inline, panel
+from anchorloss.report.svg import inline, name_rows, panel
 from anchorloss.report.text import number
 
-Floats = npt.NDArray[np.float64]
 NAMED = 3
 
 
 def class_differences(
-    data: ExperimentData,
-    style: Style,
-    loss: str,
-    change: Floats,
-    chance: float | None,
-    name: str,
+    data: ExperimentData, loss: str, change: Floats, chance: float | None, name: str
 ) -> str:
     """Accuracy by class, loss minus BCE, sorted.
 
     change: points, shape (classes,). chance: band of ± two standard deviations that seeds alone would give.
     """
-    order = np.argsort(change, kind="stable")
-    order = order[np.isfinite(change[order])]
-    heights = change[order]
+    heights = np.sort(change[np.isfinite(change)])
     title = f"{data.label(loss)} minus {data.reference_label}"
     with panel(5.0, 3.6) as (figure, axes):
         if chance is not None:
             axes.axhspan(-2 * chance, 2 * chance, color=RULE, alpha=0.6, lw=0)
-        axes.bar(np.arange(len(heights)), heights, width=0.85, color=style.colour, lw=0)
+        axes.bar(np.arange(len(heights)), heights, width=0.85, color=data.styles[loss].colour, lw=0)
         axes.axhline(0, color=MUTED, lw=1)
         largest = float(np.abs(heights).max()) if len(heights) else 1.0
-        axes.set_ylim(-1.15 * largest - 0.1, 1.15 * largest + 0.1)
-        axes.set_xticks([])
+        axes.set(ylim=(-1.15 * largest - 0.1, 1.15 * largest + 0.1), xticks=[])
         axes.grid(visible=False)
-        axes.set_title(title)
-        axes.set_xlabel("classes, sorted")
-        axes.set_ylabel("points")
+        axes.set(title=title, xlabel="classes, sorted", ylabel="points")
     return inline(figure, name, f"Accuracy by class, {title}, in points.")
 
 
@@ -61,7 +49,7 @@ def extremes(data: ExperimentData, change: Floats) -> str:
     return f"Best: {named[0]}. Worst: {named[1]}." if count else ""
 
 
-def confused(data: ExperimentData, styles: Mapping[str, Style], pairs: Sequence[Pair], name: str) -> str:
+def confused(data: ExperimentData, pairs: Sequence[Pair], name: str) -> str:
     """A row for each pair of classes: mistakes between them under each loss, in images a run."""
     losses = [loss for loss in data.losses if data.predictions[loss]]
     with panel(5.0, 1.3 + 0.32 * len(pairs)) as (figure, axes):
@@ -76,28 +64,23 @@ def confused(data: ExperimentData, styles: Mapping[str, Style], pairs: Sequence[
                 solid_capstyle="round",
             )
             for loss, mean in means.items():
-                style = styles[loss]
+                style = data.styles[loss]
                 axes.plot(mean, row, style.marker, color=style.colour, ms=7, mec=PAPER, mew=0.8, zorder=3)
         names = [f"{data.class_name(p.first)} · {data.class_name(p.second)}" for p in pairs]
-        axes.set_yticks(range(len(pairs)), names, color=INK)
-        axes.set_ylim(len(pairs) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="y", visible=False)
+        name_rows(axes, names, 0.6, 0.6)
         for loss in losses:
-            style = styles[loss]
+            style = data.styles[loss]
             axes.plot([], [], style.marker, color=style.colour, ms=7, mec=PAPER, label=data.label(loss))
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10.5, handletextpad=0.2)
-        axes.set_xlabel("mistakes between the two, images a run")
-        axes.set_title("Classes taken for each other")
+        axes.set(xlabel="mistakes between the two, images a run", title="Classes taken for each other")
     return inline(figure, name, f"The most confused pairs of classes: {'; '.join(names)}.")
 
 
-def reliability_diagram(
-    data: ExperimentData, style: Style, loss: str, found: Reliability, error: str, name: str
-) -> str:
+def reliability_diagram(data: ExperimentData, loss: str, found: Reliability, error: str, name: str) -> str:
     """Share of right predictions against the score of the predicted class, and below how many images have that
     score.
     """
+    style = data.styles[loss]
     edges = np.linspace(0, 1, BINS + 1)
     share = found.images / found.images.sum()
     with panel(5.0, 3.9) as (figure, axes):
@@ -113,9 +96,11 @@ def reliability_diagram(
             mec=PAPER,
             mew=0.7,
         )
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1.02)
-        axes.set_title(f"{data.label(loss)}: error {error}")
-        axes.set_xlabel("score of the predicted class")
-        axes.set_ylabel("share right")
+        axes.set(
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            title=f"{data.label(loss)}: error {error}",
+            xlabel="score of the predicted class",
+            ylabel="share right",
+        )
     return inline(figure, name, f"Reliability of {data.label(loss)}: calibration error {error}.")

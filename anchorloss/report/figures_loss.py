@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from anchorloss.analysis.palette import VARIABLES, Style
+from anchorloss.analysis.palette import VARIABLES
 from anchorloss.report.data import ExperimentData
 from anchorloss.report.svg import inline, panel
+from anchorloss.report.text import Content
 
 # By gamma; 0 is BCE. The hues of no loss: a gamma is none.
 _COLOURS = {
@@ -18,7 +16,7 @@ _COLOURS = {
 }
 
 
-def loss_itself(data: ExperimentData, styles: Mapping[str, Style]) -> dict[str, Any]:
+def loss_itself(data: ExperimentData) -> Content:
     """Both panels; no figure where torch is missing."""
     try:
         from anchorloss.analysis.figure1 import PANELS, draw_panel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anchorloss.analysis.comparison import MEASURES, TOP1, sentence
+from anchorloss.analysis.comparison import MEASURES, sentence
 from anchorloss.report.data import ExperimentData
 
 
@@ -11,10 +11,9 @@ def to_markdown(data: ExperimentData) -> str:
     table = data.table
     lines = [f"# {' - '.join([f'Statistics of experiment {data.experiment}', *table.labels])}", ""]
     for measure in MEASURES:
-        kind = "primary measure" if measure is TOP1 else "secondary measure"
         better = ", better means lower" if measure.lower_is_better else ""
         lines += [
-            f"{measure.name[0].upper()}{measure.name[1:]} ({kind}), better than {data.reference_label}{better}:",
+            f"{measure.title} ({measure.kind}), better than {data.reference_label}{better}:",
             "",
         ]
         for found in data.comparisons[measure.key]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,14 @@ def panel(width: float = 5.0, height: float = 3.6) -> Iterator[tuple[Figure, Axe
     with mpl.rc_context({**mpl.rcParamsDefault, **_LOOK}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
+
+
+def name_rows(axes: Axes, names: Sequence[str], below: float, above: float) -> None:
+    """Name the rows 0, 1, … of a figure from top to bottom, with this much room under the last and over the first."""
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set_ylim(len(names) - 1 + below, -above)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
 
 
 def inline(figure: Figure, name: str, description: str) -> Markup:

@@ -1,15 +1,22 @@
-"""How numbers are written on the page: a real minus sign, a dash for what is not known."""
+"""How numbers, lists and tables are written on the page: a real minus sign, a dash for what is not known."""
 
 from __future__ import annotations
 
-from anchorloss.analysis.stats import Interval, Summary
+import math
+from collections.abc import Sequence
+from typing import Any
 
+from anchorloss.analysis import markdown
+from anchorloss.analysis.comparison import format_p
+from anchorloss.analysis.stats import Difference, Interval, Summary
+
+Content = dict[str, Any]
 DASH = "\N{EN DASH}"
 
 
 def number(value: float | None, form: str = "{:.2f}") -> str:
     """Return a number in `form`."""
-    return DASH if value is None else form.format(value).replace("-", "\N{MINUS SIGN}")
+    return DASH if value is None or math.isnan(value) else form.format(value).replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: float | None) -> str:
@@ -19,16 +26,12 @@ def signed(value: float | None) -> str:
 
 def p_value(value: float | None) -> str:
     """Return a p-value with three digits."""
-    if value is None:
-        return DASH
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return DASH if value is None else format_p(value).removeprefix("= ")
 
 
 def spread(summary: Summary, form: str = "{:.2f}") -> str:
     """Return mean ± sample standard deviation; the latter a dash for one value."""
-    if summary.mean is None:
-        return DASH
-    return f"{number(summary.mean, form)} ± {number(summary.std, form)}"
+    return markdown.spread(summary, DASH, form)
 
 
 def interval(found: Interval | None, form: str = "{:+.2f}") -> str:
@@ -39,3 +42,33 @@ def interval(found: Interval | None, form: str = "{:+.2f}") -> str:
 def count(value: int | None) -> str:
     """Return a number of seeds."""
     return DASH if value is None else f"{value:,}"
+
+
+def with_interval(found: Difference | None) -> str:
+    """Return a difference in points with its interval, where it has one."""
+    if found is None or found.interval is None:
+        return signed(found.estimate) if found else DASH
+    return f"{signed(found.estimate)} ({interval(found.interval)})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as in a sentence: "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def table(
+    name: str, caption: str, note: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Content:
+    """Return what the template's macro `table` shows.
+
+    Args:
+        name: Unique in the page.
+        caption: The table's title.
+        note: Follows the caption in small print.
+        columns: `heading` or `heading:kind`, where the kind is `number` (the default), `short` (unbroken) or `text`. The
+            first heads its row.
+        rows: Cells: a text, ("loss", name) for a loss with its colour, ("badge", verdict), ("best", text) or
+            ("code", text).
+    """
+    split = [column.rsplit(":", 1) if ":" in column else [column, "number"] for column in columns]
+    return {"name": name, "caption": caption, "note": note, "columns": split, "rows": rows}

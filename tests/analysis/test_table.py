@@ -122,11 +122,11 @@ def test_one_run_has_no_deviation_and_one_loss_is_not_best(tmp_path: Path) -> No
 
 def test_only_a_winner_that_is_resolved_is_bold(tmp_path: Path) -> None:
     finish_all(tmp_path)
-    assert not any(row.best_top1 or row.best_top5 for row in table_of(tmp_path).rows)
+    assert not any(row.top1.best or row.top5.best for row in table_of(tmp_path).rows)
     for seed, top1 in enumerate((78.0, 78.5, 78.7)):
         finish_run(tmp_path, make_settings("anchor_target", seed), top1=top1, top5=93.0)
     table = table_of(tmp_path)
-    assert [row.loss for row in table.rows if row.best_top1] == ["anchor_target"]
+    assert [row.loss for row in table.rows if row.top1.best] == ["anchor_target"]
     assert markdown_cells(table)["(i) target"][1] == "**78.40 ± 0.36**"
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from anchorloss.analysis.calibration import FEWEST_IMAGES, pool, reliability
-from anchorloss.analysis.palette import styles
 from anchorloss.analysis.stats import summarise
 from anchorloss.errors import UserError
 from anchorloss.report.data import ExperimentData, read_experiment
@@ -202,6 +201,16 @@ def test_every_colour_of_a_picture_comes_from_the_theme(text):
         assert not re.search(r"#[0-9a-f]{6}\b|(fill|stroke): (black|white)", picture)
 
 
+def test_every_figure_of_training_has_its_title_and_axis(text):
+    over_epochs = [
+        picture for picture in re.findall(r"<svg.*?</svg>", text, re.DOTALL) if ">epoch" in picture
+    ]
+    titles = [re.search(r"font-weight: 700[^>]*>([^<]+)<", picture) for picture in over_epochs]
+    named = {title[1] for title in titles if title is not None}
+    wanted = {"Top-1, evaluation", "Top-1 minus BCE, same seed", "Top-1, training"}
+    assert named >= wanted | {"Factor on the target term", "Factor on the background term"}
+
+
 def test_the_table_is_the_records_mean_and_std(page, results):
     rows = {row[0]: row for row in page.tables["Table 1"]}
     for loss, label in (("bce", "BCE"), ("anchor_bg", "(ii) background"), ("anchor_target", "(i) target")):
@@ -352,8 +361,7 @@ def test_an_experiment_without_runs_is_one_line(tmp_path):
 
 def test_a_side_that_a_loss_leaves_alone_is_not_drawn(data):
     """Training writes a factor of exactly 1 where a loss does not modulate."""
-    looks = styles(data.losses)
-    drawn = factors(data, looks, "background", "f")
+    drawn = factors(data, "background", "f")
     assert drawn is not None
     assert "(i) " not in drawn
     histories = {
@@ -363,8 +371,8 @@ def test_a_side_that_a_loss_leaves_alone_is_not_drawn(data):
     still = dataclasses.replace(
         data, histories={**data.histories, "anchor_target": histories["anchor_target"]}
     )
-    assert factors(still, looks, "background", "f") == drawn
-    assert factors(dataclasses.replace(data, histories=histories), looks, "background", "f") is None
+    assert factors(still, "background", "f") == drawn
+    assert factors(dataclasses.replace(data, histories=histories), "background", "f") is None
 
 
 def test_the_page_opens_with_one_sentence_and_the_differences(text, page):
@@ -391,10 +399,7 @@ def test_few_images_make_no_point_in_a_reliability_diagram(data):
     everything = dataclasses.replace(
         found, images=np.where(found.images > 0, found.images, 0) + FEWEST_IMAGES
     )
-    drawn = [
-        reliability_diagram(data, styles(data.losses)["bce"], "bce", one, "1 %", "r").count("<use")
-        for one in (found, everything)
-    ]
+    drawn = [reliability_diagram(data, "bce", one, "1 %", "r").count("<use") for one in (found, everything)]
     assert drawn[1] - drawn[0] == ((found.images > 0) & (found.images < FEWEST_IMAGES)).sum()
 
 
