@@ -21,7 +21,7 @@ from anchorloss.config.settings import (
     OptimSettings,
     RunSettings,
 )
-from anchorloss.data.dataset import load
+from anchorloss.data.dataset import load_dataset
 from anchorloss.device import describe, slug
 from anchorloss.runs import checkpoint, provenance
 from anchorloss.runs.atomic import write_once
@@ -38,7 +38,7 @@ def measure(steps: int, saves: int) -> tuple[float, float]:
     loss = LossSettings("bce", "anchorloss.loss.anchor_loss", {"anchor": "none"})
     settings = RunSettings("bench", loss, ModelSettings("resnet8"), data, OptimSettings(), "bf16", 0)
     device = torch.device("cpu")
-    images = TrainingImages.of(load("synthetic", "", training_images=5000, test_images=100), device)
+    images = TrainingImages.of(load_dataset(data), device)
     trainer = Trainer(settings, images, device)
     trainer.start_epoch(0)
     of_steps, of_saves = [], []

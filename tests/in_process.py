@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import RunSettings
-from anchorloss.data import dataset
+from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.paths import run_folder
 from anchorloss.runs.store import Record
 from anchorloss.sweep import plan
@@ -38,10 +38,12 @@ def context_of(run: RunSettings, *, keep_weights: bool = False) -> RunContext:
     """The data and device that a run of the small config trains on: the CPU, deterministic, one thread."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    sizes = {"training_images": run.data.training_images, "test_images": run.data.test_images}
-    images = dataset.load("synthetic", "", **sizes)
     return RunContext.of(
-        images, torch.device("cpu"), compile=False, checkpoint_seconds=1e9, keep_weights=keep_weights
+        load_dataset(run.data),
+        torch.device("cpu"),
+        compile=False,
+        checkpoint_seconds=1e9,
+        keep_weights=keep_weights,
     )
 
 

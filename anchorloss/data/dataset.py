@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anchorloss.config.settings import DATA_SETS
+from anchorloss.config.settings import DATA_SETS, DataSettings
 from anchorloss.data import cifar, custom, synthetic
 from anchorloss.data.arrays import Arrays
 from anchorloss.data.cifar import ARCHIVES
@@ -56,52 +55,27 @@ class Dataset:
     std: tuple[float, float, float]
 
 
-def load(
-    name: str,
-    root: str | Path,
-    *,
-    download: bool = False,
-    validation: int = 0,
-    validation_seed: int = 0,
-    evaluate_on: str = "test",
-    training_images: int | None = None,
-    test_images: int | None = None,
-    function: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
-) -> Dataset:
-    """Load a data set.
+def load_dataset(settings: DataSettings) -> Dataset:
+    """Read the images that the settings name into memory, split as they say.
 
-    Args:
-        name: `cifar100` or `cifar10`, read from `root`; `synthetic`; or, with `function`, what yours is called.
-        root: folder or archive that holds the files.
-        download: fetch the official archive if `root` does not hold it.
-        validation: number of training images to hold out, the same number in each class.
-        validation_seed: chooses which.
-        evaluate_on: `test`, or `validation`: then CIFAR's test file is never opened.
-        training_images: size of the synthetic training set.
-        test_images: size of the synthetic test set.
-        function: import path of a loader, called with `root` and `arguments`; see `anchorloss.data.custom`.
-        arguments: further arguments of the loader.
+    With `evaluate_on` "validation" CIFAR's test file is never opened.
 
     Raises:
-        UserError: a key or file is wrong; the message names it and the remedy.
+        UserError: the data set is missing or damaged, or cannot be split so; the message names the key and the remedy.
     """
-    if function is None and name not in DATA_SETS:
-        raise UserError(f"data.name={name}: must be one of {', '.join(DATA_SETS)}")
-    if evaluate_on not in ("test", "validation"):
-        raise UserError(f"data.evaluate_on={evaluate_on}: must be test or validation")
-    on_validation = evaluate_on == "validation"
-    if on_validation and validation == 0:
-        raise UserError("data.evaluate_on=validation: needs held-out images: set data.validation=5000")
-    if function is not None:
-        whole = _from_arrays(name, custom.load(function, Path(root), arguments or {}))
-    elif name == "synthetic":
-        whole = _from_arrays(name, synthetic.make(training_images or 0, test_images or 0))
+    on_validation = settings.evaluate_on == "validation"
+    if settings.function is not None:
+        made = custom.load(settings.function, Path(settings.root), settings.arguments)
+        whole = _from_arrays(settings.name, made)
+    elif settings.name == "synthetic":
+        made = synthetic.make(settings.training_images or 0, settings.test_images or 0)
+        whole = _from_arrays(settings.name, made)
     else:
-        whole = _cifar(name, Path(root), download, read_test=not on_validation)
-    if validation == 0:
+        whole = _cifar(settings.name, Path(settings.root), settings.download, read_test=not on_validation)
+    if settings.validation == 0:
         return whole
-    held_out = _held_out(whole.train_labels.numpy(), len(whole.class_names), validation, validation_seed)
+    classes = len(whole.class_names)
+    held_out = _held_out(whole.train_labels.numpy(), classes, settings.validation, settings.validation_seed)
     kept = torch.from_numpy(~held_out)
     part = replace(whole, train_images=whole.train_images[kept], train_labels=whole.train_labels[kept])
     if not on_validation:

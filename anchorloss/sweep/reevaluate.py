@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anchorloss.config.settings import DataSettings, Execution, LossSettings, ModelSettings, RunSettings
-from anchorloss.data.dataset import Dataset
+from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.device import choose_convolutions, describe, processor_kind, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import store, weights
@@ -20,7 +20,6 @@ from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.lockstep import SideBySide
 from anchorloss.sweep.rerun import settings_of
 from anchorloss.training import losses, networks
-from anchorloss.training.context import load_dataset
 from anchorloss.training.evaluation import Evaluation, EvaluationImages, evaluate
 
 # Rounding moves an image across a decision boundary now and then; evaluating in float32 instead of bfloat16 changes

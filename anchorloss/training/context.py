@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from anchorloss.config.settings import DataSettings, Execution
-from anchorloss.data import dataset
-from anchorloss.data.dataset import Dataset
+from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.training.evaluation import EvaluationImages
 from anchorloss.training.trainer import TrainingImages
 
@@ -52,23 +51,3 @@ class RunContext:
             checkpoint_seconds=execution.checkpoint_seconds,
             keep_weights=execution.keep_weights,
         )
-
-
-def load_dataset(data: DataSettings) -> Dataset:
-    """Read the data set into memory.
-
-    Raises:
-        UserError: the data set is missing or damaged.
-    """
-    sizes = {"training_images": data.training_images, "test_images": data.test_images}
-    return dataset.load(
-        data.name,
-        data.root,
-        download=data.download,
-        validation=data.validation,
-        validation_seed=data.validation_seed,
-        evaluate_on=data.evaluate_on,
-        function=data.function,
-        arguments=data.arguments,
-        **(sizes if data.name == "synthetic" else {}),
-    )

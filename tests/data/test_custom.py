@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from anchorloss.data import dataset
+from anchorloss.config.settings import DataSettings
 from anchorloss.data.custom import Images
+from anchorloss.data.dataset import load_dataset
 from anchorloss.errors import UserError
 from tests.conftest import SMALL
 from tests.in_process import settings
@@ -28,7 +29,7 @@ def load(tmp_path, monkeypatch):
 
     def from_images(images, **settings):
         module.load = lambda root: images
-        return dataset.load("insects", tmp_path, function="own_data.load", **settings)
+        return load_dataset(DataSettings("insects", str(tmp_path), function="own_data.load", **settings))
 
     return from_images
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorloss.data import dataset
+from anchorloss.config.settings import DataSettings
+from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.store import Record, read_predictions, read_record, verify_files
 from tests.conftest import ROOT
 
@@ -20,8 +21,8 @@ FOLDERS = sorted(path.parent for path in (ROOT / "results" / "runs").glob("*/*/r
 def labels_of(name: str, root: str, sizes: tuple[int | None, int | None]) -> np.ndarray:
     """The labels of a test set, in its order."""
     training_images, test_images = sizes
-    given = {"training_images": training_images, "test_images": test_images} if name == "synthetic" else {}
-    return dataset.load(name, root, **given).evaluation_labels.numpy()
+    settings = DataSettings(name, root or "data", training_images=training_images, test_images=test_images)
+    return load_dataset(settings).evaluation_labels.numpy()
 
 
 def labels(record: Record) -> np.ndarray | None:
