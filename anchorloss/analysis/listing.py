@@ -8,8 +8,9 @@ from pathlib import Path
 from anchorloss.analysis.markdown import document, escape, markdown_table
 from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.settings_table import swept
+from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.provenance import short_commit
-from anchorloss.runs.store import Record, describe_difference, read_ended
+from anchorloss.runs.store import Record, read_ended
 
 
 def list_runs(results_dir: Path, experiment: str) -> str:

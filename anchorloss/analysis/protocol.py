@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
-from anchorloss.runs.store import Record, Run, describe_difference
+from anchorloss.runs.differences import describe_difference
+from anchorloss.runs.store import Record, Run
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "configs" / "experiment"
 FULL = "table1"

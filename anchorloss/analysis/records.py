@@ -8,8 +8,9 @@ from anchorloss.analysis.markdown import escape, one_line
 from anchorloss.analysis.published import PAPER_LOSSES
 from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
+from anchorloss.runs.differences import differences
 from anchorloss.runs.provenance import short_commit
-from anchorloss.runs.store import Record, Run, differences
+from anchorloss.runs.store import Record, Run
 
 
 def finished(runs: Iterable[Run]) -> list[Record]:

@@ -17,7 +17,8 @@ from anchorloss.analysis.stats import Summary, summarise
 from anchorloss.analysis.table import SCORES, stamps
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results
-from anchorloss.runs.store import Record, describe_difference, differences, read_ended
+from anchorloss.runs.differences import describe_difference, differences
+from anchorloss.runs.store import Record, read_ended
 
 
 @dataclass(frozen=True)

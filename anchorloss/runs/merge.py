@@ -12,6 +12,7 @@ from pathlib import Path
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import claimed
+from anchorloss.runs.differences import describe_difference, same_result
 from anchorloss.runs.paths import run_folder, runs_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.runs.store import (
@@ -25,10 +26,8 @@ from anchorloss.runs.store import (
     Record,
     Run,
     check_config,
-    describe_difference,
     read_record,
     read_run,
-    same_result,
     verify_files,
 )
 

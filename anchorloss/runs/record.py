@@ -1,4 +1,4 @@
-"""The content of record.json: its format, its reading and writing, and when two records are equal.
+"""The content of record.json: its format, its reading and writing.
 
 The format is described under "The run folder" in docs/architecture.md.
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anchorloss.config.nested import flatten
 from anchorloss.config.settings import (
     DATA_SETS,
     NAME,
@@ -26,6 +24,7 @@ from anchorloss.config.settings import (
 )
 from anchorloss.config.validation import OneOf, Written, first_problem
 from anchorloss.errors import UserError
+from anchorloss.runs.strict_json import LARGEST_MEASURED, check_plain, damaged, parse_json, require
 
 if TYPE_CHECKING:
     from anchorloss.config.settings import RunSettings
@@ -36,10 +35,6 @@ RUN_NAME = re.compile(
     rf"(?P<loss>{NAME.pattern})-(?P<model>{NAME.pattern})-seed(?P<seed>\d{{1,10}})-[0-9a-f]{{10}}"
 )
 _OUTCOME = ("top1", "top5", "test_loss", "best", "failure")
-# Objects inside objects in a record; its own format needs three.
-_MAX_DEPTH = 12
-# No loss in float32 comes near it; larger numbers overflow in what is computed from them, as sums and plots.
-LARGEST_MEASURED = 1e60
 
 
 def _known_format(number: int) -> int:
@@ -219,16 +214,16 @@ class Record(StrictModel):
         self._check_identity()
         label = DATA_SETS.get(self.data.name, self.data.name)
         problem = f"must be {label}, as the data set is {self.data.name}"
-        _require(self.data.label == label, "data.label", self.data.label, problem)
+        require(self.data.label == label, "data.label", self.data.label, problem)
         self._check_outcome()
         return self
 
     def _check_identity(self) -> None:
         """The identity is what the hash is made of, and says the same as the fields beside it."""
-        _check_plain(self.identity)
-        _require(self.hash == identity_hash(self.identity), "hash", self.hash, "must be that of the identity")
+        check_plain(self.identity)
+        require(self.hash == identity_hash(self.identity), "hash", self.hash, "must be that of the identity")
         run = f"{self.loss}-{self.model}-seed{self.seed}-{self.hash}"
-        _require(self.run == run, "run", self.run, f"must be {run:.120}")
+        require(self.run == run, "run", self.run, f"must be {run:.120}")
         for key, value in (
             ("loss.name", self.loss),
             ("model.name", self.model),
@@ -242,31 +237,31 @@ class Record(StrictModel):
             for part in key.split("."):
                 found = found.get(part) if isinstance(found, dict) else None
             same = type(found) is type(value) and found == value
-            _require(same, f"identity.{key}", found, f"must be {value}, as the record says beside it")
+            require(same, f"identity.{key}", found, f"must be {value}, as the record says beside it")
         try:
             _Identity.model_validate_json(json.dumps(self.identity))
         except ValidationError as error:
             key, value, text = first_problem(error)
-            _require(False, f"identity.{key}", value, text)
+            require(False, f"identity.{key}", value, text)
 
     def _check_outcome(self) -> None:
         for key in _OUTCOME:
             value = getattr(self, key)
             needed = (key == "failure") == (self.status == "failed")
             problem = f"must be {'there' if needed else 'null'} in a {self.status} run"
-            _require((value is not None) == needed, key, value, problem)
+            require((value is not None) == needed, key, value, problem)
         for part, epoch in (("best", self.best), ("failure", self.failure)):
             if epoch is not None:
                 problem = f"must not be above epochs, {self.epochs}"
-                _require(epoch.epoch <= self.epochs, f"{part}.epoch", epoch.epoch, problem)
+                require(epoch.epoch <= self.epochs, f"{part}.epoch", epoch.epoch, problem)
         if self.top1 is None or self.top5 is None or self.best is None:  # a failed run
             return
         top1, best = self.top1, self.best
-        _require(top1 <= self.top5, "top1", top1, f"must not be above top5, {self.top5}")
-        _require(best.top1 <= best.top5, "best.top1", best.top1, "must not be above best.top5")
-        _require(top1 <= best.top1, "best.top1", best.top1, f"must not be below top1, {top1}")
+        require(top1 <= self.top5, "top1", top1, f"must not be above top5, {self.top5}")
+        require(best.top1 <= best.top5, "best.top1", best.top1, "must not be above best.top5")
+        require(top1 <= best.top1, "best.top1", best.top1, f"must not be below top1, {top1}")
         for name in (HISTORY, PREDICTIONS):
-            _require(name in self.files, "files", sorted(self.files), f"must have {name}")
+            require(name in self.files, "files", sorted(self.files), f"must have {name}")
 
     @classmethod
     def from_json(cls, text: bytes | str, source: Path | str = RECORD) -> Record:
@@ -297,21 +292,6 @@ class Record(StrictModel):
     def result(self) -> dict[str, Any]:
         """The record as plain nested data without its provenance: what two equal results have alike."""
         return {key: value for key, value in self.content().items() if key != "provenance"}
-
-
-def parse_json(text: bytes | str) -> Any:
-    """The JSON value of `text`.
-
-    Raises:
-        ValueError: if it is not JSON, has NaN, an infinity or a key twice, or is nested deeply.
-    """
-    try:
-        text = text if isinstance(text, str) else text.decode()
-        value = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
-        _check_plain(value)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return value
 
 
 def require_recordable(settings: RunSettings) -> None:
@@ -350,88 +330,3 @@ def require_recordable(settings: RunSettings) -> None:
         key, value, problem = first_problem(error)
         said = f"{key}={value!a:.80}: {problem}" if key else problem
         raise UserError(f"{said}; no record of {settings.run:.120} could hold it") from None
-
-
-def same_result(a: Record, b: Record) -> bool:
-    """Whether two records say the same thing: equal in everything but their provenance, and in who kept weights."""
-    results = [a.result(), b.result()]
-    if (WEIGHTS in a.files) != (WEIGHTS in b.files):
-        for result in results:
-            result["files"].pop(WEIGHTS, None)
-    # As text, because Python finds 1, 1.0 and True equal.
-    first, second = (json.dumps(result, sort_keys=True) for result in results)
-    return first == second
-
-
-def describe_difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """The dotted keys in which two nested settings differ, each with its two values as JSON (or `absent`)."""
-    return _different(_as_json(a), _as_json(b))
-
-
-def _as_json(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {key: json.dumps(value) for key, value in flatten(settings).items()}
-
-
-def _different(a: dict[str, str], b: dict[str, str]) -> dict[str, tuple[str, str]]:
-    keys = sorted({*a, *b}) if a != b else ()
-    pairs = {key: (a.get(key, "absent"), b.get(key, "absent")) for key in keys}
-    return {key: values for key, values in pairs.items() if values[0] != values[1]}
-
-
-def differences(
-    runs: Sequence[tuple[str, dict[str, Any]]],
-) -> Iterator[tuple[int, int, dict[str, tuple[str, str]]]]:
-    """Which of these runs, (loss, settings), differ in more than the seed, and in what: two places and the difference.
-
-    Each is held against the first of all and the first of its loss; `loss.*` counts between runs of one loss alone.
-    """
-    of_loss: dict[str, int] = {}
-    flat = [(loss, _as_json(settings)) for loss, settings in runs]
-    for place, (loss, settings) in enumerate(flat):
-        for first in dict.fromkeys((0, of_loss.setdefault(loss, place))):
-            other_loss, others = flat[first]
-            difference = {
-                key: values
-                for key, values in _different(others, settings).items()
-                if key != "seed" and (loss == other_loss or not key.startswith("loss."))
-            }
-            if difference:
-                yield first, place, difference
-
-
-def damaged(path: Path | str, problem: object) -> UserError:
-    """The one line for a file whose content cannot be trusted."""
-    reason = " ".join(ascii(str(problem))[1:-1].split())[:200]
-    return UserError(f"{path}: {reason}; damaged or foreign: restore it from a copy, or move its folder away")
-
-
-def _check_plain(value: Any, depth: int = 0) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError("nested too deeply")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_plain(key, depth)
-            _check_plain(item, depth + 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _check_plain(item, depth + 1)
-    elif isinstance(value, str):
-        _require(value.isprintable(), "a text", value, "must be printable characters in one line")
-    elif isinstance(value, int | float):
-        _require(abs(value) <= LARGEST_MEASURED, "a number", value, "too large")
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise ValueError("a key is there twice")
-    return result
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number")
-
-
-def _require(ok: bool, key: str, value: Any, problem: str) -> None:
-    if not ok:
-        raise ValueError(f"{key} is {value!a:.80}: {problem}")

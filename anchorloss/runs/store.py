@@ -16,6 +16,7 @@ from anchorloss.runs import contents
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claim_state import claim_is_live
 from anchorloss.runs.contents import HISTORY_COLUMNS
+from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.paths import experiment_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.runs.record import (
@@ -32,12 +33,8 @@ from anchorloss.runs.record import (
     Record,
     StrictModel,
     Text,
-    damaged,
-    describe_difference,
-    differences,
-    parse_json,
-    same_result,
 )
+from anchorloss.runs.strict_json import damaged, parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +59,6 @@ __all__ = [
     "Run",
     "check_config",
     "claim_is_live",
-    "describe_difference",
-    "differences",
     "read_config",
     "read_ended",
     "read_history",
@@ -72,7 +67,6 @@ __all__ = [
     "read_record",
     "read_run",
     "read_runs",
-    "same_result",
     "verify_files",
     "write_progress",
     "write_record",

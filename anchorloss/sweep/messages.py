@@ -14,6 +14,7 @@ from tqdm import tqdm
 from anchorloss.config.settings import RunSettings
 from anchorloss.device import describe
 from anchorloss.runs import store
+from anchorloss.runs.differences import differences
 from anchorloss.terminal import counted
 
 BAR_SECONDS = 0.5
@@ -122,7 +123,7 @@ class SweepProgress:
 def _swept(runs: Sequence[RunSettings]) -> dict[str, list[str]]:
     """The settings beside loss and seed in which the runs differ, each with its values."""
     values: dict[str, dict[str, None]] = {}
-    for *_, difference in store.differences([(run.loss.name, run.identity()) for run in runs]):
+    for *_, difference in differences([(run.loss.name, run.identity()) for run in runs]):
         for key, pair in difference.items():
             values.setdefault(key, {}).update(dict.fromkeys(pair))
     return {key: list(of_key) for key, of_key in values.items()}

@@ -18,6 +18,7 @@ from anchorloss.config.settings import Config, Execution, LoggerSettings, RunSet
 from anchorloss.device import describe, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance, store
+from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import execute, prepare_torch
 from anchorloss.tracking.tracking import NoTracker
@@ -100,7 +101,7 @@ def _compare_whole(
         execute([settings], dataclasses.replace(execution, results_dir=results))
         again = store.read_record(run_folder(results, settings.experiment, settings.run))
     assert again is not None
-    return store.describe_difference(record.result(), again.result())
+    return describe_difference(record.result(), again.result())
 
 
 def _compare_first_epoch(
@@ -117,13 +118,13 @@ def _compare_first_epoch(
                     break
         found = (again / store.HISTORY).read_text()
     ours, theirs = (next(csv.DictReader(io.StringIO(text))) for text in (recorded, found))
-    return store.describe_difference(ours, theirs)
+    return describe_difference(ours, theirs)
 
 
 def _circumstances(record: store.Record, device: str) -> dict[str, tuple[str, str]]:
     was = record.provenance
     commit, dirty = provenance.commit()
-    return store.describe_difference(
+    return describe_difference(
         {"commit": was.commit, "dirty": was.dirty, "device": was.device, "versions": was.versions},
         {
             "commit": commit,

@@ -11,7 +11,8 @@ from anchorloss.analysis.table import PAPER_LOSSES, build_table, stamps
 from anchorloss.analysis.table_text import make_table, to_markdown
 from anchorloss.config.parsing import parse
 from anchorloss.report.page import write_report
-from anchorloss.runs.store import describe_difference, read_runs
+from anchorloss.runs.differences import describe_difference
+from anchorloss.runs.store import read_runs
 from tests.conftest import ROOT
 from tests.in_process import composed
 from tests.run_folders import finish_run, make_record, make_settings

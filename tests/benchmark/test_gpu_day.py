@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from anchorloss.runs import store
+from anchorloss.runs.differences import same_result
 from tests.conftest import ROOT, SMALL
 
 RUNS = (*SMALL, "loss=bce", "seeds=[0,1]", "optim.epochs=60", "concurrent=2", "experiment.name=rehearsed")
@@ -49,4 +50,4 @@ def test_a_day_with_a_gpu_from_the_tests_to_runs_that_go_on_at_home(tmp_path):
         record = store.read_record(folder)
         expected = store.read_record(tmp_path / "undisturbed" / "runs" / "rehearsed" / folder.name)
         assert record.provenance.resumed >= 1
-        assert store.same_result(record, expected)
+        assert same_result(record, expected)

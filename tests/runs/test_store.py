@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from anchorloss.config.settings import identity_hash
 from anchorloss.errors import UserError
+from anchorloss.runs.differences import describe_difference, same_result
 from anchorloss.runs.store import (
     Progress,
     Record,
     claim_is_live,
-    describe_difference,
     read_config,
     read_history,
     read_predictions,
@@ -32,7 +32,6 @@ from anchorloss.runs.store import (
     read_record,
     read_run,
     read_runs,
-    same_result,
     verify_files,
     write_progress,
     write_record,

@@ -19,6 +19,7 @@ import torch
 from anchorloss.errors import ClaimLostError
 from anchorloss.runs import checkpoint, store
 from anchorloss.runs.claims import FILE, Claim
+from anchorloss.runs.differences import same_result
 from anchorloss.sweep import executor, plan
 from anchorloss.training import loop
 from tests.conftest import ROOT
@@ -96,7 +97,7 @@ def assert_same_results(command: Command, expected: dict[str, store.Record], res
     assert found.keys() == expected.keys()
     for folder in command.folders():
         record = found[folder.name]
-        assert store.same_result(record, expected[folder.name]), folder.name
+        assert same_result(record, expected[folder.name]), folder.name
         store.verify_files(folder, record)
         other = results / "runs" / "simulated" / folder.name
         for name in (store.HISTORY, store.PREDICTIONS):

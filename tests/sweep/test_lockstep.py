@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anchorloss.runs.store import read_runs, same_result, verify_files
+from anchorloss.runs.differences import same_result
+from anchorloss.runs.store import read_runs, verify_files
 from hydra_plugins.anchorloss_processes import gpu_names
 from tests.conftest import SMALL
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from anchorloss.runs.store import read_runs, same_result
+from anchorloss.runs.differences import same_result
+from anchorloss.runs.store import read_runs
 from tests.conftest import SMALL, command
 from tests.processes import Process
 

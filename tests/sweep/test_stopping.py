@@ -11,8 +11,9 @@ import pytest
 
 from anchorloss.config.parsing import parse
 from anchorloss.errors import UserError
+from anchorloss.runs.differences import same_result
 from anchorloss.runs.paths import run_folder
-from anchorloss.runs.store import read_runs, same_result
+from anchorloss.runs.store import read_runs
 from anchorloss.sweep import executor
 from anchorloss.sweep.executor import execute
 from tests.conftest import SMALL, command

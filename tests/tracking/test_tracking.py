@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from anchorloss.runs import store
+from anchorloss.runs.differences import same_result
 from anchorloss.sweep import plan
 from tests import processes
 from tests.conftest import ROOT, SMALL, command
@@ -181,7 +182,7 @@ def test_a_tracked_run_has_the_same_result(two_runs):
     assert done.returncode == 0, done.stderr
     (untracked,) = (folder / "untracked/runs/scratch").iterdir()
     tracked = folder / "results/runs/scratch" / untracked.name
-    assert store.same_result(store.read_record(tracked), store.read_record(untracked))
+    assert same_result(store.read_record(tracked), store.read_record(untracked))
     assert len(offline_runs(folder)) == 2
 
 
@@ -289,6 +290,7 @@ def test_a_key_that_is_nonsense_means_offline_with_one_line(tmp_path):
 OPEN = """
 import sys, time
 from anchorloss.config.settings import LoggerSettings
+from anchorloss.runs.differences import same_result
 from anchorloss.tracking.tracking import Tracking
 from tests.in_process import settings
 session = Tracking(LoggerSettings(name="auto"))._session
