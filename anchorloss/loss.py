@@ -22,7 +22,7 @@ and is finite: where base is small, softplus(z) is no larger.
 
 `_losses` computes the loss in differentiable operations. `_LossAndGradient` computes the same loss together with its
 gradient in fewer passes over the logits, and is what training uses; `_CompiledLoss` does so in compiled code. Second
-derivatives, torch.func, forward-mode differentiation and anchors that carry gradients use `_losses`.
+derivatives, torch.func, forward-mode differentiation, torch.export and anchors that carry gradients use `_losses`.
 
 Beyond the paper, whose targets are single classes, this file defines the loss for probabilities, class weights, ignored
 samples and label smoothing; see `anchor_loss`.
@@ -124,7 +124,8 @@ def anchor_loss(
     losses = None
     fused = (detach or not given.modulates) and not given.requires_grad
     if torch.compiler.is_compiling():
-        if fused and not _is_transformed():
+        # An exported program is differentiated later, operation by operation.
+        if fused and not torch.compiler.is_exporting() and not _is_transformed():
             losses = _CompiledLoss.apply(rows, given, reduction)
     # Logits (N, C) without modulation keep the bits of torch's binary cross entropy, on every device.
     elif fused and (given.modulates or (ignored is not None and rows.ndim > 2)):
