@@ -579,7 +579,6 @@ class _CompiledLoss(torch.autograd.Function):
         losses, grad_logits = _computed(rows, given, None, one_exponential=False)
         if given.ignored is not None:
             losses = losses.masked_fill(given.ignored, 0.0)
-            grad_logits = grad_logits.masked_fill(given.ignored, 0.0)
         ctx.save_for_backward(grad_logits)
         return _reduced(losses, given.ignored, reduction)
 
@@ -588,9 +587,10 @@ class _CompiledLoss(torch.autograd.Function):
         (grad_logits,) = ctx.saved_tensors
         if ctx.reduction == "mean":
             grad_output = grad_output / _count(grad_logits.numel() // grad_logits.shape[1], ctx.ignored)
+        grad_logits = grad_logits * grad_output
         if ctx.ignored is not None:
-            grad_output = grad_output.masked_fill(ctx.ignored, 0.0)
-        return grad_logits * grad_output, None, None
+            grad_logits = grad_logits.masked_fill(ctx.ignored, 0.0)
+        return grad_logits, None, None
 
 
 class _Probe(torch.autograd.Function):

@@ -53,49 +53,6 @@ def test_compiles_whole(anchor, detach):
         torch.testing.assert_close(ours, eager, rtol=1e-13, atol=1e-15)
 
 
-EXTENSIONS = {
-    "ignored": {},
-    "weights": {
-        "weight": torch.linspace(0.5, 2, 6).double(),
-        "pos_weight": torch.linspace(3, 1, 6).double(),
-    },
-    "smoothed": {"label_smoothing": 0.1, "gamma_target": 2.0},
-    "probabilities": {"gamma": 1.5},
-    "dense": {"reduction": "sum"},
-}
-
-
-def extended(extension):
-    """Logits, target and arguments; two samples are ignored where the target holds class indices."""
-    logits, target = batch()
-    target[2] = target[5] = -100
-    arguments = {"slack": 0.05, **EXTENSIONS[extension]}
-    if extension == "probabilities":
-        return logits, torch.softmax(logits.flip(1), 1) * (logits > -2), arguments
-    if extension == "dense":
-        return logits.reshape(2, 6, 2, 2), target.reshape(2, 2, 2), arguments
-    return logits, target, arguments
-
-
-@pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("anchor", ["none", "target", "background", "both"])
-@pytest.mark.parametrize("extension", EXTENSIONS)
-def test_compiles_with_every_extension(extension, anchor):
-    """The loss, its gradient, and the second derivative inside torch.func are those of eager mode."""
-    logits, target, arguments = extended(extension)
-
-    def loss(logits):
-        return anchor_loss(logits, target, anchor=anchor, **arguments)
-
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    for ours, eager in zip(gradient_of(compiled, logits), gradient_of(loss, logits), strict=True):
-        torch.testing.assert_close(ours, eager, rtol=1e-12, atol=1e-15)
-    second = torch.compile(torch.func.hessian(loss), fullgraph=True, backend="aot_eager")(logits)
-    torch.testing.assert_close(
-        second, torch.autograd.functional.hessian(loss, logits), rtol=1e-11, atol=1e-14
-    )
-
-
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.parametrize("anchor", ["none", "target", "background", "both"])
 def test_compiled_code_keeps_little_for_the_backward_pass(anchor):
@@ -231,25 +188,46 @@ CASES = {
     "smoothing": ("index", {"label_smoothing": 0.1, "pos_weight": torch.tensor([0.5, 1, 2, 1, 0, 3])}),
     "ignored": ("ignored", {"ignore_index": -1}),
 }
+COMPILED = {
+    **CASES,
+    "weights": (
+        "ignored",
+        {
+            "ignore_index": -1,
+            "weight": torch.linspace(0.5, 2, 6),
+            "pos_weight": torch.linspace(3, 1, 6),
+            "slack": 0.05,
+        },
+    ),
+    "gammas": (
+        "ignored",
+        {"ignore_index": -1, "label_smoothing": 0.1, "gamma_target": 2.0, "slack": 0.05},
+    ),
+    "steep": ("p", {"gamma": 1.5, "slack": 0.05}),
+    "dense": ("dense", {"ignore_index": -1, "reduction": "sum", "slack": 0.05}),
+}
 
 
 def case(name):
     logits, target = batch(dtype=torch.float64)
-    kind, arguments = CASES[name]
+    kind, arguments = COMPILED[name]
     if kind == "p":
         generator = torch.Generator().manual_seed(4)
         p = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
         target = p.where(p > 0.5, 0.0)
         target[0], target[1] = 0.0, 1.0
-    elif kind == "ignored":
+    elif kind in ("ignored", "dense"):
         target[::3] = -1
+    if kind == "dense":
+        logits, target = logits.reshape(2, 6, 2, 2), target.reshape(2, 2, 2)
     return logits, target, arguments
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("anchor", ["none", "both"])
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("anchor", ["none", "target", "background", "both"])
 def test_every_target_compiles_whole(name, anchor):
+    """The loss, its gradient, and the second derivative inside torch.func are those of eager mode."""
     logits, target, arguments = case(name)
 
     def loss(logits, target):
@@ -258,6 +236,9 @@ def test_every_target_compiles_whole(name, anchor):
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     ours = gradient_of(lambda x: compiled(x, target), logits)
     torch.testing.assert_close(ours, gradient_of(lambda x: loss(x, target), logits), rtol=1e-12, atol=1e-15)
+    second = torch.compile(torch.func.hessian(loss), fullgraph=True, backend="aot_eager")(logits, target)
+    eager = torch.autograd.functional.hessian(lambda x: loss(x, target), logits)
+    torch.testing.assert_close(second, eager, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", CASES)
