@@ -45,7 +45,7 @@ plan: $(INSTALLED) ## how many runs at once are fastest here, and how long the r
 merge: $(INSTALLED) ## bring run folders from other machines together: FROM=results-folder
 	$(RUN) scripts/merge_results.py $(FROM)
 
-status: $(INSTALLED) ## which runs are done, running, failed, waiting: of EXPERIMENT (or PROFILE), or all
+status: $(INSTALLED) ## which runs are done, running, failed or waiting; EXPERIMENT or PROFILE selects an experiment
 	$(RUN) scripts/status.py $(if $(filter filefile,$(origin EXPERIMENT)$(origin PROFILE)),,--experiment $(EXPERIMENT))
 
 evaluate: $(INSTALLED) ## recompute the recorded numbers of EXPERIMENT from its kept weights; needs the data set
@@ -60,10 +60,10 @@ readme: $(INSTALLED) ## fill README.md and docs/ from results/, and draw the REA
 figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 	$(RUN) scripts/figure1.py
 
-report: $(INSTALLED) ## results/EXPERIMENT/report.html from the records alone; REFERENCE=loss compares with it
+report: $(INSTALLED) ## write results/EXPERIMENT/report.html from the records alone; REFERENCE=loss sets what to compare with
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)$(if $(REFERENCE), --reference $(REFERENCE))
 
-picture: $(INSTALLED) ## results/EXPERIMENT/report.png, the picture of its report in docs/results.md, by Chromium
+picture: $(INSTALLED) ## render the report to results/EXPERIMENT/report.png with Chromium, for docs/results.md
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1180 \
 		--user-data-dir=$$(mktemp -d) --screenshot=results/$(EXPERIMENT)/report.png \
@@ -106,7 +106,7 @@ lint: $(INSTALLED) ## ruff, mypy, and the direction of imports
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-format: $(INSTALLED) ## let ruff format
+format: $(INSTALLED) ## format the code with ruff
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
