@@ -13,18 +13,10 @@ import yaml
 
 from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
 from anchorloss.runs.atomic import sha256, write_atomically
+from anchorloss.runs.contents import HISTORY_COLUMNS
 from anchorloss.runs.paths import run_folder
-from anchorloss.runs.store import (
-    HISTORY_COLUMNS,
-    Best,
-    Data,
-    Failure,
-    Progress,
-    Provenance,
-    Record,
-    write_progress,
-    write_record,
-)
+from anchorloss.runs.record import Best, Data, Failure, Provenance, Record
+from anchorloss.runs.store import Progress, write_progress, write_record
 
 CLASSES = {"cifar100": 100, "cifar10": 10, "synthetic": 100}
 LABELS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
@@ -135,9 +127,9 @@ def make_record(
         failure = Failure(
             epoch=min(3, settings.optim.epochs), step=17, reason="non-finite loss", last_finite_loss=12.5
         )
-        return Record.failed(settings, failure, **common)
+        return Record.of(settings, failure=failure, **common)
     best = best or Best(epoch=settings.optim.epochs, top1=top1 + 0.1, top5=top5 + 0.1)
-    return Record.finished(settings, top1=top1, top5=top5, test_loss=TEST_LOSS, best=best, **common)
+    return Record.of(settings, top1=top1, top5=top5, test_loss=TEST_LOSS, best=best, **common)
 
 
 def plan_run(results_dir: Path, settings: RunSettings) -> Path:

@@ -153,47 +153,27 @@ class Record(StrictModel):
     provenance: Provenance
 
     @classmethod
-    def finished(
+    def of(
         cls,
         settings: RunSettings,
         *,
-        top1: float,
-        top5: float,
-        test_loss: float,
-        best: Best,
         data: Data,
         files: dict[str, str],
         provenance: Provenance,
+        **outcome: Any,
     ) -> Record:
-        """The record of a run that reached its last epoch; `files` has the SHA-256 of history and predictions."""
-        outcome = {"status": "finished", "top1": top1, "top5": top5, "test_loss": test_loss, "best": best}
-        return cls._of(settings, data, files, provenance, outcome)
+        """The record of a run that ended.
 
-    @classmethod
-    def failed(
-        cls,
-        settings: RunSettings,
-        failure: Failure,
-        *,
-        data: Data,
-        files: dict[str, str],
-        provenance: Provenance,
-    ) -> Record:
-        """The record of a run that diverged."""
-        return cls._of(settings, data, files, provenance, {"status": "failed", "failure": failure})
-
-    @classmethod
-    def _of(
-        cls,
-        settings: RunSettings,
-        data: Data,
-        files: dict[str, str],
-        provenance: Provenance,
-        outcome: dict[str, Any],
-    ) -> Record:
-        absent: dict[str, Any] = dict.fromkeys(_OUTCOME)
+        Args:
+            settings: of the run.
+            data: what it was trained and evaluated on.
+            files: SHA-256 of each of its files.
+            provenance: where it was trained.
+            outcome: `failure` of a run that diverged; else `top1`, `top5`, `test_loss` and `best`.
+        """
         return cls(
             format=1,
+            status="failed" if "failure" in outcome else "finished",
             experiment=settings.experiment,
             run=settings.run,
             loss=settings.loss.name,
@@ -206,7 +186,7 @@ class Record(StrictModel):
             hash=settings.hash,
             files=files,
             provenance=provenance,
-            **absent | outcome,
+            **dict.fromkeys(_OUTCOME) | outcome,
         )
 
     @model_validator(mode="after")
@@ -300,30 +280,20 @@ def require_recordable(settings: RunSettings) -> None:
     Raises:
         UserError: names the setting that no record accepts.
     """
-    text = "not known yet"
+    unknown = "not known yet"
+    name, precision = settings.data.name, settings.precision
+    label = DATA_SETS.get(name, name)
+    data = {"name": name, "label": label, "training_images": 0, "evaluation_images": 0, "checksum": unknown}
+    told = dict.fromkeys(("device", "host", "started", "finished"), unknown)
+    none = {"dirty": False, "versions": {}, "duration_seconds": 0.0, "resumed": 0}
     try:
-        Record.failed(
+        Record.of(
             settings,
-            Failure(epoch=1, step=0, reason=text, last_finite_loss=None),
-            data=Data(
-                name=settings.data.name,
-                label=DATA_SETS.get(settings.data.name, settings.data.name),
-                checksum=text,
-                training_images=0,
-                evaluation_images=0,
-            ),
+            failure=Failure(epoch=1, step=0, reason=unknown, last_finite_loss=None),
+            data=Data.model_validate(data),
             files={},
-            provenance=Provenance(
-                commit="unknown",
-                dirty=False,
-                versions={},
-                device=text,
-                host=text,
-                precision=settings.precision,
-                started=text,
-                finished=text,
-                duration_seconds=0.0,
-                resumed=0,
+            provenance=Provenance.model_validate(
+                {"commit": "unknown", "precision": precision, **told, **none}
             ),
         )
     except ValidationError as error:

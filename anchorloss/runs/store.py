@@ -15,62 +15,16 @@ from anchorloss.errors import UserError
 from anchorloss.runs import contents
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claim_state import claim_is_live
-from anchorloss.runs.contents import HISTORY_COLUMNS
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.paths import experiment_folder
 from anchorloss.runs.reading import read_file
-from anchorloss.runs.record import (
-    HISTORY,
-    NAME,
-    PREDICTIONS,
-    RECORD,
-    RUN_NAME,
-    WEIGHTS,
-    Best,
-    Data,
-    Failure,
-    Provenance,
-    Record,
-    StrictModel,
-    Text,
-)
+from anchorloss.runs.record import HISTORY, NAME, PREDICTIONS, RECORD, RUN_NAME, Record, StrictModel, Text
+from anchorloss.runs.record import WEIGHTS as WEIGHTS
 from anchorloss.runs.strict_json import damaged, parse_json
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-__all__ = [
-    "CONFIG",
-    "HISTORY",
-    "HISTORY_COLUMNS",
-    "PREDICTIONS",
-    "PROGRESS",
-    "RECORD",
-    "RUN_NAME",
-    "WEIGHTS",
-    "Best",
-    "Data",
-    "Failure",
-    "Predictions",
-    "Progress",
-    "Provenance",
-    "Record",
-    "Run",
-    "check_config",
-    "claim_is_live",
-    "read_config",
-    "read_ended",
-    "read_history",
-    "read_predictions",
-    "read_progress",
-    "read_record",
-    "read_run",
-    "read_runs",
-    "verify_files",
-    "write_progress",
-    "write_record",
-]
 
 CONFIG, PROGRESS = "config.yaml", "progress.json"
 

@@ -23,6 +23,7 @@ from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, store, weights
 from anchorloss.runs.atomic import sha256, write_atomically
+from anchorloss.runs.record import WEIGHTS, Best, Data, Failure, Provenance
 from anchorloss.tracking.tracking import Tracker
 from anchorloss.training.context import RunContext
 from anchorloss.training.evaluation import Evaluation, Prediction, measure
@@ -221,29 +222,20 @@ def _conclude(
     data = _data(settings, context.dataset)
     origin = _provenance(settings, context, state, seconds)
     # One that no record names may be left of a process that was to keep weights and was killed.
-    (folder / store.WEIGHTS).unlink(missing_ok=True)
+    (folder / WEIGHTS).unlink(missing_ok=True)
     if state.epoch == settings.optim.epochs and last is not None:
         predictions = last.predictions()
         write_atomically(folder / store.PREDICTIONS, predictions)
         files[store.PREDICTIONS] = sha256(predictions)
         if context.keep_weights:
             content = weights.to_bytes(trainer.network_state())
-            write_atomically(folder / store.WEIGHTS, content)
-            files[store.WEIGHTS] = sha256(content)
-        record = store.Record.finished(
-            settings,
-            top1=last.top1,
-            top5=last.top5,
-            test_loss=last.loss,
-            best=_best(state.history),
-            data=data,
-            files=files,
-            provenance=origin,
-        )
+            write_atomically(folder / WEIGHTS, content)
+            files[WEIGHTS] = sha256(content)
+        best = _best(state.history)
+        outcome: Any = {"top1": last.top1, "top5": last.top5, "test_loss": last.loss, "best": best}
     else:
-        record = store.Record.failed(
-            settings, _failure(state, totals), data=data, files=files, provenance=origin
-        )
+        outcome = {"failure": _failure(state, totals)}
+    record = store.Record.of(settings, data=data, files=files, provenance=origin, **outcome)
     try:
         store.write_record(folder, record)
     except FileExistsError:
@@ -251,9 +243,9 @@ def _conclude(
     return record
 
 
-def _data(settings: RunSettings, dataset: Dataset) -> store.Data:
+def _data(settings: RunSettings, dataset: Dataset) -> Data:
     own = {} if settings.data.function is None else {"class_names": list(dataset.class_names)}
-    return store.Data(
+    return Data(
         name=dataset.name,
         label=dataset.label,
         checksum=dataset.checksum,
@@ -263,11 +255,9 @@ def _data(settings: RunSettings, dataset: Dataset) -> store.Data:
     )
 
 
-def _provenance(
-    settings: RunSettings, context: RunContext, state: RunState, seconds: float
-) -> store.Provenance:
+def _provenance(settings: RunSettings, context: RunContext, state: RunState, seconds: float) -> Provenance:
     commit, dirty = provenance.commit(*source_files(settings.functions))
-    return store.Provenance(
+    return Provenance(
         commit=commit,
         dirty=dirty,
         versions=provenance.versions(),
@@ -284,18 +274,16 @@ def _provenance(
     )
 
 
-def _failure(state: RunState, totals: EpochTotals | None) -> store.Failure:
+def _failure(state: RunState, totals: EpochTotals | None) -> Failure:
     if totals is not None and totals.failed_step is not None:
         epoch, step = state.epoch + 1, totals.failed_step
         # A first step that fails has its last finite loss, the mean of an epoch, in the epoch before.
         last_finite_loss = totals.last_finite_loss
         if last_finite_loss is None and state.history:
             last_finite_loss = state.history[-1]["train_loss"]
-        return store.Failure(
-            epoch=epoch, step=step, reason="non-finite loss", last_finite_loss=last_finite_loss
-        )
+        return Failure(epoch=epoch, step=step, reason="non-finite loss", last_finite_loss=last_finite_loss)
     row = state.history.pop()
-    return store.Failure(
+    return Failure(
         epoch=row["epoch"],
         step=-1,
         reason="non-finite loss on the evaluation set",
@@ -303,9 +291,9 @@ def _failure(state: RunState, totals: EpochTotals | None) -> store.Failure:
     )
 
 
-def _best(history: list[dict[str, Any]]) -> store.Best:
+def _best(history: list[dict[str, Any]]) -> Best:
     row = max((row for row in history if row["top1"] is not None), key=lambda row: row["top1"])
-    return store.Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
+    return Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
 
 
 def _write_history(folder: Path, state: RunState) -> bytes:

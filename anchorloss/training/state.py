@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from anchorloss.runs.store import HISTORY_COLUMNS
+from anchorloss.runs.contents import HISTORY_COLUMNS
 
 
 def now() -> str:
