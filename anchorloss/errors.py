@@ -84,14 +84,14 @@ def explain(error: Exception) -> tuple[int, str]:
             return 2, f"{package} is not installed; {INSTALL}"
     if isinstance(error, OSError) and error.filename is not None:
         path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
-        return (2 if error.errno in _REMEDIES else 1), f"{path}: {_reason(error)}"
+        return (2 if error.errno in REMEDIES else 1), f"{path}: {_reason(error)}"
     if isinstance(error, OSError):
         return 1, _reason(error)
     return 1, f"unexpected {type(error).__name__}: {text}{_place(error)}; {TRACEBACK}=1 shows the traceback"
 
 
 # What a wrong path gives, and what to do about it.
-_REMEDIES = {
+REMEDIES = {
     errno.ENOENT: "name one that exists",
     errno.ENOTDIR: "name a folder",
     errno.EISDIR: "name a file",
@@ -111,7 +111,7 @@ _MEMORY = re.compile(
 
 def _reason(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
-    remedy = _REMEDIES.get(error.errno or 0)
+    remedy = REMEDIES.get(error.errno or 0)
     return f"{reason}; {remedy}" if remedy else reason
 
 

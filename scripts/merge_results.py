@@ -27,12 +27,11 @@ def main() -> None:
     arguments = options.parse_args()
     from anchorloss.runs.merge import copy_run, plan_merge
 
-    merge = plan_merge(arguments.sources, arguments.into)
-    for source, target in merge.copies:
+    copies, skipped = plan_merge(arguments.sources, arguments.into)
+    for source, target in copies:
         copy_run(source, target)
         print(f"copied  {source.folder} to {target}")
-    skipped = list(merge.skipped)
-    copied = len(merge.copies)
+    copied = len(copies)
     if arguments.unfinished:
         from anchorloss.runs.unfinished import copy_unfinished, plan_unfinished
 
@@ -41,8 +40,7 @@ def main() -> None:
         copied += len(found)
         for checkpoint in found:
             copy_unfinished(checkpoint)
-            epochs, steps = checkpoint.step
-            at = f"{epochs} epochs and {steps} steps"
+            at = "{} epochs and {} steps".format(*checkpoint.step)
             print(f"copied  {checkpoint.run.folder} at {at} to {checkpoint.target}")
     for line in skipped:
         print(f"skipped {line}")

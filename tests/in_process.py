@@ -12,8 +12,7 @@ from omegaconf import DictConfig
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import RunSettings
 from anchorloss.data.dataset import load_dataset
-from anchorloss.runs.paths import run_folder
-from anchorloss.runs.store import Record
+from anchorloss.runs.store import Record, run_folder
 from anchorloss.sweep import plan
 from anchorloss.tracking.tracking import NoTracker
 from anchorloss.training.context import RunContext

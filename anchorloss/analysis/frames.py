@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from anchorloss.config.nested import flatten
 from anchorloss.errors import UserError
+from anchorloss.runs.differences import flatten
 from anchorloss.runs.store import HISTORY, Run, read_history, read_runs, verify_files
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from anchorloss.analysis.records import failure_text, order
 from anchorloss.errors import UserError
-from anchorloss.runs.paths import runs_folder
-from anchorloss.runs.store import Run, read_runs
+from anchorloss.runs.store import RUNS, Run, read_runs
 from anchorloss.terminal import counted
 
 WIDTH, INDENT = 80, " " * 4
@@ -22,7 +21,7 @@ def experiments_of(results_dir: Path) -> list[str]:
     Raises:
         UserError: There is none.
     """
-    parent = runs_folder(results_dir)
+    parent = results_dir / RUNS
     folders = parent.iterdir() if parent.is_dir() else ()
     names = sorted(
         path.name for path in folders if path.name[0] != "." and path.is_dir() and any(path.iterdir())

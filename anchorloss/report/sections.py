@@ -8,10 +8,10 @@ from typing import Any
 
 from anchorloss.analysis.comparison import REFERENCE, compare_published
 from anchorloss.analysis.table import SCORES
-from anchorloss.config.nested import flatten
 from anchorloss.report import figures_scores, figures_training
 from anchorloss.report.data import ExperimentData
 from anchorloss.report.text import DASH, Content, count, number, p_value, signed, spread, table, with_interval
+from anchorloss.runs.differences import flatten
 from anchorloss.runs.provenance import short_commit
 from anchorloss.runs.store import Run
 

@@ -11,20 +11,16 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from anchorloss.errors import RunError, UserError
+from anchorloss.errors import REMEDIES, RunError, UserError
 
-_REMEDIES = {
+_REMEDIES = REMEDIES | {
     errno.ENOSPC: "free some space and start again",
     errno.EDQUOT: "free some of the quota and start again",
-    errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "choose a folder that can be written to",
     errno.EPERM: "choose a folder that can be written to",
     errno.ENOENT: "create the folder first",
     errno.EISDIR: "move away what is there",
-    errno.EEXIST: "move away what is there",
     errno.ENOTDIR: "move away the file that is in the way",
-    errno.ELOOP: "remove the circular link",
-    errno.ENAMETOOLONG: "choose a shorter name",
 }
 # The request names a place where nothing can be written, whatever is done about the disk.
 _MISTAKES = {errno.EISDIR, errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -38,16 +34,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises: RunError if it cannot be written (the disk is full); the old content is then still there.
     """
-    with _written_beside(path, data) as temporary, _one_line(path, len(data)):
+    with _written_beside(path, data) as temporary:
         temporary.replace(path)
-        _sync_folder(path.parent)
 
 
 def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Make `folder` if need be and write each file of it, by name, as `write_atomically` does.
-
-    Raises: RunError if the folder cannot be made or a file cannot be written.
-    """
+    """Make `folder` if need be and write each file of it, by name, as `write_atomically` does. Raises: RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,21 +56,15 @@ def write_once(path: Path, data: bytes) -> None:
     Raises: FileExistsError if `path` exists (it is left as it was); RunError if it cannot be written.
     """
     with _written_beside(path, data) as temporary:
-        with _one_line(path, len(data), let_through=FileExistsError):
-            _link_or_rename(temporary, path)
-        with _one_line(path, len(data)):
-            _sync_folder(path.parent)
+        _link_or_rename(temporary, path)
 
 
 def sha256(content: Path | bytes) -> str:
     """The SHA-256 of a file or of bytes, as records have it: `sha256:` and 64 hex digits. Raises: OSError."""
     if isinstance(content, bytes):
         return f"sha256:{hashlib.sha256(content).hexdigest()}"
-    digest = hashlib.sha256()
     with content.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def remove_temporary_files(folder: Path, shared: str) -> None:
@@ -95,19 +81,28 @@ def remove_temporary_files(folder: Path, shared: str) -> None:
 
 @contextlib.contextmanager
 def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
-    """A new file with `data`, safely on the disk in the folder of `path`; gone at the end unless renamed."""
+    """A new file with `data`, safely on the disk, which is to be renamed to `path`; gone at the end otherwise."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.writing")
     try:
-        with _one_line(path, len(data)):
-            # Not `tempfile`: its files can be read by their owner alone, which a shared folder does not want.
-            descriptor = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-            )
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        # Not `tempfile`: its files can be read by their owner alone, which a shared folder does not want.
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         yield temporary
+        # Not on Windows and some shares.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "see to the disk and start again")
+        reason = error.strerror or type(error).__name__
+        raise _error(error)(f"{path}: cannot write {len(data):,} bytes: {reason}; {remedy}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -117,8 +112,6 @@ def _link_or_rename(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
         return
-    except FileExistsError:
-        raise
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -127,28 +120,6 @@ def _link_or_rename(temporary: Path, path: Path) -> None:
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     temporary.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the folder's new entry on the disk, where that can be done (not on Windows and some shares)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _one_line(path: Path, size: int, let_through: type[OSError] | tuple[()] = ()) -> Iterator[None]:
-    try:
-        yield
-    except let_through:
-        raise
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "see to the disk and start again")
-        reason = error.strerror or type(error).__name__
-        raise _error(error)(f"{path}: cannot write {size:,} bytes: {reason}; {remedy}") from error
 
 
 def _error(error: OSError) -> type[UserError] | type[RunError]:

@@ -25,16 +25,12 @@ PREVIOUS = "checkpoint.previous.pt"
 FORMAT = 1
 
 
-class Damaged(Exception):
+class _Damaged(Exception):
     """The file is not a whole checkpoint of this format."""
 
 
 def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain data) as the newest checkpoint of the run.
-
-    Raises:
-        RunError: as `put`.
-    """
+    """Write `state` (tensors and plain data) as the newest checkpoint of the run. Raises: RunError, as `put`."""
     archive = io.BytesIO()
     torch.save(state, archive)
     body = archive.getvalue()
@@ -45,17 +41,14 @@ def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
 def put(folder: Path, content: bytes) -> None:
     """Write a checkpoint's whole content, as `newest` gives it, as the newest of the run.
 
-    The file is read back and its checksum compared before it takes the newest one's place; until then both earlier
-    checkpoints stay.
-
     Raises:
-        RunError: it cannot be written or does not read back. The earlier checkpoint is intact then.
+        RunError: it cannot be written or does not read back. Both earlier checkpoints are intact then.
     """
     candidate = folder / "checkpoint.new.pt"
     write_atomically(candidate, content)
     try:
         _verify(read_file(candidate) or b"")
-    except Damaged as damage:
+    except _Damaged as damage:
         candidate.unlink(missing_ok=True)
         raise RunError(
             f"{candidate}: did not read back as written ({damage}); is the disk failing?"
@@ -66,16 +59,9 @@ def put(folder: Path, content: bytes) -> None:
 
 
 def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
-    """The newest whole checkpoint of the run. A damaged one is passed over, with a line on stderr.
-
-    Returns:
-        The state that was saved, or None if there is none.
-
-    Raises:
-        UserError: a checkpoint belongs to another run, or cannot be read; a later `save` would overwrite it.
-    """
+    """The state in the `newest` checkpoint of the run, None if there is none. Raises: UserError, as `newest`."""
     found = newest(folder, run_hash)
-    return None if found is None else found[1]
+    return found and found[1]
 
 
 def newest(folder: Path, run_hash: str) -> tuple[bytes, dict[str, Any]] | None:
@@ -98,7 +84,7 @@ def newest(folder: Path, run_hash: str) -> tuple[bytes, dict[str, Any]] | None:
                     f"{path}: is of another run ({header['hash']}); move it away to start this run anew"
                 )
             return content, _unpack(body)
-        except Damaged as damage:
+        except _Damaged as damage:
             print(f"{path}: {damage}; going on from the one before it, or from the start", file=sys.stderr)
     return None
 
@@ -114,21 +100,18 @@ def _digest(run_hash: str, body: bytes) -> str:
 
 
 def _verify(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """A checkpoint's header and body. Raises: Damaged."""
+    """A checkpoint's header and body. Raises: _Damaged."""
     line, _, body = content.partition(b"\n")
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
-        raise Damaged("is not a checkpoint") from None
-    if (
-        not isinstance(header, dict)
-        or header.get("format") != FORMAT
-        or not isinstance(header.get("hash"), str)
-    ):
-        raise Damaged("is not a checkpoint of this format")
-    if _digest(header["hash"], body) != header.get("sha256"):
-        raise Damaged("is damaged (checksum)")
-    return header, body
+        raise _Damaged("is not a checkpoint") from None
+    match header:
+        case {"format": 1, "hash": str(run_hash), "sha256": checksum}:
+            if _digest(run_hash, body) != checksum:
+                raise _Damaged("is damaged (checksum)")
+            return header, body
+    raise _Damaged("is not a checkpoint of this format")
 
 
 def _unpack(body: bytes) -> dict[str, Any]:
@@ -137,7 +120,9 @@ def _unpack(body: bytes) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about pickles that torch did not write; they are refused anyway
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, and a hostile file chooses among them
-        raise Damaged(f"holds something other than tensors and plain data ({type(error).__name__})") from None
+        raise _Damaged(
+            f"holds something other than tensors and plain data ({type(error).__name__})"
+        ) from None
     if not isinstance(state, dict):
-        raise Damaged("holds no state")
+        raise _Damaged("holds no state")
     return state

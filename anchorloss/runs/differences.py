@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from anchorloss.config.nested import flatten
 from anchorloss.runs.record import WEIGHTS, Record
 
 
@@ -19,6 +18,17 @@ def same_result(a: Record, b: Record) -> bool:
     # As text, because Python finds 1, 1.0 and True equal.
     first, second = (json.dumps(result, sort_keys=True) for result in results)
     return first == second
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"lr": 0.1}}` as `{"optim.lr": 0.1}`; lists and empty mappings stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def describe_difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import claimed
 from anchorloss.runs.differences import describe_difference, same_result
-from anchorloss.runs.paths import run_folder, runs_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.runs.store import (
     CONFIG,
@@ -22,30 +19,27 @@ from anchorloss.runs.store import (
     PROGRESS,
     RECORD,
     RUN_NAME,
+    RUNS,
     WEIGHTS,
     Record,
     Run,
     check_config,
     read_record,
     read_run,
+    run_folder,
     verify_files,
 )
 
 _FILES = (CONFIG, RECORD, HISTORY, PREDICTIONS, WEIGHTS)
 
 
-@dataclass(frozen=True)
-class Merge:
-    """What a merge will do: which run goes to which folder, and one line for every run that goes nowhere."""
-
-    copies: tuple[tuple[Run, Path], ...]
-    skipped: tuple[str, ...]
-
-
-def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
+def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[Run, Path]], list[str]]:
     """Look at every run under `sources` and decide where it goes; nothing is written.
 
     A source is a results folder, its `runs`, or the folder of one experiment; `into` is a results folder.
+
+    Returns:
+        Which run goes to which folder, and one line for every run that goes nowhere.
 
     Raises:
         UserError: names a damaged file, a link, a source without runs, a run that is in progress in `into`, something
@@ -77,7 +71,7 @@ def plan_merge(sources: Iterable[Path], into: Path) -> Merge:
         raise UserError(
             f"two results for one run, so nothing was merged: {'; '.join(conflicts)}; move one of each away"
         )
-    return Merge(tuple((run, target) for target, run in copies.items()), tuple(skipped))
+    return [(run, target) for target, run in copies.items()], skipped
 
 
 def copy_run(run: Run, target: Path) -> None:
@@ -87,13 +81,24 @@ def copy_run(run: Run, target: Path) -> None:
         RunError: if it cannot be written or another process has the run.
         UserError: if the copy differs.
     """
-    with _copied_beside(run, target) as copy:
-        if not target.exists():
-            with _one_line(target):
-                copy.rename(target)
-            return
-        with claimed(target):
-            _fill(target, copy)
+    assert run.record is not None
+    copy = target.with_name(f".merging-{secrets.token_hex(6)}")
+    try:
+        copy.mkdir(parents=True)
+        for name, content in _contents(run, run.record).items():
+            write_once(copy / name, content)
+        if Record.from_json((copy / RECORD).read_bytes(), copy / RECORD) != run.record:
+            raise RunError(f"{run.folder / RECORD}: changed while it was copied; try again")
+        verify_files(copy, run.record)
+        if target.exists():
+            with claimed(target):
+                _fill(target, copy)
+        else:
+            copy.rename(target)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be copied: {error.strerror}; see to it and merge again") from error
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def look_at_target(into: Path, target: Path) -> Run | None:
@@ -114,19 +119,20 @@ def runs_in(source: Path) -> list[Run]:
     Raises:
         UserError: if there is none, if one is damaged, or if a folder is a link or cannot be read.
     """
+    remedy = "name a results folder, its runs, or one experiment's folder"
     if not source.is_dir():
-        raise UserError(
-            f"{source}: not a folder; name a results folder, its runs, or one experiment's folder"
-        )
-    inner = runs_folder(source) if runs_folder(source).is_dir() else source
-    experiments = [folder for folder in [inner, *_folders(inner)] if any(map(_is_run, _folders(folder)))]
+        raise UserError(f"{source}: not a folder; {remedy}")
+    inner = source / RUNS if (source / RUNS).is_dir() else source
+    experiments = [
+        folder
+        for folder in [inner, *_folders(inner)]
+        if any(RUN_NAME.fullmatch(each.name) for each in _folders(folder))
+    ]
     folders = [folder for experiment in experiments for folder in _folders(experiment)]
     if not folders:
-        raise UserError(
-            f"{source}: holds no runs; name a results folder, its runs, or one experiment's folder"
-        )
+        raise UserError(f"{source}: holds no runs; {remedy}")
     for folder in folders:
-        for path in (folder, *(path for path in folder.iterdir() if path.name in _FILES)):
+        for path in (folder, *(folder / name for name in _FILES)):
             if path.is_symlink():
                 raise UserError(f"{path}: a link; only what lies in a results folder itself is copied")
     return [read_run(folder) for folder in folders]
@@ -139,10 +145,6 @@ def _folders(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: cannot be read: {error.strerror}; make it readable") from None
 
 
-def _is_run(folder: Path) -> bool:
-    return RUN_NAME.fullmatch(folder.name) is not None
-
-
 def _differences(a: Record, b: Record) -> str:
     difference = describe_difference(a.result(), b.result())
     # What follows from the rest: other accuracies come with other files.
@@ -151,29 +153,10 @@ def _differences(a: Record, b: Record) -> str:
     return ", ".join(f"{key} {first} and {second}" for key, (first, second) in pairs)
 
 
-@contextlib.contextmanager
-def _copied_beside(run: Run, target: Path) -> Iterator[Path]:
-    """A verified copy of the run in a hidden folder next to `target`, gone at the end unless it was renamed."""
-    copy = target.with_name(f".merging-{secrets.token_hex(6)}")
-    try:
-        with _one_line(target):
-            copy.mkdir(parents=True)
-        for name, content in _contents(run).items():
-            write_once(copy / name, content)
-        assert run.record is not None
-        if Record.from_json((copy / RECORD).read_bytes(), copy / RECORD) != run.record:
-            raise RunError(f"{run.folder / RECORD}: changed while it was copied; try again")
-        verify_files(copy, run.record)
-        yield copy
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
-
-
-def _contents(run: Run) -> dict[str, bytes]:
+def _contents(run: Run, record: Record) -> dict[str, bytes]:
     """The files that belong to an ended run, by name: those of its record, and the records of earlier failures."""
-    assert run.record is not None
     earlier = [path.name for path in sorted(run.folder.glob("failed-*.json")) if _is_record_of(run, path)]
-    contents = {name: read_file(run.folder / name) for name in (CONFIG, *earlier, *run.record.files, RECORD)}
+    contents = {name: read_file(run.folder / name) for name in (CONFIG, *earlier, *record.files, RECORD)}
     return {name: content for name, content in contents.items() if content is not None}
 
 
@@ -196,11 +179,3 @@ def _fill(target: Path, copy: Path) -> None:
     write_once(target / RECORD, (copy / RECORD).read_bytes())
     for leftover in [*target.glob("checkpoint*"), target / PROGRESS]:
         leftover.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be copied: {error.strerror}; see to it and merge again") from error

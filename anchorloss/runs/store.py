@@ -14,9 +14,8 @@ from pydantic import BeforeValidator
 from anchorloss.errors import UserError
 from anchorloss.runs import contents
 from anchorloss.runs.atomic import write_atomically, write_once
-from anchorloss.runs.claim_state import claim_is_live
+from anchorloss.runs.claims import claim_is_live
 from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.paths import experiment_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.runs.record import HISTORY, NAME, PREDICTIONS, RECORD, RUN_NAME, Record, StrictModel, Text
 from anchorloss.runs.record import WEIGHTS as WEIGHTS
@@ -26,7 +25,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-CONFIG, PROGRESS = "config.yaml", "progress.json"
+CONFIG, PROGRESS, RUNS = "config.yaml", "progress.json", "runs"
+
+
+def run_folder(results_dir: Path, experiment: str, run: str) -> Path:
+    """Where a run lies in a results folder: `<results_dir>/runs/<experiment>/<run>/`."""
+    return results_dir / RUNS / experiment / run
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -196,7 +200,7 @@ def read_runs(results_dir: Path, experiment: str) -> list[Run]:
         raise UserError(
             f"experiment={experiment!a}: not the name of an experiment; use letters, digits, _, + and ."
         )
-    parent = experiment_folder(results_dir, experiment)
+    parent = results_dir / RUNS / experiment
     if not parent.is_dir():
         return []
     runs = [

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from anchorloss.config.settings import NAME, identity_hash
-from anchorloss.errors import RunError, UserError
+from anchorloss.errors import UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.atomic import write_once
 from anchorloss.runs.claims import claimed
 from anchorloss.runs.merge import look_at_target, runs_in
-from anchorloss.runs.paths import run_folder
 from anchorloss.runs.reading import read_file
-from anchorloss.runs.store import CONFIG, Run, read_config, read_progress, write_progress
+from anchorloss.runs.store import CONFIG, Run, read_config, read_progress, run_folder, write_progress
 
 
 @dataclass(frozen=True)
@@ -40,22 +38,22 @@ def plan_unfinished(sources: Iterable[Path], into: Path) -> tuple[list[Unfinishe
     newest: dict[Path, Unfinished] = {}
     skipped: list[str] = []
     for run in (run for source in sources for run in runs_in(source) if run.record is None):
-        found = checkpoint.newest(run.folder, run.name.rpartition("-")[2])
+        found = _newest(run)
         if run.state == "running" or found is None:
-            skipped.append(
-                f"{run.folder}: {'in progress' if run.state == 'running' else 'no whole checkpoint'}"
-            )
+            why = "in progress" if run.state == "running" else "no whole checkpoint"
+            skipped.append(f"{run.folder}: {why}")
             continue
-        content, state = found
         target = run_folder(into, _experiment(run), run.name)
-        candidate = Unfinished(run, target, content, _step(run.folder, state))
         there = look_at_target(into, target)
         if there is not None and (there.record is not None or there.state == "running"):
             skipped.append(f"{run.folder}: {there.state} in {target}")
-        elif candidate.step <= max(_step_at(there), newest[target].step if target in newest else (-1, -1)):
-            skipped.append(f"{run.folder}: another checkpoint is as new")
+            continue
+        has = None if there is None else _newest(there)
+        steps = [has[1] if has else (-1, -1), newest[target].step if target in newest else (-1, -1)]
+        if found[1] > max(steps):
+            newest[target] = Unfinished(run, target, *found)
         else:
-            newest[target] = candidate
+            skipped.append(f"{run.folder}: another checkpoint is as new")
     return list(newest.values()), skipped
 
 
@@ -64,12 +62,10 @@ def copy_unfinished(found: Unfinished) -> None:
 
     Raises:
         RunError: if it cannot be written, or another process has the run.
+        OSError: if the folder cannot be made.
     """
     target = found.target
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{target}: cannot be made: {error.strerror}; name another --into") from error
+    target.mkdir(parents=True, exist_ok=True)
     with claimed(target):
         config = read_file(found.run.folder / CONFIG)
         if config is not None and not (target / CONFIG).exists():
@@ -95,14 +91,14 @@ def _experiment(run: Run) -> str:
     return str(experiment)
 
 
-def _step_at(run: Run | None) -> tuple[int, int]:
-    found = None if run is None else checkpoint.newest(run.folder, run.name.rpartition("-")[2])
-    return (-1, -1) if run is None or found is None else _step(run.folder, found[1])
-
-
-def _step(folder: Path, state: dict[str, Any]) -> tuple[int, int]:
+def _newest(run: Run) -> tuple[bytes, tuple[int, int]] | None:
+    """The content of a run's newest checkpoint, and its step."""
+    found = checkpoint.newest(run.folder, run.name.rpartition("-")[2])
+    if found is None:
+        return None
+    content, state = found
     trainer = state.get("trainer")
-    step = (state.get("epoch"), trainer.get("step_in_epoch") if isinstance(trainer, dict) else None)
-    if not all(type(number) is int and number >= 0 for number in step):
-        raise UserError(f"{folder}: its checkpoint does not say how far it is; move it away")
-    return step  # type: ignore[return-value]
+    match state.get("epoch"), trainer.get("step_in_epoch") if isinstance(trainer, dict) else None:
+        case int(epoch), int(step) if epoch >= 0 and step >= 0:
+            return content, (epoch, step)
+    raise UserError(f"{run.folder}: its checkpoint does not say how far it is; move it away")

@@ -19,7 +19,6 @@ from anchorloss.config.parsing import parse
 from anchorloss.config.settings import RunSettings
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import store
-from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.launcher import SweepLauncher
 from anchorloss.sweep.plan import train_all
 from anchorloss.terminal import counted
@@ -41,7 +40,7 @@ class Job:
         return f"{self.runs[0].loss.name}-{self.runs[0].model.name}-{digest}"
 
     def record(self, run: RunSettings) -> store.Record | None:
-        return store.read_record(run_folder(self.results_dir, run.experiment, run.run))
+        return store.read_record(store.run_folder(self.results_dir, run.experiment, run.run))
 
     @property
     def is_done(self) -> bool:

@@ -14,7 +14,6 @@ from anchorloss.analysis.status import duration
 from anchorloss.config.settings import Execution, RunSettings
 from anchorloss.device import resolve_device
 from anchorloss.runs import store
-from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.messages import announce
 from anchorloss.sweep.width import Speed, Width, keep_fastest, measure, widths
@@ -82,7 +81,7 @@ def _work(plan: Sequence[RunSettings], execution: Execution, device: torch.devic
     found: dict[str, _Work] = {}
     contexts: dict[str, RunContext] = {}
     for settings in plan:
-        folder = run_folder(execution.results_dir, settings.experiment, settings.run)
+        folder = store.run_folder(execution.results_dir, settings.experiment, settings.run)
         record = store.read_record(folder)
         if record is not None and not (record.status == "failed" and execution.retry_failed):
             continue

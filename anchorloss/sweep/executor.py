@@ -22,7 +22,6 @@ from anchorloss.errors import ClaimLostError, RunError, UserError
 from anchorloss.runs import provenance, store
 from anchorloss.runs.atomic import remove_temporary_files, write_once
 from anchorloss.runs.claims import Claim
-from anchorloss.runs.paths import run_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.sweep.messages import SweepProgress, announce, say_ended, say_skipped
@@ -257,7 +256,7 @@ def _close(run: _LiveRun) -> None:
 
 
 def _folder(execution: Execution, settings: RunSettings) -> Path:
-    return run_folder(execution.results_dir, settings.experiment, settings.run)
+    return store.run_folder(execution.results_dir, settings.experiment, settings.run)
 
 
 def _default_width(settings: RunSettings, execution: Execution, device: torch.device) -> int:

@@ -19,7 +19,6 @@ from anchorloss.device import describe, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance, store
 from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.paths import run_folder
 from anchorloss.sweep.executor import execute, prepare_torch
 from anchorloss.tracking.tracking import NoTracker
 from anchorloss.training.context import RunContext
@@ -99,7 +98,7 @@ def _compare_whole(
     with tempfile.TemporaryDirectory() as temporary:
         results = into or Path(temporary)
         execute([settings], dataclasses.replace(execution, results_dir=results))
-        again = store.read_record(run_folder(results, settings.experiment, settings.run))
+        again = store.read_record(store.run_folder(results, settings.experiment, settings.run))
     assert again is not None
     return describe_difference(record.result(), again.result())
 

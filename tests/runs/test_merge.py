@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.claims import Claim
-from anchorloss.runs.merge import Merge, copy_run, plan_merge
-from anchorloss.runs.store import read_record, read_run, read_runs, verify_files
+from anchorloss.runs.merge import copy_run, plan_merge
+from anchorloss.runs.store import Run, read_record, read_run, read_runs, verify_files
 from tests.commands import Done, call
 from tests.run_folders import ANCHORS, finish_run, interrupt_run, make_record, make_settings, plan_run
 from tests.small_disk import small_disk
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORT = {"epochs": 3}
 
 
-def merge(sources: list[Path], into: Path) -> Merge:
+def merge(sources: list[Path], into: Path) -> tuple[list[tuple[Run, Path]], list[str]]:
     plan = plan_merge(sources, into)
-    for run, target in plan.copies:
+    for run, target in plan[0]:
         copy_run(run, target)
     return plan
 
@@ -53,8 +53,8 @@ def two_machines(tmp_path: Path) -> tuple[Path, Path]:
 def test_the_runs_of_two_machines_come_together(two_machines: tuple[Path, Path], tmp_path: Path) -> None:
     into = tmp_path / "results"
     plan = merge(list(two_machines), into)
-    assert len(plan.copies) == 6
-    assert len(plan.skipped) == 2
+    assert len(plan[0]) == 6
+    assert len(plan[1]) == 2
     runs = read_runs(into, "table1")
     assert [(run.loss, run.seed, run.state) for run in runs] == [
         (loss, seed, "finished") for loss in ("anchor_bg", "bce") for seed in range(3)
@@ -72,8 +72,8 @@ def test_merging_again_changes_nothing(two_machines: tuple[Path, Path], tmp_path
     merge(list(two_machines), into)
     before = everything_in(into)
     plan = merge([*two_machines, into], into)
-    assert plan.copies == ()
-    assert len(plan.skipped) == 14
+    assert plan[0] == []
+    assert len(plan[1]) == 14
     assert everything_in(into) == before
 
 
@@ -96,7 +96,7 @@ def test_an_experiments_folder_may_have_got_another_name(
 def test_a_copied_folder_has_the_permissions_of_an_ordinary_one(
     two_machines: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    (run, target), *_ = merge([two_machines[0]], tmp_path / "results").copies
+    (run, target), *_ = merge([two_machines[0]], tmp_path / "results")[0]
     assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(run.folder.stat().st_mode)
 
 
@@ -106,7 +106,7 @@ def test_failed_runs_merge_too_and_unfinished_ones_stay(tmp_path: Path) -> None:
     waiting = plan_run(tmp_path / "a", make_settings("bce", 2))
     plan = merge([tmp_path / "a"], tmp_path / "results")
     assert [run.name for run in read_runs(tmp_path / "results", "table1")] == [failed.name]
-    assert sorted(plan.skipped) == [
+    assert sorted(plan[1]) == [
         f"{interrupted}: interrupted, not ended",
         f"{waiting}: waiting, not ended",
     ]
@@ -165,7 +165,7 @@ def test_a_run_in_progress_at_the_target_is_left_alone(tmp_path: Path) -> None:
         before = everything_in(tmp_path / "results")
         with pytest.raises(UserError, match="in progress"):
             plan_merge([tmp_path / "a"], tmp_path / "results")
-        (copy,) = [(run, folder) for run, folder in plan.copies if run.seed == 0]
+        (copy,) = [(run, folder) for run, folder in plan[0] if run.seed == 0]
         with pytest.raises(RunError, match="another process works on this run"):
             copy_run(*copy)
         assert everything_in(tmp_path / "results") == before
@@ -260,7 +260,7 @@ def test_a_full_disk_leaves_whole_runs_only_and_merging_goes_on(tmp_path: Path) 
             assert run.record is not None
             verify_files(run.folder, run.record)
         shutil.copytree(into, tmp_path / "larger")
-    assert len(merge([tmp_path / "a"], tmp_path / "larger").copies) == len(ANCHORS) - len(runs)
+    assert len(merge([tmp_path / "a"], tmp_path / "larger")[0]) == len(ANCHORS) - len(runs)
     assert len(read_runs(tmp_path / "larger", "table1")) == len(ANCHORS)
 
 

@@ -11,8 +11,7 @@ import torch
 from anchorloss.errors import UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.differences import same_result
-from anchorloss.runs.paths import run_folder
-from anchorloss.runs.store import read_record
+from anchorloss.runs.store import read_record, run_folder
 from tests.in_process import context_of, files, finish, settings, start
 
 

@@ -101,7 +101,7 @@ def test_merging_brings_the_weights_along(kept, tmp_path):
     kept_in = folder.parents[2]
     into = tmp_path / "into"
     plan = plan_merge([bare, kept_in], into)
-    ((source, target),) = plan.copies
+    ((source, target),) = plan[0]
     copy_run(source, target)
     assert (target / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
     assert read_record(target) == record
