@@ -52,15 +52,11 @@ def computes_bf16(device: torch.device) -> bool:
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and _cpu_has("avx512_bf16", "amx_bf16")
+    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_field("flags").split())
 
 
 def choose_convolutions(*, deterministic: bool = False) -> None:
-    """Set up cuDNN for this process: float32 without NVIDIA's TF32.
-
-    Args:
-        deterministic: Take cuDNN's default algorithms instead of trying which is fastest.
-    """
+    """Set up cuDNN: float32 without TF32, and the fastest algorithms, or its default ones if `deterministic`."""
     import torch
 
     torch.backends.cudnn.benchmark = not deterministic
@@ -107,11 +103,6 @@ def processor_kind(description: str) -> str:
     processor, _, details = description.partition(" (")
     kernels = re.sub(r"\d+ threads?(, )?", "", details.removesuffix(")"))
     return f"{processor} ({kernels})" if kernels else processor
-
-
-def _cpu_has(*features: str) -> bool:
-    flags = _cpu_field("flags").split()
-    return any(feature in flags for feature in features)
 
 
 def _cpu_field(field: str) -> str:

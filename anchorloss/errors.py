@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 
 from anchorloss.terminal import escape, safe_output
 
@@ -68,10 +69,8 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, UserError):
         return 2, text
     if _is_about_memory(error):
-        return (
-            1,
-            f"out of memory ({text or 'no more could be allocated'}); free some, or train fewer runs at once",
-        )
+        text = text or "no more could be allocated"
+        return 1, f"out of memory ({text}); free some, or train fewer runs at once"
     if isinstance(error, RunError):
         return 1, text
     if isinstance(error, RecursionError):
@@ -87,7 +86,9 @@ def explain(error: Exception) -> tuple[int, str]:
         return (2 if error.errno in REMEDIES else 1), f"{path}: {_reason(error)}"
     if isinstance(error, OSError):
         return 1, _reason(error)
-    return 1, f"unexpected {type(error).__name__}: {text}{_place(error)}; {TRACEBACK}=1 shows the traceback"
+    *_, (frame, number) = walk_tb(error.__traceback__)
+    place = f"{Path(frame.f_code.co_filename).name}:{number}"
+    return 1, f"unexpected {type(error).__name__}: {text} ({place}); {TRACEBACK}=1 shows the traceback"
 
 
 # What a wrong path gives, and what to do about it.
@@ -119,13 +120,6 @@ def _is_about_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return isinstance(error, (RuntimeError, ImportError)) and _MEMORY.search(str(error)) is not None
-
-
-def _place(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace else ""
 
 
 def _require_working_directory() -> None:

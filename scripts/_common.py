@@ -42,11 +42,9 @@ def folder(text: str) -> Path:
 
 def unused(path: Path) -> Path:
     """`path`, or where there is such a file, the same with the time in its name: a measurement is never overwritten."""
-    return (
-        path.with_name(f"{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}{path.suffix}")
-        if path.exists()
-        else path
-    )
+    if not path.exists():
+        return path
+    return path.with_name(f"{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}{path.suffix}")
 
 
 def publish(arguments: argparse.Namespace, name: str, markdown: str, svg: bytes | None = None) -> None:

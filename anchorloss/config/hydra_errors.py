@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import get_type_hints
 
 from hydra._internal.core_plugins import file_config_source
@@ -30,7 +31,6 @@ _GROUPS = {
     "experiment": "scratch",
     "logger": "none",
 }
-_LOSS_KEYS = ("name", "function", "anchor", "gamma", "slack", "scores")
 # A loss can be composed without one of its arguments; the rest would quietly get a default.
 _NEVER_REMOVED = {field.name for field in fields(Config)} - {"loss"}
 _SHOW_ALL = "`python train.py --help` shows what can be set"
@@ -100,23 +100,10 @@ def config_errors() -> Iterator[None]:
         raise UserError(f"the config cannot be composed: {_explain(error)}") from error
 
 
-def known_keys() -> list[str]:
-    """The dotted keys of `Config`, groups included."""
-    hints = get_type_hints(Config)
-    keys = list(_GROUPS) + [f"loss.{key}" for key in _LOSS_KEYS]
-    for field in fields(Config):
-        kind = hints[field.name]
-        inner = [f"{field.name}.{part.name}" for part in fields(kind)] if is_dataclass(kind) else [field.name]
-        keys += inner
-    return keys
-
-
 def _raised_by_hydra(error: Exception) -> bool:
     """Whether the exception was raised in the code of Hydra, OmegaConf or a parser of theirs."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
     return module.partition(".")[0] in ("hydra", "omegaconf", "antlr4", "yaml")
 
 
@@ -130,8 +117,13 @@ def _explain(error: Exception) -> str:
         return f"{group}={option}: there is no such config{near}; use one of {', '.join(options)}"
     unknown_key = re.search(r"Could not override '([^']+)'", text)
     if unknown_key:
-        key = unknown_key[1]
-        return f"{key}: there is no such key{did_you_mean(key, known_keys())}; {_SHOW_ALL}"
+        hints = get_type_hints(Config)
+        groups = {
+            name: [part.name for part in fields(kind)] for name, kind in hints.items() if is_dataclass(kind)
+        }
+        groups["loss"] = ["name", "function", "anchor", "gamma", "slack", "scores"]
+        inner = [f"{group}.{name}" for group, names in groups.items() for name in names]
+        return f"{unknown_key[1]}: there is no such key{did_you_mean(unknown_key[1], [*hints, *inner])}; {_SHOW_ALL}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; quote what is not plain, as in key='\"a b\"'"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
@@ -139,9 +131,5 @@ def _explain(error: Exception) -> str:
     if isinstance(error.__cause__, UserError):  # of a launcher
         return str(error.__cause__)
     said = " ".join(text.partition("Config search path")[0].split())
-    cause = error.__cause__
-    return (
-        f"{said}: {str(cause).splitlines()[0]}"
-        if cause is not None and str(cause)
-        else f"{said}; {_SHOW_ALL}"
-    )
+    cause = str(error.__cause__ or "")
+    return f"{said}: {cause.splitlines()[0]}" if cause else f"{said}; {_SHOW_ALL}"

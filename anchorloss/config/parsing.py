@@ -19,7 +19,7 @@ from anchorloss.config.settings import (
     RunSettings,
 )
 from anchorloss.config.source import source_hash
-from anchorloss.config.validation import did_you_mean, first_problem
+from anchorloss.config.validation import UNKNOWN, did_you_mean, first_problem
 from anchorloss.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _validated(config: DictConfig) -> Config:
     try:
         return _schema().validate_python(values)
     except ValidationError as error:
-        key, value, text = problem = first_problem(error)
-    if problem.is_unknown_key:
+        key, value, text = first_problem(error)
+    if text == UNKNOWN:
         *groups, name = key.split(".")
         known: Any = values
         for part in groups:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -38,24 +38,12 @@ class OneOf(Written):
         self.choices = choices
 
 
-class Problem(NamedTuple):
-    """The dotted key (empty for a rule across keys), its value, and what it must be."""
-
-    key: str
-    value: Any
-    text: str
-
-    @property
-    def is_unknown_key(self) -> bool:
-        """Whether nothing reads the key."""
-        return self.text == _UNKNOWN
-
-
-_UNKNOWN = "is not a key of this format"
+# Of a key that nothing reads.
+UNKNOWN = "is not a key of this format"
 _TEXTS = {
     "missing": "is missing",
-    "extra_forbidden": _UNKNOWN,
-    "unexpected_keyword_argument": _UNKNOWN,
+    "extra_forbidden": UNKNOWN,
+    "unexpected_keyword_argument": UNKNOWN,
     "model_type": "must be an object",
     "dict_type": "must be an object",
     "dataclass_type": "must be a group of settings",
@@ -78,8 +66,8 @@ _TEXTS = {
 }
 
 
-def first_problem(error: ValidationError) -> Problem:
-    """The first of the problems that pydantic found."""
+def first_problem(error: ValidationError) -> tuple[str, Any, str]:
+    """The first of pydantic's problems: the key (empty for a rule across keys), its value, and what it must be."""
     first = error.errors(include_url=False)[0]
     kind, context = first["type"], first.get("ctx", {})
     text = _TEXTS[kind].format(**context) if kind in _TEXTS else first["msg"].replace("Input should", "must")
@@ -87,7 +75,7 @@ def first_problem(error: ValidationError) -> Problem:
         text = "must not be empty"
     if kind == "value_error":
         text = str(context["error"])
-    return Problem(".".join(str(part) for part in first["loc"] if part != "[key]"), first["input"], text)
+    return ".".join(str(part) for part in first["loc"] if part != "[key]"), first["input"], text
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ PREVIOUS = "checkpoint.previous.pt"
 FORMAT = 1
 
 
-class _Damaged(Exception):
+class Damaged(Exception):
     """The file is not a whole checkpoint of this format."""
 
 
@@ -48,7 +48,7 @@ def put(folder: Path, content: bytes) -> None:
     write_atomically(candidate, content)
     try:
         _verify(read_file(candidate) or b"")
-    except _Damaged as damage:
+    except Damaged as damage:
         candidate.unlink(missing_ok=True)
         raise RunError(
             f"{candidate}: did not read back as written ({damage}); is the disk failing?"
@@ -84,7 +84,7 @@ def newest(folder: Path, run_hash: str) -> tuple[bytes, dict[str, Any]] | None:
                     f"{path}: is of another run ({header['hash']}); move it away to start this run anew"
                 )
             return content, _unpack(body)
-        except _Damaged as damage:
+        except Damaged as damage:
             print(f"{path}: {damage}; going on from the one before it, or from the start", file=sys.stderr)
     return None
 
@@ -100,18 +100,18 @@ def _digest(run_hash: str, body: bytes) -> str:
 
 
 def _verify(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """A checkpoint's header and body. Raises: _Damaged."""
+    """A checkpoint's header and body. Raises: Damaged."""
     line, _, body = content.partition(b"\n")
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
-        raise _Damaged("is not a checkpoint") from None
+        raise Damaged("is not a checkpoint") from None
     match header:
-        case {"format": 1, "hash": str(run_hash), "sha256": checksum}:
+        case {"format": number, "hash": str(run_hash), "sha256": checksum} if number == FORMAT:
             if _digest(run_hash, body) != checksum:
-                raise _Damaged("is damaged (checksum)")
+                raise Damaged("is damaged (checksum)")
             return header, body
-    raise _Damaged("is not a checkpoint of this format")
+    raise Damaged("is not a checkpoint of this format")
 
 
 def _unpack(body: bytes) -> dict[str, Any]:
@@ -120,9 +120,7 @@ def _unpack(body: bytes) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about pickles that torch did not write; they are refused anyway
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, and a hostile file chooses among them
-        raise _Damaged(
-            f"holds something other than tensors and plain data ({type(error).__name__})"
-        ) from None
+        raise Damaged(f"holds something other than tensors and plain data ({type(error).__name__})") from None
     if not isinstance(state, dict):
-        raise _Damaged("holds no state")
+        raise Damaged("holds no state")
     return state

@@ -123,12 +123,8 @@ def runs_in(source: Path) -> list[Run]:
     if not source.is_dir():
         raise UserError(f"{source}: not a folder; {remedy}")
     inner = source / RUNS if (source / RUNS).is_dir() else source
-    experiments = [
-        folder
-        for folder in [inner, *_folders(inner)]
-        if any(RUN_NAME.fullmatch(each.name) for each in _folders(folder))
-    ]
-    folders = [folder for experiment in experiments for folder in _folders(experiment)]
+    inside = [_folders(folder) for folder in [inner, *_folders(inner)]]
+    folders = [run for runs in inside if any(RUN_NAME.fullmatch(run.name) for run in runs) for run in runs]
     if not folders:
         raise UserError(f"{source}: holds no runs; {remedy}")
     for folder in folders:

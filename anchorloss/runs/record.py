@@ -263,15 +263,12 @@ class Record(StrictModel):
 
     def to_json(self) -> str:
         """The text of record.json. Raises: ValueError for a number that JSON does not have."""
-        return json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def content(self) -> dict[str, Any]:
-        """The record as plain nested data, with the keys that it was made from."""
-        return self.model_dump(exclude_unset=True, warnings="none")
+        content = self.model_dump(exclude_unset=True, warnings="none")
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def result(self) -> dict[str, Any]:
         """The record as plain nested data without its provenance: what two equal results have alike."""
-        return {key: value for key, value in self.content().items() if key != "provenance"}
+        return self.model_dump(exclude={"provenance"}, exclude_unset=True, warnings="none")
 
 
 def require_recordable(settings: RunSettings) -> None:
