@@ -28,12 +28,18 @@ _LARGEST_ARRAY = 64 << 20
 _MOST_COLUMNS = 100
 
 
-def checked_record(folder: Path, text: bytes) -> Record:
-    """The record in `text`, held against the files of its run; at once if none has changed since it was last done.
+def read_record(folder: Path) -> Record | None:
+    """The record of a run folder, None while it has none.
+
+    It is held against the files beside it: their checksums, the last row and the length of the history, and Top-1 and
+    Top-5 of the predictions. Files that have not changed since are not read again.
 
     Raises:
-        UserError: names the file that is damaged or missing, or in what the record contradicts it.
+        UserError: names a file that is damaged or missing, or in what the record contradicts it.
     """
+    text = read_file(folder / RECORD)
+    if text is None:
+        return None
     return _checked_record(folder, text, _signature(folder / HISTORY), _signature(folder / PREDICTIONS))
 
 

@@ -164,12 +164,7 @@ class Record(StrictModel):
     ) -> Record:
         """The record of a run that ended.
 
-        Args:
-            settings: of the run.
-            data: what it was trained and evaluated on.
-            files: SHA-256 of each of its files.
-            provenance: where it was trained.
-            outcome: `failure` of a run that diverged; else `top1`, `top5`, `test_loss` and `best`.
+        `outcome` is the `failure` of a run that diverged; else `top1`, `top5`, `test_loss` and `best`.
         """
         return cls(
             format=1,

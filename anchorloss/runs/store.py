@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 
 from anchorloss.errors import UserError
-from anchorloss.runs import contents
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import claim_is_live
+from anchorloss.runs.contents import parse_history, read_record, read_verified, unpack_predictions
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.reading import read_file
 from anchorloss.runs.record import HISTORY, NAME, PREDICTIONS, RECORD, RUN_NAME, Record, StrictModel, Text
@@ -95,21 +95,6 @@ def write_record(folder: Path, record: Record) -> None:
     write_once(folder / RECORD, text.encode())
 
 
-def read_record(folder: Path) -> Record | None:
-    """The record of a run folder, None while it has none.
-
-    It is held against the files beside it: their checksums, the last row and the length of the history, and Top-1 and
-    Top-5 of the predictions. Files that have not changed since are not read again.
-
-    Raises:
-        UserError: names a file that is damaged or missing, or in what the record contradicts it.
-    """
-    text = read_file(folder / RECORD)
-    if text is None:
-        return None
-    return contents.checked_record(folder, text)
-
-
 def verify_files(folder: Path, record: Record) -> None:
     """Compare the run's files with the checksums in its record.
 
@@ -117,7 +102,7 @@ def verify_files(folder: Path, record: Record) -> None:
         UserError: names one that differs or is missing.
     """
     for name in record.files:
-        contents.read_verified(folder, record, name)
+        read_verified(folder, record, name)
 
 
 def read_history(folder: Path) -> pd.DataFrame:
@@ -129,7 +114,7 @@ def read_history(folder: Path) -> pd.DataFrame:
     import pandas as pd  # half a second that reading records does not need
 
     path = folder / HISTORY
-    names, table = contents.parse_history(path, _required(path))
+    names, table = parse_history(path, _required(path))
     return pd.DataFrame(table, columns=names).astype({"epoch": int})
 
 
@@ -140,7 +125,7 @@ def read_predictions(folder: Path) -> Predictions:
         UserError: if it is missing or damaged.
     """
     path = folder / PREDICTIONS
-    return Predictions(**contents.unpack_predictions(path, _required(path)))
+    return Predictions(**unpack_predictions(path, _required(path)))
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
@@ -192,10 +177,7 @@ def check_config(folder: Path, record: Record) -> None:
 
 
 def read_runs(results_dir: Path, experiment: str) -> list[Run]:
-    """Every run folder of an experiment, by loss, seed and name; none when there is no such experiment.
-
-    Raises: UserError naming a damaged record, or a folder that is no run's.
-    """
+    """The runs of an experiment, by loss, seed and name. Raises: UserError for a damaged record or a foreign folder."""
     if NAME.fullmatch(experiment) is None:
         raise UserError(
             f"experiment={experiment!a}: not the name of an experiment; use letters, digits, _, + and ."
@@ -213,10 +195,7 @@ def read_runs(results_dir: Path, experiment: str) -> list[Run]:
 
 
 def read_ended(results_dir: Path, experiment: str) -> list[tuple[Run, Record]]:
-    """The runs of an experiment that have ended, finished or failed, as `read_runs` has them.
-
-    Raises: UserError as `read_runs`, and if there is none.
-    """
+    """The runs of an experiment that finished or failed. Raises: UserError as `read_runs`, and if there is none."""
     ended = [(run, run.record) for run in read_runs(results_dir, experiment) if run.record is not None]
     if not ended:
         raise UserError(
