@@ -18,8 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from anchorloss.config.settings import Config
-from anchorloss.config.validation import did_you_mean
-from anchorloss.config.yaml_files import refuse_aliases
+from anchorloss.config.validation import did_you_mean, refuse_aliases
 from anchorloss.errors import UserError
 
 _LARGEST_FILE = 1 << 20

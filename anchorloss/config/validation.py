@@ -1,4 +1,4 @@
-"""What is checked beyond pydantic's own constraints, and the first problem that pydantic finds."""
+"""What is checked beyond pydantic's own constraints, in YAML too, and the first problem that pydantic finds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 50
 
 
 class Written:
@@ -82,3 +88,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the nearest of the known names; empty if none is near."""
     near = get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def refuse_aliases(text: bytes) -> None:
+    """Look through the events of a YAML text before it is built: a few aliases multiply into more than memory.
+
+    Raises:
+        ValueError: if it has an alias or is nested deeply.
+        yaml.YAMLError: if it is not YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("has a YAML alias; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError("nested too deeply")

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import sha256
-from anchorloss.runs.reading import read_file
+from anchorloss.runs.reading import LARGEST_MEASURED, damaged, read_file
 from anchorloss.runs.record import HISTORY, PREDICTIONS, RECORD, Record
-from anchorloss.runs.strict_json import LARGEST_MEASURED, damaged
 
 if TYPE_CHECKING:
     import numpy as np

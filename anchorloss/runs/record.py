@@ -24,7 +24,7 @@ from anchorloss.config.settings import (
 )
 from anchorloss.config.validation import OneOf, Written, first_problem
 from anchorloss.errors import UserError
-from anchorloss.runs.strict_json import LARGEST_MEASURED, check_plain, damaged, parse_json, require
+from anchorloss.runs.reading import LARGEST_MEASURED, check_plain, damaged, parse_json, require
 
 if TYPE_CHECKING:
     from anchorloss.config.settings import RunSettings

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
+from anchorloss.config.validation import refuse_aliases
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import claim_is_live
 from anchorloss.runs.contents import parse_history, read_record, read_verified, unpack_predictions
 from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.reading import read_file
+from anchorloss.runs.reading import damaged, parse_json, read_file
 from anchorloss.runs.record import HISTORY, NAME, PREDICTIONS, RECORD, RUN_NAME, Record, StrictModel, Text
 from anchorloss.runs.record import WEIGHTS as WEIGHTS
-from anchorloss.runs.strict_json import damaged, parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,8 +145,6 @@ def read_progress(folder: Path) -> Progress | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml as nested plain data, nothing interpolated. Raises: UserError if it is damaged."""
     from omegaconf import OmegaConf
-
-    from anchorloss.config.yaml_files import refuse_aliases
 
     path = folder / CONFIG
     text = read_file(path)
