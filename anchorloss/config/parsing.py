@@ -14,8 +14,10 @@ from anchorloss.config.settings import (
     DATA_SETS,
     NAME,
     Config,
+    DataSettings,
     Execution,
     LossSettings,
+    ModelSettings,
     RunSettings,
 )
 from anchorloss.config.source import source_hash
@@ -41,15 +43,17 @@ def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
         UserError: names the key, its value and the remedy.
     """
     settings = _validated(config)
-    for check in (_check_seeds, _check_model, _check_data, _check_optim):
-        check(settings)
+    seeds, optim = settings.seeds, settings.optim
+    _require(len(set(seeds)) == len(seeds), "seeds", seeds, "each seed may stand there once")
+    _check_model(settings.model)
+    _check_data(settings.data)
+    _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov", True, "needs optim.momentum > 0")
     loss = _loss(settings.loss)
     model = replace(settings.model, source=_source("model", settings.model.function, settings.model.source))
     data = replace(settings.data, source=_source("data", settings.data.function, settings.data.source))
     precision = resolve_precision(settings.precision, settings.device)
     runs = [
-        RunSettings(settings.experiment.name, loss, model, data, settings.optim, precision, seed)
-        for seed in settings.seeds
+        RunSettings(settings.experiment.name, loss, model, data, optim, precision, seed) for seed in seeds
     ]
     shared = {field.name: getattr(settings, field.name) for field in fields(Execution)}
     shared["results_dir"] = Path(settings.results_dir)
@@ -105,13 +109,7 @@ def _require(ok: bool, key: str, value: Any, remedy: str) -> None:
         raise UserError(f"{key}={_shown(value)}: {remedy}")
 
 
-def _check_seeds(settings: Config) -> None:
-    seeds = settings.seeds
-    _require(len(set(seeds)) == len(seeds), "seeds", seeds, "each seed may stand there once")
-
-
-def _check_model(settings: Config) -> None:
-    model = settings.model
+def _check_model(model: ModelSettings) -> None:
     if model.function is not None:
         return
     _no_arguments("model", model.arguments)
@@ -127,8 +125,7 @@ def _check_model(settings: Config) -> None:
     )
 
 
-def _check_data(settings: Config) -> None:
-    data = settings.data
+def _check_data(data: DataSettings) -> None:
     if data.function is None:
         known = tuple(DATA_SETS)
         near = did_you_mean(data.name, known)
@@ -153,11 +150,6 @@ def _check_data(settings: Config) -> None:
             _require(
                 size is None, f"data.{key}", size, "is for data=synthetic alone: the real sets are used whole"
             )
-
-
-def _check_optim(settings: Config) -> None:
-    optim = settings.optim
-    _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov", True, "needs optim.momentum > 0")
 
 
 def _loss(loss: dict[str, Any]) -> LossSettings:
