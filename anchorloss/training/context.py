@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,20 +23,13 @@ class RunContext:
     evaluation: EvaluationImages
     compile: bool
     checkpoint_seconds: float
-    keep_weights: bool
+    keep_weights: bool = False
 
     @staticmethod
-    def of(
-        dataset: Dataset,
-        device: torch.device,
-        *,
-        compile: bool,
-        checkpoint_seconds: float,
-        keep_weights: bool = False,
-    ) -> RunContext:
-        """The context of a data set that is in memory already."""
+    def of(dataset: Dataset, device: torch.device, **execution: Any) -> RunContext:
+        """The context of a data set that is in memory already; `execution` are the fields from `compile` on."""
         training, evaluation = TrainingImages.of(dataset, device), EvaluationImages.of(dataset, device)
-        return RunContext(dataset, device, training, evaluation, compile, checkpoint_seconds, keep_weights)
+        return RunContext(dataset, device, training, evaluation, **execution)
 
     @staticmethod
     def load(data: DataSettings, execution: Execution, device: torch.device) -> RunContext:

@@ -65,15 +65,7 @@ class Evaluation:
 
 
 def evaluate(network: nn.Module, loss: Loss, evaluation: EvaluationImages, precision: str) -> Evaluation:
-    """Evaluate `network` once, on images without augmentation.
-
-    Args:
-        network: maps normalised images (N, 3, 32, 32) to logits (N, C); on the images' device, and nothing still
-            writes to its weights. It is left in training mode.
-        loss: whose mean over the images is reported.
-        evaluation: the images and how to normalise them.
-        precision: "bf16" or "fp32", in which the network computes; the loss takes float32 logits.
-    """
+    """`measure` once what `Prediction` gives for the same arguments; nothing may still write to the network's weights."""
     return measure(Prediction(network, evaluation, precision)(), loss, evaluation.labels)
 
 

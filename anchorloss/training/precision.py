@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -54,23 +54,16 @@ def forward_pass(
     def call(weights: dict[str, Tensor], images: Tensor) -> Tensor:
         return torch.func.functional_call(network, weights, (images,))
 
+    emulation = emulated_bf16.EmulatedBf16 if emulated_bf16.is_needed(device) else nullcontext
     compiled = torch.compile(call, dynamic=False) if compile else call
 
     def forward(images: Tensor) -> Tensor:
         weights = dict(zip(parameters, _CastTogether.apply(*parameters.values()), strict=True))
-        with _autocast(device):
+        # The cache of cast weights would not survive a graph's replay.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False), emulation():
             return compiled(weights, images).float()
 
     return forward
-
-
-def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    context = ExitStack()
-    # The cache of cast weights would not survive a graph's replay.
-    context.enter_context(torch.autocast(device.type, torch.bfloat16, cache_enabled=False))
-    if emulated_bf16.is_needed(device):
-        context.enter_context(emulated_bf16.EmulatedBf16())
-    return context
 
 
 class _CastTogether(torch.autograd.Function):

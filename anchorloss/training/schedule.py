@@ -8,13 +8,9 @@ from anchorloss.config.settings import OptimSettings
 
 
 def learning_rate(optim: OptimSettings, epoch: int, step: int, steps: int) -> float:
-    """The learning rate of one step: a step or cosine schedule by epoch, times a linear warm-up by step.
+    """The learning rate at `step` of the `steps` of `epoch`, both from 0.
 
-    Args:
-        optim: The schedule and its parameters.
-        epoch: The epoch, counted from 0.
-        step: The step in that epoch, counted from 0.
-        steps: The number of steps in an epoch.
+    It follows a step or cosine schedule by epoch, times a linear warm-up by step.
     """
     if optim.schedule == "cosine":
         rate = optim.lr * 0.5 * (1 + math.cos(math.pi * epoch / optim.epochs))
