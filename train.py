@@ -61,10 +61,7 @@ def command_line(arguments: list[str]) -> list[str]:
     others = [argument for argument in arguments if argument not in multirun]
     if any(argument in SHOWING or argument.startswith(("--cfg=", "--info=")) for argument in others):
         multirun = []
-    return [
-        *multirun[:1],
-        *(FLAGS.get(argument, argument) for argument in others),
-    ]
+    return [*multirun[:1], *(FLAGS.get(argument, argument) for argument in others)]
 
 
 if __name__ == "__main__":

@@ -22,10 +22,7 @@ class ProcessesLauncher(ClusterLauncher):
     """
 
     def __init__(self, count: int) -> None:
-        """Create it; Hydra calls this.
-
-        Args:
-            count: Number of processes; 0 for one for each GPU or, without GPUs, for each core.
+        """Take the keys of configs/hydra/launcher/processes.yaml.
 
         Raises:
             UserError: The count is not between 0 and 1024.
@@ -86,36 +83,25 @@ class ProcessesLauncher(ClusterLauncher):
 
 
 def gpu_names(count: int, visible: str | None) -> list[str]:
-    """Return the name in CUDA_VISIBLE_DEVICES of each GPU.
-
-    Args:
-        count: How many GPUs this process sees.
-        visible: The variable's present value; None where it is not set.
-    """
-    names = (
-        [name.strip() for name in visible.split(",")] if visible else [str(number) for number in range(count)]
-    )
-    return names[:count]
+    """The name of each of `count` GPUs in CUDA_VISIBLE_DEVICES, whose present value is `visible`, None where not set."""
+    names = visible.split(",") if visible else map(str, range(count))
+    return [name.strip() for name in names][:count]
 
 
 def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) -> None:
     """One process: its GPU or its thread, then the sweep as `train.py` trains it."""
     os.environ["TQDM_POSITION"] = str(place + 1)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-        from anchorloss.sweep.executor import CONCURRENT_ON_GPU
-
-        for config in configs:
-            if config.concurrent in ("auto", "0"):
-                config.concurrent = str(max(1, min(share, CONCURRENT_ON_GPU)))
-    else:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        for config in configs:
-            config.threads = config.threads or 1
-            # The processes share the cores out, not the runs within one.
-            if config.concurrent in ("auto", "0"):
-                config.concurrent = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1"} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    from anchorloss.sweep.executor import CONCURRENT_ON_GPU
     from anchorloss.sweep.plan import train_all
+
+    # On a CPU the processes share the cores out, not the runs within one.
+    concurrent = 1 if gpu is None else max(1, min(share, CONCURRENT_ON_GPU))
+    for config in configs:
+        if gpu is None:
+            config.threads = config.threads or 1
+        if config.concurrent == "auto":
+            config.concurrent = str(concurrent)
 
     with one_line_errors():
         train_all(configs)

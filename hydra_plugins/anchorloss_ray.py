@@ -13,13 +13,7 @@ class RayLauncher(ClusterLauncher):
     """Makes each job a task. When a node dies, Ray starts its tasks on another one, as often as necessary."""
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
-        """Create it; Hydra calls this.
-
-        Args:
-            address: Of a running Ray, `auto` to find it, or `local` to start one.
-            num_cpus: Cores of each task.
-            num_gpus: GPUs of each task.
-        """
+        """Take the keys of configs/hydra/launcher/ray.yaml."""
         self._address = address
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus

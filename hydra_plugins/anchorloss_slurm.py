@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import getpass
 import math
-import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -28,14 +27,7 @@ class SlurmLauncher(ClusterLauncher):
     """Submits each job, or finds it in the queue, and waits for all."""
 
     def __init__(self, folder: str, poll_seconds: float, max_timeouts: int, **parameters: Any) -> None:
-        """Create it; Hydra calls this.
-
-        Args:
-            folder: For submitit's files and logs.
-            poll_seconds: Seconds between two looks at the queue.
-            max_timeouts: How often a job that reaches its time limit is requeued.
-            **parameters: Of submitit's SlurmExecutor; null leaves the choice to Slurm.
-        """
+        """Take the keys of configs/hydra/launcher/slurm.yaml; `parameters` are those of submitit's SlurmExecutor."""
         self._folder = folder
         self._poll_seconds = poll_seconds
         self._max_timeouts = max_timeouts
@@ -65,26 +57,24 @@ class SlurmLauncher(ClusterLauncher):
         for job in jobs:
             if signals.received is not None:
                 break
-            known = queued.get(job.name)
-            if known is not None:
-                submitted.append(executor.job_class(executor.folder, known))
+            if job.name in queued:
+                submitted.append(executor.job_class(executor.folder, queued[job.name]))
             else:
                 submitted.append(_submit(executor, job))
-            before = "" if known is None else ", queued before"
+            before = ", queued before" * (job.name in queued)
             print(f"{job.name}: Slurm job {submitted[-1].job_id}{before}", flush=True)
         return submitted
 
     def _executor(self) -> submitit.SlurmExecutor:
         try:
             import submitit
+
+            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._max_timeouts)
+            executor.update_parameters(**self._parameters)
         except ImportError:
             raise UserError("hydra/launcher=slurm: needs submitit; pip install -e '.[slurm]'") from None
-        try:
-            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._max_timeouts)
         except RuntimeError:
             raise UserError("hydra/launcher=slurm: there is no `srun` here; use a Slurm cluster") from None
-        try:
-            executor.update_parameters(**self._parameters)
         except ValueError as error:
             raise UserError(f"hydra.launcher: {error}") from None
         return executor
@@ -135,16 +125,11 @@ def _trouble(job: submitit.SlurmJob[str | None], has_result: bool) -> list[str]:
 
 
 def _queue() -> dict[str, tuple[str, str]]:
-    """Return name and state of this user's unfinished jobs, by their number.
-
-    Raises:
-        RunError: Slurm's controller does not answer.
-    """
-    command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i|%j|%T"]
+    """Name and state of this user's unfinished jobs, by their number."""
+    # A name may hold anything, and comes last.
+    command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i|%T|%j"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
         raise RunError(f"squeue: {getattr(error, 'stderr', '') or error}") from None
-    # A name may hold anything.
-    fields = (re.fullmatch(r"([^|]*)\|(.*)\|([^|]*)", line) for line in lines)
-    return {field[1]: (field[2], field[3]) for field in fields if field}
+    return {number: (name, state) for number, state, name in (line.split("|", 2) for line in lines)}

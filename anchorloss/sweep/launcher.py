@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, flag_override
+
+from anchorloss.sweep.plan import train_all
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -20,7 +21,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 class SweepLauncher(Launcher):
-    """A Hydra launcher that trains the jobs of a sweep together."""
+    """A Hydra launcher that trains the jobs of a sweep together, in this process."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """What Hydra calls before `launch`."""
@@ -31,15 +32,11 @@ class SweepLauncher(Launcher):
         """What Hydra calls with the overrides of each job."""
         configs = [self._loader.load_sweep_config(self._config, list(job)) for job in job_overrides]
         self.train([without_hydra(config) for config in configs])
-        return [_completed(job, config) for job, config in zip(job_overrides, configs, strict=True)]
+        return [
+            JobReturn(list(job), config, status=JobStatus.COMPLETED)
+            for job, config in zip(job_overrides, configs, strict=True)
+        ]
 
-    @abstractmethod
     def train(self, configs: list[DictConfig]) -> None:
-        """Train the runs of the jobs' configs."""
-
-
-def _completed(overrides: Sequence[str], config: DictConfig) -> JobReturn:
-    done = JobReturn(overrides=list(overrides), cfg=config)
-    done.status = JobStatus.COMPLETED
-    done.return_value = None
-    return done
+        """Train the runs of all jobs as one plan; errors as in `train_all`."""
+        train_all(configs)
