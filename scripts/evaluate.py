@@ -74,8 +74,9 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
 
 
 def _report(found: Reevaluation) -> None:
-    recorded = "" if found.different == 0 else f" (recorded: {found.top1:.2f} % and {found.top5:.2f} %)"
-    print(f"{found.run}: Top-1 {found.now.top1:.2f} %, Top-5 {found.now.top5:.2f} %{recorded}")
+    record = found.record
+    recorded = "" if found.different == 0 else f" (recorded: {record.top1:.2f} % and {record.top5:.2f} %)"
+    print(f"{record.run}: Top-1 {found.now.top1:.2f} %, Top-5 {found.now.top5:.2f} %{recorded}")
     print(f"  {found.different:,} of {len(found.now.target):,} predictions differ from the record's")
     if found.elsewhere is not None:
         print(f"  recorded on {found.elsewhere}: rounding may differ here")

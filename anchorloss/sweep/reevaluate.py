@@ -29,21 +29,18 @@ LARGEST_ROUNDING_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Reevaluation:
-    """What a run's weights give here, and what its record says.
+    """What a run's weights give here, beside its record.
 
     Attributes:
-        run: the run's name.
+        record: the run's record.
         now: the evaluation made here.
-        top1, top5: the recorded accuracies in percent.
         different: the number of images whose predicted class is another than the recorded one.
         elsewhere: the recorded processor and version of torch, if they are not those of here.
         problems: why the record and its weights do not agree; empty if they do.
     """
 
-    run: str
+    record: store.Record
     now: Evaluation
-    top1: float
-    top5: float
     different: int
     elsewhere: str | None
     problems: tuple[str, ...]
@@ -136,7 +133,26 @@ class _Prepared:
         network = _load(self.settings.model, self.folder / store.WEIGHTS, self.dataset).to(device)
         images = EvaluationImages.of(self.dataset, device)
         now = evaluate(network, losses.resolve(self.settings.loss), images, self.settings.precision)
-        return _compare(self.record, store.read_predictions(self.folder), now, device)
+        then = store.read_predictions(self.folder)
+        made = self.record.provenance
+        version = made.versions.get("torch", "unknown")
+        is_same = version == torch.__version__ and processor_kind(made.device) == processor_kind(
+            describe(device)
+        )
+        different, problems = len(now.target), []
+        if not np.array_equal(then.target, now.target):
+            problems.append("the recorded labels are not those of the data set")
+        else:
+            different = int(np.sum(then.predicted != now.predicted))
+            ranks = int(np.sum(then.target_rank != now.target_rank))
+            if is_same and device.type == "cpu" and (different or ranks):
+                problems.append(
+                    f"{different:,} predictions and {ranks:,} ranks of the target differ on the same processor"
+                )
+            elif different > LARGEST_ROUNDING_SHARE * len(then.target):
+                problems.append(f"{different:,} predictions differ, more than rounding explains")
+        elsewhere = None if is_same else f"{made.device}, torch {version}"
+        return Reevaluation(self.record, now, different, elsewhere, tuple(problems))
 
 
 def _load(model: ModelSettings, file: Path, dataset: Dataset) -> nn.Module:
@@ -149,29 +165,3 @@ def _load(model: ModelSettings, file: Path, dataset: Dataset) -> nn.Module:
         raise UserError(f"model {error}") from None
     weights.load_into(network, content, file)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _compare(
-    record: store.Record, then: store.Predictions, now: Evaluation, device: torch.device
-) -> Reevaluation:
-    assert record.top1 is not None
-    assert record.top5 is not None
-    made = record.provenance
-    version = made.versions.get("torch", "unknown")
-    same = processor_kind(made.device) == processor_kind(describe(device)) and version == torch.__version__
-    elsewhere = None if same else f"{made.device}, torch {version}"
-    problems = []
-    if not np.array_equal(then.target, now.target):
-        problems.append("the recorded labels are not those of the data set")
-        return Reevaluation(
-            record.run, now, record.top1, record.top5, len(now.target), elsewhere, tuple(problems)
-        )
-    different = int(np.sum(then.predicted != now.predicted))
-    ranks = int(np.sum(then.target_rank != now.target_rank))
-    if same and device.type == "cpu" and (different or ranks):
-        problems.append(
-            f"{different:,} predictions and {ranks:,} ranks of the target differ on the same processor"
-        )
-    elif different > LARGEST_ROUNDING_SHARE * len(then.target):
-        problems.append(f"{different:,} predictions differ, more than rounding explains")
-    return Reevaluation(record.run, now, record.top1, record.top5, different, elsewhere, tuple(problems))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import re
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config, Execution, LoggerSettings, RunSettings
@@ -72,9 +72,7 @@ def settings_of(
     found = store.read_config(folder)
     if not found:
         raise UserError(f"{folder / store.CONFIG}: missing; copy the whole run folder again")
-    config = OmegaConf.merge(OmegaConf.structured(Config), found)
-    assert isinstance(config, type(OmegaConf.create({})))
-    runs, execution = parse(config)
+    runs, execution = parse(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), found)))
     settings = dataclasses.replace(runs[0], data=dataclasses.replace(runs[0].data, root=data_root))
     if settings.run != record.run:
         raise UserError(
@@ -106,7 +104,6 @@ def _compare_whole(
 def _compare_first_epoch(
     folder: Path, settings: RunSettings, execution: Execution
 ) -> dict[str, tuple[str, str]]:
-    recorded = (folder / store.HISTORY).read_text()
     with tempfile.TemporaryDirectory() as results:
         again = Path(results) / settings.run
         again.mkdir()
@@ -115,20 +112,14 @@ def _compare_first_epoch(
             for _ in steps:
                 if (again / store.HISTORY).exists():
                     break
-        found = (again / store.HISTORY).read_text()
-    ours, theirs = (next(csv.DictReader(io.StringIO(text))) for text in (recorded, found))
-    return describe_difference(ours, theirs)
+        rows = [
+            next(csv.DictReader((each / store.HISTORY).read_text().splitlines())) for each in (folder, again)
+        ]
+    return describe_difference(*rows)
 
 
 def _circumstances(record: store.Record, device: str) -> dict[str, tuple[str, str]]:
-    was = record.provenance
     commit, dirty = provenance.commit()
-    return describe_difference(
-        {"commit": was.commit, "dirty": was.dirty, "device": was.device, "versions": was.versions},
-        {
-            "commit": commit,
-            "dirty": dirty,
-            "device": describe(resolve_device(device)),
-            "versions": provenance.versions(),
-        },
-    )
+    here = {"commit": commit, "dirty": dirty, "device": describe(resolve_device(device))}
+    now: dict[str, Any] = {**here, "versions": provenance.versions()}
+    return describe_difference({key: getattr(record.provenance, key) for key in now}, now)
