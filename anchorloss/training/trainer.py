@@ -30,6 +30,8 @@ from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
 
 _BUILDING = threading.Lock()
+# The totals of an epoch before its first step.
+_EPOCH_START: dict[str, float] = {"loss": 0.0, "correct": 0, "failed_step": -1, "last_finite_loss": math.nan}
 
 
 @dataclass(frozen=True)
@@ -82,32 +84,24 @@ class Trainer:
         self.network = self._build_network()
         self._batch_counters = _remove_batch_counters(self.network)
         self._eager_forward = forward_pass(self.network, device, settings.precision)
-        self._forward = (
-            forward_pass(self.network, device, settings.precision, compile=True)
-            if compile
-            else self._eager_forward
-        )
+        self._forward = forward_pass(self.network, device, settings.precision, compile=compile)
         self.loss = losses.resolve(settings.loss)
         self.optimizer = self._build_optimizer()
         self.epoch = self.step_in_epoch = 0
         self._plan = augmentation.plan_epoch(settings.seed, 0, len(images.labels)).to(device)
         self._position = torch.zeros((), dtype=torch.int64, device=device)
-        self._totals = {
-            "loss": torch.zeros(
-                (), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device
-            ),
-            "correct": torch.zeros((), dtype=torch.int64, device=device),
-            "failed_step": torch.full((), -1, dtype=torch.int64, device=device),
-            "last_finite_loss": torch.full((), math.nan, device=device),
-        }
+        self._totals = {name: torch.tensor(start, device=device) for name, start in _EPOCH_START.items()}
+        if device.type != "mps":
+            self._totals["loss"] = self._totals["loss"].double()
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # Where the steps run; None on other devices.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def start_epoch(self, epoch: int, step: int = 0) -> None:
         """Draw the epoch's order and augmentation. Continue at `step` with the present totals, or at 0 with new ones."""
-        if self._stream is not None:
+        if self.stream is not None:
             # Steps of the last epoch may still be queued, and read the plan that is written here.
-            torch.cuda.current_stream(self.device).wait_stream(self._stream)
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
         self.epoch = epoch
         self.step_in_epoch = step
         plan = augmentation.plan_epoch(self.settings.seed, epoch, len(self.images.labels))
@@ -115,32 +109,28 @@ class Trainer:
             getattr(self._plan, name).copy_(getattr(plan, name))
         self._position.fill_(step * self.settings.optim.batch_size)
         if step == 0:
-            for name, start in (
-                ("loss", 0.0),
-                ("correct", 0),
-                ("failed_step", -1),
-                ("last_finite_loss", math.nan),
-            ):
+            for name, start in _EPOCH_START.items():
                 self._totals[name].fill_(start)
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
-    def train_step(self) -> None:
-        """Take the next step of the epoch; on CUDA it is only enqueued."""
+    def train_step(self) -> int:
+        """Take the next step of the epoch, which on CUDA is only enqueued; return its number of images."""
         optim = self.settings.optim
         size = min(optim.batch_size, len(self.images.labels) - self.step_in_epoch * optim.batch_size)
         softmax = self.epoch < optim.softmax_warmup_epochs
         rate = learning_rate(optim, self.epoch, self.step_in_epoch, self.steps)
-        if self._stream is None:
+        if self.stream is None:
             self._set_learning_rate(rate)
             self.step(size, softmax)
         else:
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(self.stream):
                 self._set_learning_rate(rate)
                 if (size, softmax) not in self._graphs:
                     self._graphs[size, softmax] = self._capture(size, softmax)
                 self._graphs[size, softmax].replay()
         self.step_in_epoch += 1
+        return size
 
     def step(self, size: int, softmax: bool) -> None:
         """One step on the next `size` images: no host decision depends on a value on the device."""
@@ -169,29 +159,23 @@ class Trainer:
         """Read the epoch's totals from the device; waits for it."""
         self.wait()
         images = min(self.step_in_epoch * self.settings.optim.batch_size, len(self.images.labels))
-        failed_step = int(self._totals["failed_step"])
-        last_finite_loss = float(self._totals["last_finite_loss"])
+        loss, correct, failed_step, last_finite_loss = (value.item() for value in self._totals.values())
         return EpochTotals(
-            train_loss=float(self._totals["loss"]) / images,
-            train_top1=100 * int(self._totals["correct"]) / images,
-            failed_step=failed_step if failed_step >= 0 else None,
+            train_loss=loss / images,
+            train_top1=100 * correct / images,
+            failed_step=int(failed_step) if failed_step >= 0 else None,
             last_finite_loss=last_finite_loss if math.isfinite(last_finite_loss) else None,
         )
 
-    @property
-    def stream(self) -> torch.cuda.Stream | None:
-        """The CUDA stream of the run's steps; None on other devices."""
-        return self._stream
-
     def wait(self) -> None:
         """Wait until every step enqueued so far is done."""
-        if self._stream is not None:
-            self._stream.synchronize()
+        if self.stream is not None:
+            self.stream.synchronize()
 
     @property
     def is_idle(self) -> bool:
         """Whether every step enqueued so far is done, without waiting for it."""
-        return self._stream is None or self._stream.query()
+        return self.stream is None or self.stream.query()
 
     def state(self) -> dict[str, Any]:
         """Everything the next step depends on that does not follow from (seed, epoch).
@@ -292,7 +276,7 @@ class Trainer:
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            with torch.cuda.graph(graph, stream=self.stream):
                 self.step(size, softmax)
         except RuntimeError as error:
             if not torch.are_deterministic_algorithms_enabled():
@@ -321,13 +305,7 @@ def _copy(own: Tensor, value: Tensor) -> None:
 
 
 def _remove_batch_counters(network: nn.Module) -> list[str]:
-    """Stop batch normalisations from counting their batches, which costs a kernel each a step and serves nothing.
-
-    Only a normalisation without momentum reads its counter.
-
-    Returns:
-        The names of the buffers removed.
-    """
+    """Remove the batch counters, a kernel each a step, that only a normalisation without momentum reads; their names."""
     removed = []
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:

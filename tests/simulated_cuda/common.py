@@ -42,9 +42,10 @@ def counted_steps(at_each=lambda count: None):
     train_step = Trainer.train_step
 
     def counting(trainer):
-        train_step(trainer)
+        images = train_step(trainer)
         steps.count += 1
         at_each(steps.count)
+        return images
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", counting)

@@ -38,7 +38,7 @@ def make(run, *, deterministic=True, eager=False, compile=False):
     torch.backends.cudnn.allow_tf32 = False
     trainer = Trainer(run, TrainingImages.of(context.dataset, CUDA), CUDA, compile=compile)
     if eager:
-        trainer._stream = None
+        trainer.stream = None
     return trainer, EvaluationImages.of(context.dataset, CUDA)
 
 
