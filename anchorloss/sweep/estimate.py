@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
 
 from anchorloss.analysis.markdown import markdown_table
@@ -16,7 +16,7 @@ from anchorloss.device import resolve_device
 from anchorloss.runs import store
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.messages import announce
-from anchorloss.sweep.width import Speed, Width, keep_fastest, measure, widths
+from anchorloss.sweep.width import Speed, keep_fastest, measure, widths
 from anchorloss.terminal import counted, plain_text
 from anchorloss.training.context import RunContext
 
@@ -34,12 +34,7 @@ def estimate(plan: Sequence[RunSettings], execution: Execution, begun: float) ->
     """Measure how fast the runs of the plan that have no record train, and print what is left of it.
 
     Nothing is trained to an end and nothing written but the fastest number of runs at once, which `concurrent=auto` uses
-    on a GPU.
-
-    Args:
-        plan: The runs.
-        execution: Where and how they would be trained.
-        begun: When the command began, by `time.monotonic()`.
+    on a GPU. `begun` is when the command began, by `time.monotonic()`.
 
     Raises:
         UserError: the data are missing or damaged, or the device is not there.
@@ -91,36 +86,32 @@ def _work(plan: Sequence[RunSettings], execution: Execution, device: torch.devic
         optim = settings.optim
         key = repr((settings.model, data, settings.precision, optim.batch_size, optim.evaluate_every))
         work = found.setdefault(key, _Work(settings, contexts[data], []))
-        work.epochs_left.append(optim.epochs - _epochs_done(folder))
+        progress = store.read_progress(folder)
+        work.epochs_left.append(optim.epochs - (progress.epoch if progress is not None else 0))
     return list(found.values())
-
-
-def _epochs_done(folder: Path) -> float:
-    progress = store.read_progress(folder)
-    return progress.epoch if progress is not None else 0
 
 
 def _seconds(work: _Work, speeds: Sequence[Speed]) -> float:
     """How long the runs take at the last of these widths, `speeds[-1]`."""
-    batches = len(work.context.training.labels) / work.settings.optim.batch_size
     width = speeds[-1].width
-
-    def of_epoch(runs: int) -> float:
-        """Seconds in which `runs` runs train one epoch each and evaluate."""
-        speed = _at(speeds, Width(runs, width.threads))
-        return batches * speed[0] + speed[1] / work.settings.optim.evaluate_every
-
+    batches = len(work.context.training.labels) / work.settings.optim.batch_size
+    # The seconds in which that many runs train one epoch each and evaluate.
+    known = {
+        speed.width.runs: batches * speed.step + speed.evaluation / work.settings.optim.evaluate_every
+        for speed in speeds
+        if speed.width.threads == width.threads
+    }
     starts = speeds[-1].start * len(work.epochs_left) / width.runs
-    return starts + makespan(work.epochs_left, width.runs, of_epoch)
+    return starts + makespan(
+        work.epochs_left, width.runs, lambda runs: float(np.interp(runs, list(known), list(known.values())))
+    )
 
 
 def makespan(epochs_left: Sequence[float], width: int, seconds_of_epoch: Callable[[int], float]) -> float:
-    """When the last of several runs ends, if `width` of them train at once and the next begins when one ends.
+    """The seconds until the last of several runs ends, if `width` train at once and the next begins when one ends.
 
-    Args:
-        epochs_left: The epochs that each run has to train, in the order in which they begin.
-        width: How many train at once.
-        seconds_of_epoch: The seconds in which n runs at once train an epoch each, by n.
+    `epochs_left` are those of each run, in the order in which they begin; `seconds_of_epoch` the seconds in which n runs
+    at once train an epoch each, by n.
     """
     waiting = list(epochs_left)
     live: list[float] = []
@@ -134,46 +125,25 @@ def makespan(epochs_left: Sequence[float], width: int, seconds_of_epoch: Callabl
     return total
 
 
-def _at(speeds: Sequence[Speed], width: Width) -> tuple[float, float]:
-    """Seconds of a full batch and of an evaluation at a width, between the two measured ones next to it."""
-    known = sorted(
-        (speed for speed in speeds if speed.width.threads == width.threads),
-        key=lambda speed: speed.width.runs,
-    )
-    above = next(speed for speed in known if speed.width.runs >= width.runs)
-    below = max(
-        (speed for speed in known if speed.width.runs <= width.runs),
-        key=lambda speed: speed.width.runs,
-        default=above,
-    )
-    span = above.width.runs - below.width.runs
-    share = (width.runs - below.width.runs) / span if span else 0.0
-    return (
-        below.step + share * (above.step - below.step),
-        below.evaluation + share * (above.evaluation - below.evaluation),
-    )
-
-
 def _table(work: Sequence[_Work], measured: Sequence[list[Speed]], totals: Sequence[float], best: int) -> str:
+    threads = ["threads each"] if measured[0][0].width.threads else []
     rows = []
     for index, total in enumerate(totals):
-        width = measured[0][index].width
-        rates = [
-            each.settings.optim.batch_size * speeds[index].steps_per_second
-            for each, speeds in zip(work, measured, strict=True)
-        ]
-        memory = max(speeds[index].memory for speeds in measured)
+        speeds = [of_work[index] for of_work in measured]
+        rates = (
+            each.settings.optim.batch_size * speed.steps_per_second
+            for each, speed in zip(work, speeds, strict=True)
+        )
         rows.append(
             [
-                str(width.runs),
-                *([str(width.threads)] if width.threads else []),
+                str(speeds[0].width.runs),
+                *[str(speeds[0].width.threads) for _ in threads],
                 ", ".join(f"{rate:,.0f}" for rate in rates),
-                _gibibytes(memory),
+                _gibibytes(max(speed.memory for speed in speeds)),
                 duration(total),
                 "fastest" if index == best else "",
             ]
         )
-    threads = ["threads each"] if measured[0][0].width.threads else []
     return markdown_table(["runs at once", *threads, "images/s", "memory", "time left", ""], rows, "rr")
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
+from pydantic import TypeAdapter, ValidationError
 
 from anchorloss.config.settings import RunSettings
 from anchorloss.device import describe, slug
@@ -19,6 +23,7 @@ from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.training import evaluation
 from anchorloss.training.context import RunContext
+from anchorloss.training.evaluation import Prediction
 from anchorloss.training.trainer import Trainer
 
 FOLDER = Path("outputs") / "widths"
@@ -29,6 +34,7 @@ MOST_ON_GPU = 32
 # A number of runs that is slower than the best so far by more than this ends the search.
 _SLOWER = 0.95
 _SHARE_OF_MEMORY = 0.9
+_KEPT = TypeAdapter(dict[str, Annotated[int, Ge(1), Le(MOST_ON_GPU)]])
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,7 @@ class Speed:
 def widths(device: torch.device, threads: int, runs: int) -> list[Width]:
     """The widths worth measuring for `runs` runs: 1, 2, 4, ... on a GPU, or as the cores allow.
 
-    Args:
-        device: Where the runs train.
-        threads: The torch threads of each run on a CPU; 0: one run with all, and several with one each.
-        runs: How many runs there are to train.
+    `threads` are the torch threads of each run on a CPU; 0: one run with all, and several with one each.
     """
     if device.type != "cpu":
         return [Width(count, 0) for count in _powers(min(runs, MOST_ON_GPU if device.type == "cuda" else 1))]
@@ -87,31 +90,25 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
     start = 0.0
     before = _memory_used(context.device)
     for width in tried:
-        if len(trainers) < width.runs:
-            taken = _memory_used(context.device) - before
-            more = taken / max(len(trainers), 1) * (width.runs - len(trainers))
-            if found and more > _SHARE_OF_MEMORY * _memory_free(context.device):
+        missing = width.runs - len(trainers)
+        if trainers and missing > 0:
+            more = (_memory_used(context.device) - before) / len(trainers) * missing
+            if more > _SHARE_OF_MEMORY * _memory_free(context.device):
                 break
         torch.set_num_threads(width.threads or torch.get_num_threads())
-        begun = time.perf_counter()
-        built = width.runs - len(trainers)
-        for _ in range(built):
-            trainer = Trainer(
-                replace(settings, seed=len(trainers)),
-                context.training,
-                context.device,
-                compile=context.compile,
-            )
-            trainer.start_epoch(0)
-            trainers.append(trainer)
-            _step(trainer)
-            trainer.wait()
-        if built > 0:
+        if missing > 0:
+            begun = time.perf_counter()
+            for seed in range(len(trainers), width.runs):
+                run = replace(settings, seed=seed)
+                trainers.append(Trainer(run, context.training, context.device, compile=context.compile))
+                trainers[-1].start_epoch(0)
+                _step(trainers[-1])
+                trainers[-1].wait()
             first, again = time.perf_counter() - begun, time.perf_counter()
-            for trainer in trainers[-built:]:
+            for trainer in trainers[-missing:]:
                 _step(trainer)
                 trainer.wait()
-            start = max(first - (time.perf_counter() - again), 0) / built
+            start = max(first - (time.perf_counter() - again), 0) / missing
         found.append(_measure(width, trainers[: width.runs], context, start))
         best = max(speed.steps_per_second for speed in found if speed.width.threads == width.threads)
         if found[-1].steps_per_second < _SLOWER * best:
@@ -121,36 +118,31 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
 
 def _measure(width: Width, trainers: list[Trainer], context: RunContext, start: float) -> Speed:
     side_by_side = SideBySide(context.device, width.threads or torch.get_num_threads())
-    images = context.evaluation
+    settings, images = trainers[0].settings, context.evaluation
     part = replace(images, images=images.images[:EVALUATION_IMAGES], labels=images.labels[:EVALUATION_IMAGES])
+    predictions = [Prediction(each.network, part, settings.precision, each.stream) for each in trainers]
 
     def step(rounds: int) -> float:
-        """Seconds of one of so many rounds, by the share of a full batch that was trained."""
+        """Seconds in which every run trains a full batch, over so many rounds."""
         begun = time.perf_counter()
-        batches = sum(sum(side_by_side.each(_step, trainers)) for _ in range(rounds)) / len(trainers)
+        trained = sum(sum(side_by_side.each(_step, trainers)) for _ in range(rounds))
         for trainer in trainers:
             trainer.wait()
-        return (time.perf_counter() - begun) / batches
+        return (time.perf_counter() - begun) * settings.optim.batch_size * len(trainers) / trained
 
-    def evaluate(run: tuple[Trainer, evaluation.Prediction]) -> None:
-        trainer, predict = run
-        evaluation.measure(predict(), trainer.loss, part.labels)
+    def evaluate(rounds: int) -> float:
+        """Seconds in which every run evaluates the part, over so many rounds."""
+        begun = time.perf_counter()
+        for _ in range(rounds):
+            side_by_side.each(
+                lambda predict: evaluation.measure(predict(), trainers[0].loss, part.labels), predictions
+            )
+        return (time.perf_counter() - begun) / rounds
 
     step(2)
-    rounds = min(max(math.ceil(SECONDS / step(2)), 3), 1000)
-    seconds_of_step = step(rounds)
-    runs = [
-        (trainer, evaluation.Prediction(trainer.network, part, trainer.settings.precision, trainer.stream))
-        for trainer in trainers
-    ]
-    # On CUDA the second evaluation captures what the later ones replay.
-    for _ in range(2):
-        side_by_side.each(evaluate, runs)
-    begun = time.perf_counter()
-    for _ in range(3):
-        side_by_side.each(evaluate, runs)
-    seconds_of_part = (time.perf_counter() - begun) / 3
-    seconds_of_evaluation = seconds_of_part * len(images.labels) / len(part.labels)
+    seconds_of_step = step(min(max(math.ceil(SECONDS / step(2)), 3), 1000))
+    evaluate(2)  # on CUDA the second captures what the later ones replay
+    seconds_of_evaluation = evaluate(3) * len(images.labels) / len(part.labels)
     return Speed(width, seconds_of_step, seconds_of_evaluation, start, _memory_used(context.device))
 
 
@@ -186,49 +178,38 @@ def _key(settings: RunSettings, *, compile: bool) -> str:
 def _read(path: Path) -> dict[str, int]:
     """What was kept; nothing if the file is missing or is not such a file, since it only saves a measurement."""
     try:
-        kept = json.loads(read_file(path, largest=1 << 20) or b"{}")
-    except (UserError, ValueError, RecursionError):
+        return _KEPT.validate_json(read_file(path, largest=1 << 20) or b"{}", strict=True)
+    except (UserError, ValidationError):
         return {}
-    items = kept.items() if isinstance(kept, dict) else ()
-    return {key: runs for key, runs in items if type(runs) is int and 1 <= runs <= MOST_ON_GPU}
 
 
-def _powers(most: int) -> Iterator[int]:
+def _powers(most: int) -> list[int]:
     """1, 2, 4, ... up to `most`, which comes last."""
-    count = 1
-    while count < most:
-        yield count
-        count *= 2
-    yield most
+    return [*(2**power for power in range((most - 1).bit_length())), most]
 
 
-def _step(trainer: Trainer) -> float:
-    """Train the next batch, and return which share of a full one it is."""
+def _step(trainer: Trainer) -> int:
+    """Train the next batch, of this or the next epoch, and return its number of images."""
     if trainer.step_in_epoch == trainer.steps:
         trainer.start_epoch(trainer.epoch + 1)
-    size = trainer.settings.optim.batch_size
-    left = len(trainer.images.labels) - trainer.step_in_epoch * size
-    trainer.train_step()
-    return min(left / size, 1.0)
+    return trainer.train_step()
 
 
 def _memory_used(device: torch.device) -> int:
     """The most memory so far, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    return 1024 * _kibibytes("/proc/self/status", "VmHWM")
+    return _statistic("/proc/self/status", "VmHWM")
 
 
 def _memory_free(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return 1024 * _kibibytes("/proc/meminfo", "MemAvailable") or math.inf
+    return _statistic("/proc/meminfo", "MemAvailable") or math.inf
 
 
-def _kibibytes(path: str, field: str) -> int:
-    """A line of Linux's memory statistics; 0 elsewhere."""
-    if Path(path).exists():
-        for line in Path(path).read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1])
-    return 0
+def _statistic(path: str, field: str) -> int:
+    """One of Linux's memory statistics, in bytes; 0 elsewhere."""
+    text = Path(path).read_text() if Path(path).exists() else ""
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
