@@ -11,6 +11,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import torch
 
 from anchorloss.config.settings import RunSettings
 from anchorloss.config.source import source_files
-from anchorloss.data.dataset import Dataset
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, store, weights
@@ -48,8 +48,8 @@ def train(
     Closing the generator saves a checkpoint.
 
     Args:
-        settings: The run's settings; `folder` has its `config.yaml` already.
-        folder: The run's folder.
+        settings: The run's settings.
+        folder: The run's folder, which has its `config.yaml` already.
         context: The data on the device, and how to train there.
         tracker: Where the history goes beside the run's own files.
         require_claim: Called before anything is written; raises ClaimLostError once the run is another process's.
@@ -66,15 +66,15 @@ def train(
     """
     trainer = Trainer(settings, context.training, context.device, compile=context.compile)
     state = _resume(folder, settings, trainer)
+    run = _Run(settings, folder, context, trainer, state)
     segment = provenance.segment(describe(context.device), context.compile)
     if state.segments[-1:] != [segment]:
         state.segments.append(segment)
     steps, epochs = trainer.steps, settings.optim.epochs
-    last: Evaluation | None = None
-    totals: EpochTotals | None = None
     predict = Prediction(trainer.network, context.evaluation, settings.precision, trainer.stream)
     queue = _Queue(trainer)
-    with ProgressReporter(settings, folder, state, trainer.step_in_epoch / steps) as progress, tracker:
+    progress = ProgressReporter(settings, folder, state, trainer.step_in_epoch / steps)
+    with progress.bar, tracker:
 
         def save() -> None:
             require_claim()
@@ -94,17 +94,17 @@ def train(
                         save()
                         saved = time.monotonic()
                     yield state.epoch + trainer.step_in_epoch / steps
-                totals = trainer.totals()
+                run.totals = totals = trainer.totals()
                 if totals.failed_step is not None:
                     break
-                last = _end_epoch(settings, trainer, predict, context, state, totals)
+                run.last = last = run.end_epoch(predict, totals)
                 if last is not None and not math.isfinite(last.loss):
                     break
                 state.epoch += 1
                 if state.epoch < epochs:
                     trainer.start_epoch(state.epoch)
                 require_claim()
-                _write_history(folder, state)
+                run.write_history()
                 progress.show(0)
                 tracker.log(state.history[-1])
         except GeneratorExit:
@@ -115,7 +115,7 @@ def train(
             trainer.wait()
         seconds = progress.seconds
     require_claim()
-    record = _conclude(settings, folder, context, trainer, state, totals, last, seconds)
+    record = run.conclude(seconds)
     checkpoint.remove(folder)
     (folder / store.PROGRESS).unlink(missing_ok=True)
     tracker.finish(record, folder)
@@ -174,134 +174,125 @@ def _resume(folder: Path, settings: RunSettings, trainer: Trainer) -> RunState:
     return state
 
 
-def _end_epoch(
-    settings: RunSettings,
-    trainer: Trainer,
-    predict: Prediction,
-    context: RunContext,
-    state: RunState,
-    totals: EpochTotals,
-) -> Evaluation | None:
-    """Evaluate where the settings say so, and add the epoch's row to the history."""
-    epochs = settings.optim.epochs
-    done = state.epoch + 1
-    evaluation = None
-    if done % settings.optim.evaluate_every == 0 or done == epochs:
-        evaluation = measure(predict(), trainer.loss, context.evaluation.labels)
-    row = {
-        "epoch": done,
-        "learning_rate": trainer.current_learning_rate,
-        "train_loss": totals.train_loss,
-        "train_top1": totals.train_top1,
-        "test_loss": evaluation.loss if evaluation else None,
-        "top1": evaluation.top1 if evaluation else None,
-        "top5": evaluation.top5 if evaluation else None,
-        **(evaluation.factors if evaluation else {}),
-    }
-    state.history.append(row)
-    return evaluation
+@dataclass
+class _Run:
+    """A run that is trained here, the totals of its newest epoch, and that epoch's evaluation if it was due."""
 
+    settings: RunSettings
+    folder: Path
+    context: RunContext
+    trainer: Trainer
+    state: RunState
+    totals: EpochTotals | None = None
+    last: Evaluation | None = None
 
-def _conclude(
-    settings: RunSettings,
-    folder: Path,
-    context: RunContext,
-    trainer: Trainer,
-    state: RunState,
-    totals: EpochTotals | None,
-    last: Evaluation | None,
-    seconds: float,
-) -> store.Record:
-    """Write history, predictions, weights if they are kept and, last, the record.
+    def end_epoch(self, predict: Prediction, totals: EpochTotals) -> Evaluation | None:
+        """Evaluate where the settings say so, and add the epoch's row to the history."""
+        optim, state = self.settings.optim, self.state
+        done = state.epoch + 1
+        evaluation = None
+        if done % optim.evaluate_every == 0 or done == optim.epochs:
+            evaluation = measure(predict(), self.trainer.loss, self.context.evaluation.labels)
+        row = {
+            "epoch": done,
+            "learning_rate": self.trainer.current_learning_rate,
+            "train_loss": totals.train_loss,
+            "train_top1": totals.train_top1,
+            "test_loss": evaluation.loss if evaluation else None,
+            "top1": evaluation.top1 if evaluation else None,
+            "top5": evaluation.top5 if evaluation else None,
+            **(evaluation.factors if evaluation else {}),
+        }
+        state.history.append(row)
+        return evaluation
 
-    It says `failed` if the run did not reach its last epoch.
-    """
-    files = {}
-    if state.history:
-        files[store.HISTORY] = sha256(_write_history(folder, state))
-    data = _data(settings, context.dataset)
-    origin = _provenance(settings, context, state, seconds)
-    # One that no record names may be left of a process that was to keep weights and was killed.
-    (folder / WEIGHTS).unlink(missing_ok=True)
-    if state.epoch == settings.optim.epochs and last is not None:
-        predictions = last.predictions()
-        write_atomically(folder / store.PREDICTIONS, predictions)
-        files[store.PREDICTIONS] = sha256(predictions)
-        if context.keep_weights:
-            content = weights.to_bytes(trainer.network_state())
-            write_atomically(folder / WEIGHTS, content)
-            files[WEIGHTS] = sha256(content)
-        best = _best(state.history)
-        outcome: Any = {"top1": last.top1, "top5": last.top5, "test_loss": last.loss, "best": best}
-    else:
-        outcome = {"failure": _failure(state, totals)}
-    record = store.Record.of(settings, data=data, files=files, provenance=origin, **outcome)
-    try:
-        store.write_record(folder, record)
-    except FileExistsError:
-        raise ClaimLostError(f"{folder.name}: another process has ended this run meanwhile") from None
-    return record
+    def conclude(self, seconds: float) -> store.Record:
+        """Write history, predictions, weights if they are kept and, last, the record.
 
+        It says `failed` if the run did not reach its last epoch.
+        """
+        files: dict[str, str] = {}
 
-def _data(settings: RunSettings, dataset: Dataset) -> Data:
-    own = {} if settings.data.function is None else {"class_names": list(dataset.class_names)}
-    return Data(
-        name=dataset.name,
-        label=dataset.label,
-        checksum=dataset.checksum,
-        training_images=len(dataset.train_labels),
-        evaluation_images=len(dataset.evaluation_labels),
-        **own,
-    )
+        def write(name: str, content: bytes) -> None:
+            write_atomically(self.folder / name, content)
+            files[name] = sha256(content)
 
+        if self.state.history:
+            files[store.HISTORY] = sha256(self.write_history())
+        data, origin = self._data(), self._provenance(seconds)
+        # One that no record names may be left of a process that was to keep weights and was killed.
+        (self.folder / WEIGHTS).unlink(missing_ok=True)
+        last = self.last
+        if self.state.epoch == self.settings.optim.epochs and last is not None:
+            write(store.PREDICTIONS, last.predictions())
+            if self.context.keep_weights:
+                write(WEIGHTS, weights.to_bytes(self.trainer.network_state()))
+            evaluated = (row for row in self.state.history if row["top1"] is not None)
+            row = max(evaluated, key=lambda row: row["top1"])
+            best = Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
+            outcome: Any = {"top1": last.top1, "top5": last.top5, "test_loss": last.loss, "best": best}
+        else:
+            outcome = {"failure": self._failure()}
+        record = store.Record.of(self.settings, data=data, files=files, provenance=origin, **outcome)
+        try:
+            store.write_record(self.folder, record)
+        except FileExistsError:
+            raise ClaimLostError(
+                f"{self.folder.name}: another process has ended this run meanwhile"
+            ) from None
+        return record
 
-def _provenance(settings: RunSettings, context: RunContext, state: RunState, seconds: float) -> Provenance:
-    commit, dirty = provenance.commit(*source_files(settings.functions))
-    return Provenance(
-        commit=commit,
-        dirty=dirty,
-        versions=provenance.versions(),
-        device=describe(context.device),
-        host=provenance.host(),
-        precision=settings.precision,
-        started=state.started,
-        finished=now(),
-        duration_seconds=round(seconds, 3),
-        resumed=state.resumed,
-        compile=context.compile,
-        earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,
-        threads=torch.get_num_threads() if context.device.type == "cpu" else None,
-    )
+    def write_history(self) -> bytes:
+        """Write history.csv, and return its content."""
+        text = io.StringIO()
+        columns = list(dict.fromkeys(key for row in self.state.history for key in row))
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.state.history)
+        content = text.getvalue().encode()
+        write_atomically(self.folder / store.HISTORY, content)
+        return content
 
+    def _data(self) -> Data:
+        dataset = self.context.dataset
+        return Data(
+            name=dataset.name,
+            label=dataset.label,
+            checksum=dataset.checksum,
+            training_images=len(dataset.train_labels),
+            evaluation_images=len(dataset.evaluation_labels),
+            **({"class_names": list(dataset.class_names)} if self.settings.data.function else {}),
+        )
 
-def _failure(state: RunState, totals: EpochTotals | None) -> Failure:
-    if totals is not None and totals.failed_step is not None:
-        epoch, step = state.epoch + 1, totals.failed_step
-        # A first step that fails has its last finite loss, the mean of an epoch, in the epoch before.
-        last_finite_loss = totals.last_finite_loss
-        if last_finite_loss is None and state.history:
-            last_finite_loss = state.history[-1]["train_loss"]
-        return Failure(epoch=epoch, step=step, reason="non-finite loss", last_finite_loss=last_finite_loss)
-    row = state.history.pop()
-    return Failure(
-        epoch=row["epoch"],
-        step=-1,
-        reason="non-finite loss on the evaluation set",
-        last_finite_loss=row["train_loss"],
-    )
+    def _provenance(self, seconds: float) -> Provenance:
+        state, device = self.state, self.context.device
+        commit, dirty = provenance.commit(*source_files(self.settings.functions))
+        return Provenance(
+            commit=commit,
+            dirty=dirty,
+            versions=provenance.versions(),
+            device=describe(device),
+            host=provenance.host(),
+            precision=self.settings.precision,
+            started=state.started,
+            finished=now(),
+            duration_seconds=round(seconds, 3),
+            resumed=state.resumed,
+            compile=self.context.compile,
+            earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,
+            threads=torch.get_num_threads() if device.type == "cpu" else None,
+        )
 
-
-def _best(history: list[dict[str, Any]]) -> Best:
-    row = max((row for row in history if row["top1"] is not None), key=lambda row: row["top1"])
-    return Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
-
-
-def _write_history(folder: Path, state: RunState) -> bytes:
-    text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in state.history for key in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(state.history)
-    content = text.getvalue().encode()
-    write_atomically(folder / store.HISTORY, content)
-    return content
+    def _failure(self) -> Failure:
+        history, totals = self.state.history, self.totals
+        if totals is not None and totals.failed_step is not None:
+            last_finite_loss = totals.last_finite_loss
+            # A first step that fails has its last finite loss, the mean of an epoch, in the epoch before.
+            if last_finite_loss is None and history:
+                last_finite_loss = history[-1]["train_loss"]
+            epoch, step, reason = self.state.epoch + 1, totals.failed_step, "non-finite loss"
+        else:
+            row = history.pop()
+            epoch, step, reason = row["epoch"], -1, "non-finite loss on the evaluation set"
+            last_finite_loss = row["train_loss"]
+        return Failure(epoch=epoch, step=step, reason=reason, last_finite_loss=last_finite_loss)

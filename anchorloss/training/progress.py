@@ -18,13 +18,9 @@ FILE_SECONDS = 2.0
 
 
 class ProgressReporter:
-    """Shows how far a run has come; use it in a `with` statement. Its clock starts when it is made.
+    """Shows how far a run has come, from when it is made until its `bar` is closed.
 
-    Args:
-        settings: The run's settings.
-        folder: Its folder, for `progress.json`.
-        state: Its state, which is read at every `show`.
-        fraction: The part of the current epoch that is done already.
+    `state` is read at every `show`; `fraction` is the part of the current epoch that is done already.
     """
 
     def __init__(self, settings: RunSettings, folder: Path, state: RunState, fraction: float) -> None:
@@ -34,7 +30,7 @@ class ProgressReporter:
         self._first = state.epoch + fraction
         self._begun = time.monotonic()
         self._shown = self._written = -math.inf
-        self._bar = tqdm(
+        self.bar = tqdm(
             total=self._epochs,
             initial=self._first,
             desc=f"{settings.loss.name} seed {settings.seed}",
@@ -44,13 +40,7 @@ class ProgressReporter:
             dynamic_ncols=True,
             mininterval=0,
         )
-
-    def __enter__(self) -> ProgressReporter:
-        self.show(self._first - self._state.epoch)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self.show(fraction)
 
     @property
     def seconds(self) -> float:
@@ -63,20 +53,20 @@ class ProgressReporter:
         return time.monotonic() - self._shown >= BAR_SECONDS
 
     def show(self, fraction: float, train_loss: float | None = None) -> None:
-        """Show the run's state.
-
-        Args:
-            fraction: The part of the current epoch that is done.
-            train_loss: The mean loss of the current epoch so far; None for that of the epoch before.
-        """
+        """Show the run's state: the part of the current epoch that is done, and its mean loss or the last epoch's."""
         history = self._state.history
         if train_loss is None and history:
             train_loss = history[-1]["train_loss"]
         top1 = next((row["top1"] for row in reversed(history) if row["top1"] is not None), None)
         done = self._state.epoch + fraction
-        seconds_left = self._seconds_left(done)
-        self._bar.n = done
-        self._bar.set_postfix_str(_text(train_loss, top1, seconds_left))
+        here = done - self._first
+        seconds_left = (self._epochs - done) * (time.monotonic() - self._begun) / here if here > 0 else None
+        interval = None if seconds_left is None else tqdm.format_interval(seconds_left)
+        texts = {"loss {:.3f}": train_loss, "Top-1 {:.2f}": top1, "{}": interval}
+        self.bar.n = done
+        self.bar.set_postfix_str(
+            ", ".join(text.format(value) for text, value in texts.items() if value is not None)
+        )
         self._shown = time.monotonic()
         if self._shown - self._written >= FILE_SECONDS or fraction == 0:
             self._written = self._shown
@@ -91,18 +81,3 @@ class ProgressReporter:
                     updated=now(),
                 ),
             )
-
-    def _seconds_left(self, done: float) -> float | None:
-        here = done - self._first
-        return (self._epochs - done) * (time.monotonic() - self._begun) / here if here > 0 else None
-
-
-def _text(train_loss: float | None, top1: float | None, seconds_left: float | None) -> str:
-    parts = []
-    if train_loss is not None:
-        parts.append(f"loss {train_loss:.3f}")
-    if top1 is not None:
-        parts.append(f"Top-1 {top1:.2f}")
-    if seconds_left is not None:
-        parts.append(tqdm.format_interval(seconds_left))
-    return ", ".join(parts)
