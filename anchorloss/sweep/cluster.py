@@ -30,34 +30,29 @@ class Job:
 
     config: DictConfig
     runs: list[RunSettings]
-    results_dir: Path
 
     @property
     def name(self) -> str:
         """The same for the same runs in the same results folder, so that a job that is queued can be found again."""
-        identity = "\n".join([str(self.results_dir), *sorted(run.run for run in self.runs)])
+        identity = "\n".join([self.config.results_dir, *sorted(run.run for run in self.runs)])
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
         return f"{self.runs[0].loss.name}-{self.runs[0].model.name}-{digest}"
 
     def record(self, run: RunSettings) -> store.Record | None:
-        return store.read_record(store.run_folder(self.results_dir, run.experiment, run.run))
+        return store.read_record(store.run_folder(Path(self.config.results_dir), run.experiment, run.run))
 
     @property
     def is_done(self) -> bool:
         """Whether no run of the job is left to train."""
-        retry = bool(self.config.retry_failed)
-        found = [self.record(run) for run in self.runs]
-        return all(record is not None and not (retry and record.status == "failed") for record in found)
+        done = ("finished",) if self.config.retry_failed else ("finished", "failed")
+        return all((record := self.record(run)) is not None and record.status in done for run in self.runs)
 
 
 def train_job(config: DictConfig) -> str | None:
-    """Train the runs of a job; what a node calls.
+    """Train the runs of a job; what a node calls. After a signal it raises SystemExit, as `train.py`.
 
     Returns:
         None when each has its record, be it of a failed run, or the time is spent; else one line that says why not.
-
-    Raises:
-        SystemExit: as `train.py` after a signal.
     """
     try:
         train_all([config])
@@ -75,11 +70,7 @@ class ClusterLauncher(SweepLauncher):
 
     @abstractmethod
     def carry_out(self, jobs: list[Job]) -> list[str]:
-        """Have the jobs trained.
-
-        Returns:
-            When the engine has done with the jobs, a line for each that had trouble.
-        """
+        """Have the jobs trained; return a line for each that had trouble."""
 
     def train(self, configs: list[DictConfig]) -> None:
         """Have the runs trained by the engine.
@@ -89,7 +80,7 @@ class ClusterLauncher(SweepLauncher):
             SystemExit: with status 1 if runs failed.
         """
         if configs[0].plan_only:
-            train_all(configs)
+            super().train(configs)
             return
         jobs = [_job(config) for config in configs]
         if any(config.precision == "auto" for config in configs):
@@ -110,30 +101,23 @@ def _job(config: DictConfig) -> Job:
     config.results_dir = str(Path(config.results_dir).resolve())
     config.data.root = str(Path(config.data.root).resolve())
     OmegaConf.resolve(config)
-    runs, execution = parse(config)
+    runs, _ = parse(config)
     config.precision = runs[0].precision
-    return Job(config, runs, execution.results_dir)
+    return Job(config, runs)
 
 
 def _conclude(jobs: list[Job], *, has_budget: bool) -> None:
+    from anchorloss.sweep.messages import refuse_failed  # imports torch, which `--help` does not need
+
     found = {run.run: job.record(run) for job in jobs for run in job.runs}
     missing = [run for run, record in found.items() if record is None]
-    failed = [run for run, record in found.items() if record is not None and record.status == "failed"]
-    if missing and has_budget:
-        print(
-            f"{len(missing)} of {counted(len(found), 'run')} unfinished: give the same command again to go on"
-        )
-    elif missing:
+    unfinished = f"{len(missing)} of {counted(len(found), 'run')}"
+    if missing and not has_budget:
         raise RunError(
-            f"{len(missing)} of {counted(len(found), 'run')} without a record: {', '.join(missing)}; "
-            "the same command goes on with them"
+            f"{unfinished} without a record: {', '.join(missing)}; the same command goes on with them"
         )
-    if failed:
-        print(
-            f"{len(failed)} of {counted(len(found), 'run')} failed: {', '.join(failed)}; "
-            "--retry-failed runs them again",
-            file=sys.stderr,
-        )
-        raise SystemExit(1)
+    if missing:
+        print(f"{unfinished} unfinished: give the same command again to go on")
+    refuse_failed(found.values())
     if not missing:
         print(f"{counted(len(found), 'run')} finished")

@@ -24,7 +24,7 @@ from anchorloss.runs.atomic import remove_temporary_files, write_once
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
-from anchorloss.sweep.messages import SweepProgress, announce, say_ended, say_skipped
+from anchorloss.sweep.messages import SweepProgress, announce, refuse_failed, say_ended, say_skipped
 from anchorloss.sweep.signals import Signals
 from anchorloss.sweep.width import fastest
 from anchorloss.terminal import counted
@@ -52,12 +52,7 @@ def execute(plan: list[RunSettings], execution: Execution, begun: float | None =
     """Train every run of the plan that has no record, sharing them with other processes that were given the same.
 
     Finished runs are skipped with a line. Returns when every run of the plan has a record, made here or elsewhere, or
-    when the time that `execution.minutes` gives is spent.
-
-    Args:
-        plan: The runs, in the order in which they are to be trained.
-        execution: Where and how.
-        begun: When the command began, by `time.monotonic()`; now if None.
+    when the time that `execution.minutes` gives is spent, from `begun` on, by `time.monotonic()`; from now if None.
 
     Raises:
         SystemExit: with status 1 if runs failed, and with 128 + n after signal n.
@@ -71,15 +66,7 @@ def execute(plan: list[RunSettings], execution: Execution, begun: float | None =
     device = resolve_device(execution.device)
     prepare_torch(execution, device)
     _Sweep(plan, execution, device).carry_out(begun)
-    records = (store.read_record(_folder(execution, settings)) for settings in plan)
-    failed = [record.run for record in records if record is not None and record.status == "failed"]
-    if failed:
-        print(
-            f"{len(failed)} of {counted(len(plan), 'run')} failed: {', '.join(failed)}; "
-            "--retry-failed runs them again",
-            file=sys.stderr,
-        )
-        raise SystemExit(1)
+    refuse_failed([store.read_record(_folder(execution, settings)) for settings in plan])
 
 
 class _Sweep:
@@ -99,8 +86,7 @@ class _Sweep:
         self._live: list[_LiveRun] = []
         self._next_look = 0.0
         self._prepare()
-        epochs = sum(settings.optim.epochs for settings in plan)
-        self._progress = SweepProgress(plan[0].experiment, len(plan), epochs, self._epochs_left())
+        self._progress = SweepProgress(plan, self._epochs_left())
 
     def _prepare(self) -> None:
         """Leave out what is done, and make the folders of the rest once their data is at hand."""
@@ -133,7 +119,7 @@ class _Sweep:
         minutes = self._execution.minutes
         deadline = begun + 60 * minutes if minutes else math.inf
         is_told = False
-        with Signals() as signals, self._progress:
+        with Signals() as signals, self._progress.bar:
             try:
                 while (self._waiting or self._live) and signals.received is None:
                     if time.monotonic() >= deadline:
@@ -149,7 +135,8 @@ class _Sweep:
                             )
                         is_told = True
                         signals.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0)))
-                    self._show()
+                    open_runs = len(self._waiting) + len(self._live)
+                    self._progress.show(len(self._plan) - open_runs, self._epochs_left())
             except BaseException:
                 # What went wrong matters more than what else cannot be saved now.
                 with contextlib.suppress(RunError):
@@ -220,9 +207,6 @@ class _Sweep:
     def _epochs_left(self) -> float:
         left = sum(settings.optim.epochs for settings in self._waiting)
         return left + sum(run.settings.optim.epochs - (run.epochs_done or 0) for run in self._live)
-
-    def _show(self) -> None:
-        self._progress.show(len(self._plan) - len(self._waiting) - len(self._live), self._epochs_left())
 
     def _stop(self) -> None:
         """Save a checkpoint of every run that is trained here, and give up its claim.

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from tqdm import tqdm
@@ -57,30 +57,37 @@ def say_ended(record: store.Record) -> None:
         tqdm.write(f"{record.run}: Top-1 {record.top1:.2f} %, Top-5 {record.top5:.2f} %")
 
 
-class SweepProgress:
-    """One line for the whole sweep: a bar on a terminal, else a line a minute on stderr.
+def refuse_failed(records: Collection[store.Record | None]) -> None:
+    """Name the failed runs among the records of a plan, and end the command with status 1 if there are any."""
+    failed = [record.run for record in records if record is not None and record.status == "failed"]
+    if failed:
+        print(
+            f"{len(failed)} of {counted(len(records), 'run')} failed: {', '.join(failed)}; "
+            "--retry-failed runs them again",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
 
-    Args:
-        name: The experiment's name.
-        runs: How many runs are planned.
-        epochs: How many epochs those have together.
-        epochs_left: How many of the epochs are still to do at the start.
+
+class SweepProgress:
+    """One line for the whole sweep until its `bar` is closed: a bar on a terminal, else a line a minute on stderr.
+
+    `epochs_left` of the epochs of the plan's runs are still to do at the start.
     """
 
-    def __init__(self, name: str, runs: int, epochs: int, epochs_left: float) -> None:
-        self._name = name
-        self._runs = runs
-        self._epochs = epochs
+    def __init__(self, plan: Sequence[RunSettings], epochs_left: float) -> None:
+        self._plan = plan
+        self._epochs = sum(run.optim.epochs for run in plan)
         self._left_at_start = epochs_left
         self._begun = time.monotonic()
         self._is_terminal = sys.stderr.isatty()
         self._shown = -math.inf if self._is_terminal else self._begun
         # Of several processes on one terminal the first has the line.
         is_first = os.environ.get("TQDM_POSITION", "1") == "1"
-        self._bar = tqdm(
-            total=epochs,
-            initial=epochs - epochs_left,
-            desc=name,
+        self.bar = tqdm(
+            total=self._epochs,
+            initial=self._epochs - epochs_left,
+            desc=plan[0].experiment,
             bar_format="{desc} |{bar}| {percentage:.0f} %{postfix}",
             position=0,
             leave=False,
@@ -88,12 +95,6 @@ class SweepProgress:
             dynamic_ncols=True,
             mininterval=0,
         )
-
-    def __enter__(self) -> SweepProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
     def skip(self, epochs: float) -> None:
         """Do not count these epochs as trained now: a run goes on from a checkpoint that already has them."""
@@ -108,13 +109,12 @@ class SweepProgress:
         trained = self._left_at_start - epochs_left
         left = ""
         if trained > 0:
-            seconds = epochs_left * (now - self._begun) / trained
-            left = f"{tqdm.format_interval(seconds)} left"
-        done = f"{self._name}: {runs_done} of {counted(self._runs, 'run')} done"
+            left = f"{tqdm.format_interval(epochs_left * (now - self._begun) / trained)} left"
+        done = f"{self._plan[0].experiment}: {runs_done} of {counted(len(self._plan), 'run')} done"
         if self._is_terminal:
-            self._bar.n = self._epochs - epochs_left
-            self._bar.set_description_str(done, refresh=False)
-            self._bar.set_postfix_str(left)
+            self.bar.n = self._epochs - epochs_left
+            self.bar.set_description_str(done, refresh=False)
+            self.bar.set_postfix_str(left)
         else:
             share = 1 - epochs_left / self._epochs
             print(f"{done}, {share:.0%} of the epochs{', ' * bool(left)}{left}", file=sys.stderr, flush=True)
