@@ -1,8 +1,7 @@
 """Sweeps on a cluster: what the launchers for Slurm and Ray have in common.
 
-A sweep is cut into jobs, one for each combination that was swept over; its seeds stay together. A node trains the runs
-of a job as `train.py` would, claims, checkpoints and all. What has come of the sweep is read from the run records, so
-it does not matter how often an engine killed, requeued or doubled a job.
+A sweep is cut into jobs, one for each combination that was swept over. A node trains the runs of a job as `train.py`
+would, and the outcome is read from the run records, however often an engine killed, requeued or doubled a job.
 """
 
 from __future__ import annotations

@@ -129,10 +129,8 @@ class _Sweep:
                         self._take_turns()
                     elif self._waiting:
                         if not is_told:
-                            print(
-                                f"waiting for {counted(len(self._waiting), 'run')} trained elsewhere",
-                                file=sys.stderr,
-                            )
+                            elsewhere = counted(len(self._waiting), "run")
+                            print(f"waiting for {elsewhere} trained elsewhere", file=sys.stderr)
                         is_told = True
                         signals.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0)))
                     open_runs = len(self._waiting) + len(self._live)

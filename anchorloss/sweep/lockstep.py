@@ -1,8 +1,7 @@
 """Several runs on one device, each advanced by one step at a time.
 
-On a CPU each run computes with few threads and the runs share the cores, because one step of a small network does not
-keep two cores busy. A run's numbers depend on its own number of threads, not on the other runs. On a GPU the steps are
-only enqueued, each run's on a stream of its own, so one Python thread serves all runs.
+On a CPU the runs share the cores, because one step of a small network does not keep two busy. A run's numbers depend on
+its own number of threads alone. On a GPU the steps are only enqueued, so one Python thread serves all runs.
 """
 
 from __future__ import annotations
@@ -38,14 +37,7 @@ class SideBySide:
         )
 
     def each(self, function: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:
-        """Call the function on each item.
-
-        Returns:
-            The results in the items' order, once all calls have ended.
-
-        Raises:
-            Exception: what the first call that failed raised.
-        """
+        """The function's results in the items' order, once all calls have ended; raises what the first to fail raised."""
         if self._pool is None:
             return [function(item) for item in items]
         futures = [self._pool.submit(function, item) for item in items]

@@ -53,10 +53,17 @@ def rerun(
     store.verify_files(folder, record)
     settings, execution = settings_of(folder, record, data_root, device)
     prepare_torch(execution, resolve_device(device))
-    if first_epoch:
-        differences = _compare_first_epoch(folder, settings, execution)
-    else:
-        differences = _compare_whole(record, settings, execution, into)
+    with tempfile.TemporaryDirectory() as temporary:
+        if first_epoch:
+            differences = _compare_first_epoch(folder, settings, execution, Path(temporary))
+        else:
+            execution = dataclasses.replace(execution, results_dir=into or Path(temporary))
+            execute([settings], execution)
+            again = store.read_record(
+                store.run_folder(execution.results_dir, settings.experiment, settings.run)
+            )
+            assert again is not None
+            differences = describe_difference(record.result(), again.result())
     return RerunResult(record.run, differences, _circumstances(record, device))
 
 
@@ -90,32 +97,18 @@ def settings_of(
     )
 
 
-def _compare_whole(
-    record: store.Record, settings: RunSettings, execution: Execution, into: Path | None
-) -> dict[str, tuple[str, str]]:
-    with tempfile.TemporaryDirectory() as temporary:
-        results = into or Path(temporary)
-        execute([settings], dataclasses.replace(execution, results_dir=results))
-        again = store.read_record(store.run_folder(results, settings.experiment, settings.run))
-    assert again is not None
-    return describe_difference(record.result(), again.result())
-
-
 def _compare_first_epoch(
-    folder: Path, settings: RunSettings, execution: Execution
+    folder: Path, settings: RunSettings, execution: Execution, results: Path
 ) -> dict[str, tuple[str, str]]:
-    with tempfile.TemporaryDirectory() as results:
-        again = Path(results) / settings.run
-        again.mkdir()
-        context = RunContext.load(settings.data, execution, resolve_device(execution.device))
-        with closing(train(settings, again, context, NoTracker())) as steps:
-            for _ in steps:
-                if (again / store.HISTORY).exists():
-                    break
-        rows = [
-            next(csv.DictReader((each / store.HISTORY).read_text().splitlines())) for each in (folder, again)
-        ]
-    return describe_difference(*rows)
+    again = results / settings.run
+    again.mkdir()
+    context = RunContext.load(settings.data, execution, resolve_device(execution.device))
+    with closing(train(settings, again, context, NoTracker())) as steps:
+        for _ in steps:
+            if (again / store.HISTORY).exists():
+                break
+    texts = ((each / store.HISTORY).read_text() for each in (folder, again))
+    return describe_difference(*(next(csv.DictReader(text.splitlines())) for text in texts))
 
 
 def _circumstances(record: store.Record, device: str) -> dict[str, tuple[str, str]]:

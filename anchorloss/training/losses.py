@@ -16,15 +16,13 @@ from anchorloss.config.functions import check_arguments, import_function
 from anchorloss.config.settings import LossSettings
 from anchorloss.errors import UserError
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Loss:
     """A loss as configured: call it with `logits` (N, C) float and `target` (N,) int64 for the mean over the batch."""
 
     settings: LossSettings
-    function: LossFunction
+    function: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.function(logits, target)

@@ -1,13 +1,10 @@
 """The training step of one run, from the indices of a batch to updated weights. There is one Trainer per run.
 
-Read `Trainer.step` top to bottom: which images, their crop and flip, the forward pass, the loss, the gradient, the
-update, and the running totals. Nothing in it waits for the device: the position in the epoch, the totals and the check
-for a non-finite loss are tensors on the device, read once an epoch. So on CUDA the whole step is captured as a graph and
-replayed, and several runs, each on its own stream, overlap on one GPU.
+Nothing in `Trainer.step` waits for the device: position, totals and the check for a non-finite loss are tensors on it.
+So on CUDA a step is captured as a graph and replayed, and several runs, each on its own stream, overlap on one GPU.
 
-A run's randomness is a pure function of (seed, epoch): its weights come from the seed, and the order, crops and flips of
-an epoch are drawn on the CPU before it starts. So a run sees the same batches alone or among others and on any device,
-and a resumed run needs no generator state.
+A run's randomness is a pure function of (seed, epoch), drawn on the CPU: a run sees the same batches alone or among
+others and on any device, and a resumed run needs no generator state.
 """
 
 from __future__ import annotations
