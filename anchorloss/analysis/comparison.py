@@ -13,6 +13,7 @@ their own in the same way, so that training one more does not make the paper's c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,7 +61,6 @@ class Measure:
 TOP1, TOP5 = Measure("top1", "Top-1", "primary measure"), Measure("top5", "Top-5")
 ECE = Measure("ece", "expected calibration error", lower_is_better=True)
 MEASURES = (TOP1, TOP5, ECE)
-SECONDARY = (TOP5, ECE)
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,7 @@ class Comparison:
             alpha: Level of the two-sided test.
             scale: The true spread over the observed one.
         """
-        found, std, reference_std = self.difference, self.summary.std, self.reference_summary.std
-        if found is not None and found.spread is not None:
-            return power.paired_seeds(true_difference, scale * found.spread, alpha=alpha)
-        if std is None or reference_std is None:
-            return None
-        return power.welch_seeds(true_difference, scale * std, scale * reference_std, alpha=alpha)
+        return power.seeds(true_difference, [scale * spread for spread in self._spreads], alpha)
 
     def seeds_interval(self, true_difference: float) -> tuple[int | None, int | None] | None:
         """Return `seeds_needed` at both ends of the spread's 95 % interval; None where there is no spread to test.
@@ -123,15 +118,18 @@ class Comparison:
 
         By default of as many as there are, for unequal groups of the smaller. None where there is no test.
         """
-        found, std, reference_std = self.difference, self.summary.std, self.reference_summary.std
-        if found is None or found.p_value is None:
+        found = self.difference
+        if found is None or found.p_value is None or not self._spreads:
             return None
-        n = n or min(found.n, found.n_reference)
-        if found.spread is not None:
-            return power.paired_detectable(found.spread, n)
-        if std is None or reference_std is None:
-            return None
-        return power.welch_detectable(std, reference_std, n)
+        return power.detectable(self._spreads, n or min(found.n, found.n_reference))
+
+    @property
+    def _spreads(self) -> tuple[float, ...]:
+        """What `power` takes: the spread of the pairs, or that of each loss; empty where one is not known."""
+        if self.difference is not None and self.difference.spread is not None:
+            return (self.difference.spread,)
+        std, reference_std = self.summary.std, self.reference_summary.std
+        return () if std is None or reference_std is None else (std, reference_std)
 
 
 def compare(
@@ -166,26 +164,23 @@ def compare_measures(
 
     Args:
         values: measure -> loss -> seed -> value.
-        processors: As for `compare`.
-        reference: The loss to compare with.
+        processors, reference: As for `compare`.
 
     Returns:
         measure -> comparisons, the paper's losses first; empty without runs of the reference's name.
     """
-    found: dict[str, list[Comparison]] = {measure.key: [] for measure in MEASURES}
-    for of_paper in (True, False):
-        for family in ((TOP1,), SECONDARY):
-            made: list[Comparison] = []
-            for measure in family:
-                given = values[measure.key]
-                if reference in given:
-                    own = {
-                        k: v for k, v in given.items() if k == reference or (k in PAPER_LOSSES) is of_paper
-                    }
-                    made += _compare(own, reference, processors, measure)
-            for comparison in _corrected(made):
-                found[comparison.measure.key].append(comparison)
-    return {key: tuple(comparisons) for key, comparisons in found.items()}
+    made = [
+        comparison
+        for measure in MEASURES
+        if reference in values[measure.key]
+        for comparison in _compare(values[measure.key], reference, processors, measure)
+    ]
+    found: dict[str, tuple[Comparison, ...]] = {measure.key: () for measure in MEASURES}
+    for of_paper, primary in itertools.product((True, False), repeat=2):
+        family = [c for c in made if (c.loss in PAPER_LOSSES, c.measure is TOP1) == (of_paper, primary)]
+        for comparison in _corrected(family):
+            found[comparison.measure.key] += (comparison,)
+    return found
 
 
 def compare_published(published: Mapping[str, tuple[float, float]], n: int) -> tuple[Comparison, ...]:
@@ -241,15 +236,15 @@ def explanation(comparison: Comparison, reference_label: str, claimed: float | N
     if comparison.verdict == NOT_RESOLVED and detectable is not None:
         parts.append(f"Minimum detectable difference (80 % power): {detectable:.2f} points.")
         if claimed:
-            parts.append(seeds_text(comparison, claimed))
+            parts.append(_seeds_text(comparison, claimed))
     if claimed is not None:
         where = "inside" if low <= claimed <= high else "outside"
         parts.append(f"The published difference of {claimed:+.2f} lies {where} the interval.")
     return " ".join(part for part in parts if part)
 
 
-def seeds_text(comparison: Comparison, claimed: float) -> str:
-    """Return how many seeds the published difference needs, with the interval; empty where there is no spread."""
+def _seeds_text(comparison: Comparison, claimed: float) -> str:
+    """How many seeds the published difference needs, with the interval; empty where there is no spread."""
     needed, interval = comparison.seeds_needed(claimed), comparison.seeds_interval(claimed)
     if interval is None or needed is None:
         return ""
@@ -280,26 +275,23 @@ def resolved_winner(values: Mapping[str, Values], processors: Processors | None 
     if len(measured) < 2:
         return None
     best = max(measured, key=lambda loss: measured[loss])
-    found = {loss: difference_between(values, best, loss, processors) for loss in measured if loss != best}
-    adjusted = holm({loss: one.p_value if one else None for loss, one in found.items()})
+    found = [difference_between(values, best, loss, processors) for loss in measured if loss != best]
+    adjusted = holm([one.p_value if one else None for one in found])
     resolved = all(
-        one is not None and one.estimate > 0 and (p := adjusted[loss]) is not None and p <= ALPHA
-        for loss, one in found.items()
+        one is not None and one.estimate > 0 and p is not None and p <= ALPHA
+        for one, p in zip(found, adjusted, strict=True)
     )
     return best if resolved else None
 
 
 def _compare(
-    values: Mapping[str, Values],
-    reference: str,
-    processors: Processors | None,
-    measure: Measure,
+    values: Mapping[str, Values], reference: str, processors: Processors | None, measure: Measure
 ) -> list[Comparison]:
     found = []
-    for loss, all_runs in values.items():
+    for loss in values:
         if loss == reference:
             continue
-        own, base = shared_runs(all_runs, values[reference])
+        own, base = shared_runs(values[loss], values[reference])
         pair = _same_processors(processors, loss, reference, own)
         found.append(
             Comparison(
@@ -322,8 +314,7 @@ def _same_processors(processors: Processors | None, loss: str, reference: str, s
 
 
 def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    p_values = {str(place): c.difference.p_value if c.difference else None for place, c in enumerate(found)}
-    adjusted = holm(p_values)
+    adjusted = holm([c.difference.p_value if c.difference else None for c in found])
     return tuple(
-        replace(c, adjusted_p=adjusted[str(place)], comparisons=len(found)) for place, c in enumerate(found)
+        replace(c, adjusted_p=p, comparisons=len(found)) for c, p in zip(found, adjusted, strict=True)
     )

@@ -18,12 +18,9 @@ RANKS = (("1st", 0, 0), ("2nd", 1, 1), ("3rd to 5th", 2, 4), ("6th to 10th", 5, 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes that are confused with each other.
+    """Two classes that are confused with each other, by index.
 
-    Attributes:
-        first: Index of one class.
-        second: Index of the other.
-        mistaken: Loss -> images in a run in which either is taken for the other, over the seeds.
+    `mistaken`: loss -> images in a run in which either is taken for the other, over the seeds.
     """
 
     first: int
@@ -58,28 +55,33 @@ def confused_pairs(
         classes: Number of classes.
         most: Number of pairs to return at most.
     """
-    mistaken: dict[str, dict[int, npt.NDArray[np.int64]]] = {}
-    for loss, by_seed in answers.items():
-        mistaken[loss] = {}
-        for seed, predictions in by_seed.items():
-            counts = confusions(predictions, classes)
-            mistaken[loss][seed] = np.triu(counts + counts.T, k=1)
+    mistaken = {
+        loss: {seed: _either_way(predictions, classes) for seed, predictions in by_seed.items()}
+        for loss, by_seed in answers.items()
+    }
     means = [np.mean(list(by_seed.values()), axis=0) for by_seed in mistaken.values() if by_seed]
     if not means:
         return ()
     overall = np.mean(means, axis=0)
     order = np.argsort(-overall, axis=None, kind="stable")[:most]
-    pairs = []
-    for cell in order:
-        first, second = divmod(int(cell), classes)
-        if overall[first, second] == 0:
-            break
-        found = {
-            loss: summarise({seed: float(counts[first, second]) for seed, counts in by_seed.items()})
-            for loss, by_seed in mistaken.items()
-        }
-        pairs.append(Pair(first, second, found))
-    return tuple(pairs)
+    cells = (divmod(int(cell), classes) for cell in order)
+    return tuple(
+        Pair(
+            *cell,
+            {
+                loss: summarise({seed: float(counts[cell]) for seed, counts in by_seed.items()})
+                for loss, by_seed in mistaken.items()
+            },
+        )
+        for cell in cells
+        if overall[cell] > 0
+    )
+
+
+def _either_way(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
+    """The confusion matrix with both directions added, above the diagonal."""
+    counts = confusions(predictions, classes)
+    return np.triu(counts + counts.T, k=1)
 
 
 def target_ranks(predictions: Predictions) -> Floats:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 
-def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust the p-values of one family of comparisons (Holm 1979, step-down).
 
-    An entry without a p-value (its runs are missing) still counts as a comparison.
-
-    Args:
-        p_values: The p-value of each comparison, None where it could not be made.
-
-    Returns:
-        The adjusted p-values under the same names, in the same order.
+    An entry without a p-value, None, is a comparison whose runs are missing; it still counts as one.
     """
-    family = len(p_values)
-    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
-    known = sorted((p, name) for name, p in p_values.items() if p is not None)
+    adjusted = list(p_values)
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     highest = 0.0
-    for rank, (p, name) in enumerate(known):
-        highest = max(highest, min(1.0, (family - rank) * p))
-        adjusted[name] = highest
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
+        adjusted[place] = highest
     return adjusted

@@ -6,6 +6,7 @@ dark theme. Markers repeat the distinction without colour.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -51,16 +52,11 @@ _OTHERS = (("loss-other-1", "P"), ("loss-other-2", "X"), ("loss-other-3", "p"))
 
 def styles(losses: Iterable[str]) -> dict[str, Style]:
     """Return a style for each loss; those that Table 1 does not have take the other colours in turn."""
-    found: dict[str, Style] = {}
-    others = 0
-    for loss in losses:
-        if loss in _KNOWN:
-            variable, marker = _KNOWN[loss]
-        else:
-            variable, marker = _OTHERS[others % len(_OTHERS)]
-            others += 1
-        found[loss] = Style(VARIABLES[variable][0], variable, marker)
-    return found
+    others = itertools.cycle(_OTHERS)
+    drawn = {loss: _KNOWN.get(loss) or next(others) for loss in losses}
+    return {
+        loss: Style(VARIABLES[variable][0], variable, marker) for loss, (variable, marker) in drawn.items()
+    }
 
 
 def theme() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -106,8 +106,8 @@ def mean_interval(values: Values) -> Interval | None:
     summary = summarise(values)
     if summary.mean is None or summary.std is None:
         return None
-    half = float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
-    return Interval(summary.mean - half, summary.mean + half)
+    error = summary.std / math.sqrt(summary.n)
+    return Interval(*map(float, stats.t.interval(LEVEL, summary.n - 1, summary.mean, error)))
 
 
 def shared_runs(values: Values, reference: Values) -> tuple[Values, Values]:
@@ -116,9 +116,8 @@ def shared_runs(values: Values, reference: Values) -> tuple[Values, Values]:
     A partial sweep would otherwise compare the means of different seeds.
     """
     shared = sorted(values.keys() & reference.keys())
-    if not shared:
-        return values, reference
-    return {seed: values[seed] for seed in shared}, {seed: reference[seed] for seed in shared}
+    own, base = ({seed: side[seed] for seed in shared} for side in (values, reference))
+    return (own, base) if shared else (values, reference)
 
 
 def difference(values: Values, reference: Values, *, pair: bool = True) -> Difference | None:
@@ -133,49 +132,37 @@ def difference(values: Values, reference: Values, *, pair: bool = True) -> Diffe
     first, second = _array(values), _array(reference)
     n, n_reference = len(first), len(second)
     paired = pair and values.keys() == reference.keys()
-    design = "paired" if paired else "welch"
     # Not the mean of the differences: tables subtract means, and an exact half must round to the same digit there.
     estimate = float(first.mean()) - float(second.mean())
+    found = Difference("paired" if paired else "welch", n, n_reference, estimate)
     if min(n, n_reference) < 2:
-        return Difference(design, n, n_reference, estimate)
-    spread = float((first - second).std(ddof=1)) if paired else None
-    correlation = _correlation(first, second) if paired else None
-    error = spread if spread is not None else math.hypot(first.std(ddof=1), second.std(ddof=1))
+        return found
+    error = math.hypot(first.std(ddof=1), second.std(ddof=1))
+    if paired:
+        error = float((first - second).std(ddof=1))
+        found = replace(found, spread=error, correlation=_correlation(first, second))
     # Differences that are equal but for rounding have no spread to test against.
     if error <= 1e-9 * max(1.0, abs(estimate)):
-        interval = Interval(estimate, estimate)
-        return Difference(design, n, n_reference, estimate, spread, correlation, interval=interval)
+        return replace(found, interval=Interval(estimate, estimate))
     test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
-    low, high = test.confidence_interval(LEVEL)
-    return Difference(
-        design,
-        n,
-        n_reference,
-        estimate,
-        spread,
-        correlation,
-        float(test.df),
-        Interval(float(low), float(high)),
-        float(test.statistic),
-        float(test.pvalue),
+    return replace(
+        found,
+        degrees_of_freedom=float(test.df),
+        interval=Interval(*map(float, test.confidence_interval(LEVEL))),
+        t=float(test.statistic),
+        p_value=float(test.pvalue),
     )
 
 
 def welch(first: Summary, reference: Summary) -> Difference:
-    """Return Welch's test from mean, standard deviation and n alone, as a paper prints them; no interval.
-
-    Raises:
-        ValueError: A mean or a standard deviation is missing.
-    """
-    if None in (first.mean, first.std, reference.mean, reference.std):
-        raise ValueError("Welch's test needs both means and both standard deviations")
+    """Return Welch's test from mean, standard deviation and n alone, as a paper prints them; no interval."""
+    assert first.mean is not None
+    assert reference.mean is not None
     test = stats.ttest_ind_from_stats(
         first.mean, first.std, first.n, reference.mean, reference.std, reference.n, equal_var=False
     )
-    estimate = float(first.mean) - float(reference.mean)  # type: ignore[arg-type]
-    return Difference(
-        "welch", first.n, reference.n, estimate, t=float(test.statistic), p_value=float(test.pvalue)
-    )
+    estimate, t, p = first.mean - reference.mean, float(test.statistic), float(test.pvalue)
+    return Difference("welch", first.n, reference.n, estimate, t=t, p_value=p)
 
 
 def permutation_test(values: Values, reference: Values, *, pair: bool = True) -> Permutation | None:
@@ -223,8 +210,7 @@ def probability_of_improvement(values: Values, reference: Values) -> Improvement
     # How often each run was drawn times how often it wins: the pairs of a resample need not be listed.
     shares = ((counts @ wins) * base_counts).sum(axis=1) / wins.size
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(shares, [tail, 1 - tail])
-    return Improvement(float(wins.mean()), Interval(float(low), float(high)))
+    return Improvement(float(wins.mean()), Interval(*np.quantile(shares, [tail, 1 - tail]).tolist()))
 
 
 def _array(values: Values) -> Floats:
@@ -285,11 +271,9 @@ def _resampled_counts(*sizes: int) -> tuple[Floats, ...]:
 
     Drawn from a fixed seed, so comparisons of equal sizes share them.
     """
-    generator = np.random.default_rng(0)
-    return tuple(_resample(generator, n) for n in sizes)
-
-
-def _resample(generator: np.random.Generator, n: int) -> Floats:
-    drawn = generator.integers(n, size=(BOOTSTRAP_RESAMPLES, n))
-    drawn += n * np.arange(BOOTSTRAP_RESAMPLES)[:, None]
-    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+    generator, counts = np.random.default_rng(0), []
+    for n in sizes:
+        drawn = generator.integers(n, size=(BOOTSTRAP_RESAMPLES, n))
+        drawn += n * np.arange(BOOTSTRAP_RESAMPLES)[:, None]
+        counts.append(np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float))
+    return tuple(counts)

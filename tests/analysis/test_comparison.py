@@ -17,7 +17,7 @@ from anchorloss.analysis.comparison import (
     resolved_winner,
     sentence,
 )
-from anchorloss.analysis.power import paired_seeds, welch_seeds
+from anchorloss.analysis.power import seeds
 
 BCE = {0: 73.60, 1: 73.95, 2: 73.80, 3: 74.10, 4: 73.95}
 PUBLISHED = {
@@ -83,8 +83,8 @@ def test_published_figures_need_an_assumed_number_of_runs_with_a_spread():
 def test_seeds_needed_follow_the_design():
     (paired,) = compare({"bce": BCE, "anchor_bg": NOISY})
     (welch,) = compare({"bce": BCE, "anchor_bg": {seed + 9: value for seed, value in NOISY.items()}})
-    assert paired.seeds_needed(0.37) == paired_seeds(0.37, paired.difference.spread)
-    assert welch.seeds_needed(0.37) == welch_seeds(0.37, welch.summary.std, welch.reference_summary.std)
+    assert paired.seeds_needed(0.37) == seeds(0.37, [paired.difference.spread])
+    assert welch.seeds_needed(0.37) == seeds(0.37, (welch.summary.std, welch.reference_summary.std))
     assert paired.seeds_needed(0.37, alpha=0.05 / 3) > paired.seeds_needed(0.37)
 
 
