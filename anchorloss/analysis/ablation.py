@@ -9,7 +9,7 @@ from pathlib import Path
 from anchorloss.analysis.comparison import compare, explanation
 from anchorloss.analysis.markdown import document, markdown_table, spread
 from anchorloss.analysis.palette import BLUE, INK
-from anchorloss.analysis.plotting import picture
+from anchorloss.analysis.plotting import picture, to_bytes
 from anchorloss.analysis.records import by_seed, finished, made_from, processors
 from anchorloss.analysis.stats import mean_interval, summarise
 from anchorloss.errors import UserError
@@ -27,7 +27,7 @@ class Ablation:
         protocol: A sentence on network, epochs and images.
         stamp: What the figure's headline says.
         arms: Arm -> seed -> Top-1 in percent; the first is the loss with the table's arguments.
-        processors: Arm -> seed -> kind of processor.
+        processors: As for `compare`.
         table_arguments: The table's gamma and slack, as text.
         provenance: The line below the table.
     """
@@ -46,12 +46,7 @@ BASE = "as in the table"
 
 
 def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
-    """Read the finished runs of an ablation and those that it is compared with.
-
-    Args:
-        results_dir: The results folder.
-        experiment: The ablation; its runs are of one loss.
-        beside: The experiment with that loss at the table's arguments.
+    """Read the finished runs of an ablation, all of one loss, and those of `beside` at the table's arguments.
 
     Raises:
         UserError: One of the two has no finished run, or runs differ in more than the loss's arguments and the seed.
@@ -76,21 +71,20 @@ def read_ablation(results_dir: Path, experiment: str, beside: str) -> Ablation:
     # Every arm is seen at the same seeds.
     seeds = {record.seed for record in ours}
     arms = {BASE: [record for record in base if record.seed in seeds]}
-    provenance = made_from([*ours, *arms[BASE]])
     for record in sorted(ours, key=lambda record: (_arm(base[0], record), record.seed)):
         arms.setdefault(_arm(base[0], record), []).append(record)
     data = first.data
-    stamp = f"{data.label}, {first.model}, {first.epochs} epochs: not the paper's protocol"
+    size = f"{data.label}, {first.model}, {first.epochs} epochs"
     return Ablation(
         first.loss,
         (experiment, beside),
-        f"{data.label}, {first.model}, {first.epochs} epochs, {data.training_images:,} training images; Top-1 in "
-        f"percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
-        stamp,
+        f"{size}, {data.training_images:,} training images; Top-1 in percent on the {data.evaluation_images:,} "
+        f"{first.evaluated_on} images after the last epoch.",
+        f"{size}: not the paper's protocol",
         {arm: by_seed(records, "top1") for arm, records in arms.items()},
         {arm: processors(records) for arm, records in arms.items()},
         ", ".join(f"{key} {base[0].identity['loss'].get(key)}" for key in ("gamma", "slack")),
-        provenance,
+        made_from(record for records in arms.values() for record in records),
     )
 
 
@@ -111,13 +105,8 @@ def to_markdown(ablation: Ablation) -> str:
 
 
 def draw(ablation: Ablation) -> bytes:
-    """Draw every seed of every arm, with the mean and its 95 % interval.
-
-    Returns:
-        SVG, the same bytes every time.
-    """
-    with picture(6.5, 1.4 + 0.5 * len(ablation.arms), ablation.stamp) as drawn:
-        axes = drawn.axes
+    """Draw every seed of every arm, with the mean and its 95 % interval, as SVG: the same bytes every time."""
+    with picture(6.5, 1.4 + 0.5 * len(ablation.arms), ablation.stamp) as (figure, axes):
         for row, values in enumerate(ablation.arms.values()):
             axes.plot(list(values.values()), [row - 0.12] * len(values), "o", ms=6, alpha=0.8, color=BLUE)
             mean, interval = summarise(values).mean, mean_interval(values)
@@ -129,7 +118,7 @@ def draw(ablation: Ablation) -> bytes:
         axes.set_ylim(len(ablation.arms) - 0.5, -0.5)
         axes.set_xlabel("Top-1 in percent; a dot a seed, the mean with its 95 % interval below")
         axes.set_title(f"{ablation.loss} (in the table {ablation.table_arguments})", loc="left", fontsize=10)
-    return drawn.svg
+        return to_bytes(figure)
 
 
 def _arm(base: Record, record: Record) -> str:

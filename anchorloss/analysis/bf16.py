@@ -17,10 +17,7 @@ REFERENCE, OTHER = "fp32", "bf16"
 def compare_precisions(results_dir: Path, experiment: str, beside: str | None = None) -> str:
     """Compare bf16 with fp32 for each loss that has both.
 
-    Args:
-        results_dir: The results folder.
-        experiment: The experiment's name.
-        beside: A second experiment whose runs count too, so that a table's own runs need not be trained again.
+    The runs of a second experiment `beside` count too, so that a table's own runs need not be trained again.
 
     Returns:
         Markdown: Top-1 means, difference and 95 % interval of each loss.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from anchorloss.analysis.markdown import document, markdown_table
 from anchorloss.analysis.palette import SERIES
-from anchorloss.analysis.plotting import picture
+from anchorloss.analysis.plotting import picture, to_bytes
 from anchorloss.analysis.records import (
     failure_text,
     made_from,
@@ -18,7 +18,7 @@ from anchorloss.analysis.records import (
     require_reference,
 )
 from anchorloss.analysis.table import stamps
-from anchorloss.runs.store import HISTORY, Record, Run, read_ended, read_history, verify_files
+from anchorloss.runs.store import HISTORY, Run, read_ended, read_history
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,13 +39,11 @@ class Curves:
     """The histories of the runs that have ended, finished or failed.
 
     Attributes:
-        experiment: Its name.
         stamp: What the figure's headline says: data set, and what is not the full protocol.
         protocol: A paragraph on what the columns are.
         histories: `bce seed 0` -> the columns of history.csv; with a reference also `top1_difference`, in points.
         failures: A line for each failed run.
         provenance: The line below the table.
-        reference: The loss that the others are compared with, if any.
     """
 
     experiment: str
@@ -60,10 +58,7 @@ class Curves:
 def read_curves(results_dir: Path, experiment: str, reference: str | None = None) -> Curves:
     """Read the histories of an experiment.
 
-    Args:
-        results_dir: The results folder.
-        experiment: The experiment's name.
-        reference: A loss; the histories get `top1_difference`, Top-1 minus that loss's at the same seed and epoch.
+    With a loss as `reference`, they get `top1_difference`: Top-1 minus that loss's at the same seed and epoch.
 
     Raises:
         UserError: No run of the experiment has ended, two differ in more than loss and seed, a history is damaged or not
@@ -72,9 +67,8 @@ def read_curves(results_dir: Path, experiment: str, reference: str | None = None
     ended = sorted(read_ended(results_dir, experiment), key=lambda end: (order(end[0].loss), end[0].seed))
     records = [record for _, record in ended]
     require_one_protocol(records)
-    histories = {
-        _name(run): history for run, record in ended if (history := _history(run, record)) is not None
-    }
+    # A run that failed in its first epoch has none.
+    histories = {_name(run): read_history(run.folder) for run, record in ended if HISTORY in record.files}
     first = records[0]
     data = first.data
     if reference is not None:
@@ -119,48 +113,40 @@ def draw(curves: Curves) -> bytes:
     Returns:
         SVG, the same bytes every time.
     """
-    with picture(6.5, 4.0, curves.stamp) as drawn:
-        axes = drawn.axes
-        score = "top1" if curves.reference is None else "top1_difference"
+    reference = curves.reference
+    score = "top1" if reference is None else "top1_difference"
+    with picture(6.5, 4.0, curves.stamp) as (figure, axes):
         for place, (name, history) in enumerate(curves.histories.items()):
-            if name.partition(" ")[0] == curves.reference:
+            if name.partition(" ")[0] == reference:
                 continue
             colour = SERIES[place % len(SERIES)]
             seen = history.dropna(subset=[score])
             axes.plot(seen["epoch"], seen[score], "o-", ms=3.5, color=colour, label=name)
-            if curves.reference is None:
+            if reference is None:
                 axes.plot(history["epoch"], history["train_top1"], "--", lw=1, color=colour)
-        axes.set_xlabel("epoch")
-        axes.locator_params(axis="x", integer=True)
-        if curves.reference is None:
-            axes.set_ylabel("Top-1 in percent")
-            axes.set_title("after each epoch; dashed: on training images", loc="left", fontsize=10)
+        title = "after each epoch; dashed: on training images"
+        if reference is None:
+            axes.set(xlabel="epoch", ylabel="Top-1 in percent")
             axes.set_ylim(bottom=0)
         else:
-            axes.set_ylabel("points")
-            axes.set_title(f"Top-1 minus {curves.reference}, same seed", loc="left", fontsize=10)
+            axes.set(xlabel="epoch", ylabel="points")
             axes.axhline(0, color="grey", lw=1)
+            title = f"Top-1 minus {reference}, same seed"
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    return drawn.svg
+        return to_bytes(figure)
 
 
 def _minus(reference: str, histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Add `top1_difference` to each history: Top-1 minus the reference's at the same seed and epoch."""
     compared = {}
     for name, history in histories.items():
-        base = histories.get(f"{reference} {name.partition(' ')[2]}")
-        theirs = {} if base is None else dict(zip(base["epoch"], base["top1"], strict=True))
+        base = histories.get(f"{reference} {name.partition(' ')[2]}", history.iloc[:0])
+        theirs = base.set_index("epoch")["top1"]
         compared[name] = history.assign(top1_difference=history["top1"] - history["epoch"].map(theirs))
     return compared
-
-
-def _history(run: Run, record: Record) -> pd.DataFrame | None:
-    """A run that failed in its first epoch has none."""
-    if HISTORY not in record.files:
-        return None
-    verify_files(run.folder, record)
-    return read_history(run.folder)
 
 
 def _name(run: Run) -> str:
@@ -168,8 +154,5 @@ def _name(run: Run) -> str:
 
 
 def _cell(key: str, value: float) -> str:
-    if value != value:
-        return ""
-    if key == "epoch":
-        return f"{value:.0f}"
-    return f"{value:.4g}" if key == "learning_rate" else f"{value:.2f}"
+    form = {"epoch": ".0f", "learning_rate": ".4g"}.get(key, ".2f")
+    return "" if value != value else f"{value:{form}}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,29 +28,22 @@ class Panel:
     """One half of the figure: the loss of one class against its score q, with the anchor held at `anchor_score`.
 
     Attributes:
-        anchor: The loss's `anchor`: "target" or "background".
+        anchor: The loss's `anchor`, and the class whose loss is drawn: "target" or "background".
         anchor_score: The anchor's score, 0 to 1.
         anchor_name: Its name in the annotation.
         title: The panel's title.
-        class_name: The class whose loss is drawn, in the axes' labels.
     """
 
     anchor: str
     anchor_score: float
     anchor_name: str
     title: str
-    class_name: str
 
 
 PANELS = (
-    Panel("target", 0.2, r"$q_{pos}$", "(i) Modulate loss for target class", "target"),
-    Panel("background", 0.8, r"$q_{neg}$", "(ii) Modulate loss for background classes", "background"),
+    Panel("target", 0.2, r"$q_{pos}$", "(i) Modulate loss for target class"),
+    Panel("background", 0.8, r"$q_{neg}$", "(ii) Modulate loss for background classes"),
 )
-
-
-def scores(points: int = 397) -> Tensor:
-    """Return the scores q at which curves are drawn, float64 (points,); the anchors 0.2 and 0.8 are among them."""
-    return torch.linspace(0.005, 0.995, points, dtype=torch.float64)
 
 
 def curve(panel: Panel, gamma: float, q: Tensor) -> Tensor:
@@ -67,38 +60,33 @@ def curve(panel: Panel, gamma: float, q: Tensor) -> Tensor:
     Returns:
         Losses, float64 (points,).
     """
-    moving = 0 if panel.anchor == "target" else 1
     target = torch.zeros(len(q), dtype=torch.int64)
-    logits = torch.special.logit(torch.full((len(q), 2), panel.anchor_score, dtype=torch.float64))
-    settled = logits.clone()
-    logits[:, moving] = torch.special.logit(q)
-    settled[:, moving] = CERTAIN if moving == 0 else -CERTAIN
+    moving, certain = (0, CERTAIN) if panel.anchor == "target" else (1, -CERTAIN)
 
-    def losses(logits: Tensor) -> Tensor:
+    def losses(moved: Tensor | float) -> Tensor:
+        logits = torch.special.logit(torch.full((len(q), 2), panel.anchor_score, dtype=torch.float64))
+        logits[:, moving] = moved
         return anchor_loss(logits, target, gamma, panel.anchor, reduction="none")
 
-    return losses(logits) - losses(settled)
+    return losses(torch.special.logit(q)) - losses(certain)
 
 
 def draw_panel(axes: Axes, panel: Panel, colours: Mapping[float, str] = COLOURS) -> None:
     """Draw one panel: binary cross entropy dashed, anchor loss for each gamma, the anchor marked.
 
-    Args:
-        axes: Where to draw.
-        panel: Which half of the figure.
-        colours: gamma -> colour; 0 is binary cross entropy.
+    `colours`: gamma -> colour; 0 is binary cross entropy.
     """
-    q, ink = scores(), colours[0.0]
+    # The anchors 0.2 and 0.8 are among these scores.
+    q, ink = torch.linspace(0.005, 0.995, 397, dtype=torch.float64), colours[0.0]
     right = panel.anchor == "target"
     harder = (0.0, panel.anchor_score) if right else (panel.anchor_score, 1.0)
     axes.axvspan(*harder, color=ink, alpha=0.07, lw=0, label="AL above BCE")
     axes.axvline(panel.anchor_score, color=ink, alpha=0.6, lw=1.0, ls=":")
     for gamma, colour in colours.items():
-        name = rf"AL, $\gamma$ = {gamma:g}" if gamma else "BCE"
-        style = "-" if gamma else (0, (4, 2))
-        axes.plot(
-            q, curve(panel, gamma, q), color=colour, lw=1.8, ls=style, label=name, zorder=2 if gamma else 3
-        )
+        line: dict[str, Any] = {"label": "BCE", "ls": (0, (4, 2)), "zorder": 3}
+        if gamma:
+            line = {"label": rf"AL, $\gamma$ = {gamma:g}", "ls": "-", "zorder": 2}
+        axes.plot(q, curve(panel, gamma, q), color=colour, lw=1.8, **line)
     at_anchor = curve(panel, 0.0, torch.tensor([panel.anchor_score], dtype=torch.float64)).item()
     axes.plot(panel.anchor_score, at_anchor, "o", color=ink, ms=5, zorder=4)
     axes.annotate(
@@ -109,23 +97,18 @@ def draw_panel(axes: Axes, panel: Panel, colours: Mapping[float, str] = COLOURS)
         ha="left" if right else "right",
         va="top",
     )
-    axes.set_title(panel.title)
-    axes.set_xlabel(f"score of the {panel.class_name} class, $q$")
-    axes.set_ylabel(f"loss of the {panel.class_name} class")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, HIGHEST_LOSS)
+    axes.set(
+        title=panel.title,
+        xlabel=f"score of the {panel.anchor} class, $q$",
+        ylabel=f"loss of the {panel.anchor} class",
+        xlim=(0, 1),
+        ylim=(0, HIGHEST_LOSS),
+    )
     axes.legend(loc="upper right" if right else "upper left", frameon=False)
 
 
 def render(file_format: str) -> bytes:
-    """Draw the whole figure.
-
-    Args:
-        file_format: `svg` or `png`.
-
-    Returns:
-        The file's content, the same bytes every time with the same matplotlib.
-    """
+    """Draw the whole figure as `svg` or `png`: the same bytes every time with the same matplotlib."""
     from matplotlib.figure import Figure
 
     with look():

@@ -10,15 +10,11 @@ import pandas as pd
 
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import flatten
-from anchorloss.runs.store import HISTORY, Run, read_history, read_runs, verify_files
+from anchorloss.runs.store import HISTORY, Run, read_history, read_runs
 
 
 def runs(experiment: str, results_dir: str | Path = "results") -> pd.DataFrame:
     """Read every run of an experiment.
-
-    Args:
-        experiment: its name, as in `experiment.name`.
-        results_dir: the results folder.
 
     Returns:
         A row for each run folder, indexed by the run's name: `state` (finished, failed, running, interrupted, waiting);
@@ -36,10 +32,6 @@ def runs(experiment: str, results_dir: str | Path = "results") -> pd.DataFrame:
 def histories(experiment: str, results_dir: str | Path = "results") -> pd.DataFrame:
     """Read the histories of the runs of an experiment that have ended.
 
-    Args:
-        experiment: its name.
-        results_dir: the results folder.
-
     Returns:
         A row for each epoch of each run: `run`, `loss`, `model`, `seed`, then the columns of history.csv: `epoch`
         (1-based), `learning_rate`, `train_loss`, `train_top1`, `test_loss`, `top1`, `top5` (percent), and quantiles of
@@ -51,12 +43,9 @@ def histories(experiment: str, results_dir: str | Path = "results") -> pd.DataFr
     parts = []
     for run in _found(experiment, results_dir):
         if run.record is not None and HISTORY in run.record.files:
-            verify_files(run.folder, run.record)
             history = read_history(run.folder)
-            keys = {"run": run.name, "loss": run.loss, "model": run.model, "seed": run.seed}
-            parts.append(
-                pd.DataFrame({**{key: [value] * len(history) for key, value in keys.items()}, **history})
-            )
+            keys: dict[str, Any] = {"run": run.name, "loss": run.loss, "model": run.model, "seed": run.seed}
+            parts.append(history.assign(**keys)[[*keys, *history]])
     if not parts:
         raise UserError(
             f"experiment={experiment}: no run has ended; run python train.py experiment={experiment}"

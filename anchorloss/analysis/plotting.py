@@ -12,13 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Picture:
-    """`axes` to draw on; after the `with` block, `svg` is the finished file."""
-
-    axes: Axes
-    svg: bytes
-
-
 @contextmanager
 def look() -> Iterator[None]:
     """Matplotlib's defaults, whatever the user's own are, without a frame's upper and right side."""
@@ -38,14 +31,11 @@ def to_bytes(figure: Figure, file_format: str = "svg") -> bytes:
 
 
 @contextmanager
-def picture(width: float, height: float, stamp: str) -> Iterator[Picture]:
-    """One set of axes, `width` x `height` inches, with `stamp` as its headline."""
+def picture(width: float, height: float, stamp: str) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of `width` x `height` inches with `stamp` as its headline, and its axes; inside `look`."""
     from matplotlib.figure import Figure
 
-    drawn = Picture()
     with look():
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(stamp, x=0.01, ha="left", fontsize=9, fontweight="bold")
-        drawn.axes = figure.add_subplot()
-        yield drawn
-        drawn.svg = to_bytes(figure)
+        yield figure, figure.add_subplot()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,33 +57,30 @@ class SettingsTable:
         The settings of the losses themselves (`loss.gamma`) do not count. None without a shared seed, or if the reference
         has several rows at these settings.
         """
-        if self.reference is None or row.loss == self.reference:
+        if row.loss == self.reference:
             return None
-        shared = [place for place, key in enumerate(self.keys) if not key.startswith("loss.")]
-        others = [
-            other
+        bases = [
+            other.scores[score]
             for other in self.rows
-            if other.loss == self.reference
-            and all(other.values[place] == row.values[place] for place in shared)
+            if other.loss == self.reference and self._shared(other) == self._shared(row)
         ]
-        if len(others) != 1:
-            return None
-        own, base = row.scores[score], others[0].scores[score]
-        shared_seeds = own.keys() & base.keys()
-        return fmean(own[seed] - base[seed] for seed in shared_seeds) if shared_seeds else None
+        own = row.scores[score]
+        seeds = own.keys() & bases[0].keys() if len(bases) == 1 else ()
+        return fmean(own[seed] - bases[0][seed] for seed in seeds) if seeds else None
+
+    def _shared(self, row: SettingsRow) -> list[str]:
+        settings = zip(self.keys, row.values, strict=True)
+        return [value for key, value in settings if not key.startswith("loss.")]
 
 
 def make_settings_table(results_dir: Path, experiment: str, reference: str | None = None) -> SettingsTable:
     """Read the records of an experiment and write its `settings.md` and `settings.csv` under `results_dir`.
 
-    Args:
-        results_dir: the results folder.
-        experiment: its name.
-        reference: a loss; every other's difference from it is given, at the same settings.
+    With a loss as `reference`, every other's difference from it is given, at the same settings.
 
     Raises:
-        UserError: no run has ended, the runs saw different data, or the reference has no run; RunError if a file cannot
-            be written.
+        UserError: no run has ended, the runs saw different data, or the reference has no run.
+        RunError: a file cannot be written.
     """
     table = build([record for _, record in read_ended(results_dir, experiment)], experiment, reference)
     contents = {"settings.md": to_markdown(table).encode(), "settings.csv": to_csv(table).encode()}
@@ -113,29 +108,26 @@ def build(records: Sequence[Record], experiment: str, reference: str | None = No
         known = {key: value for key, (_, value) in describe_difference({}, record.identity).items()}
         values = tuple(known.get(key, "absent") for key in keys)
         groups.setdefault((record.loss, values), []).append(record)
-    for group in groups.values():
+    rows = []
+    for (loss, values), group in groups.items():
         if len({record.data.checksum for record in group}) > 1:
             raise UserError(
                 f"{group[0].run} and {group[1].run} cannot stand in one table: they saw different images; move the runs "
                 "of one of them away"
             )
-    rows = []
-    for (loss, values), group in groups.items():
         done = [record for record in group if record.status == "finished"]
         scores = {score: by_seed(done, score) for score in SCORES}
         rows.append(SettingsRow(loss, values, len(done), len(group) - len(done), scores))
-    first = records[0]
+    rows.sort(key=lambda row: (order(row.loss), [_sortable(value) for value in row.values]))
     return SettingsTable(
         experiment=experiment,
         stamps=stamps(records),
         keys=keys,
-        rows=tuple(
-            sorted(rows, key=lambda row: (order(row.loss), [_sortable(value) for value in row.values]))
-        ),
+        rows=tuple(rows),
         reference=reference,
         protocol=(
-            f"{first.data.label}. Accuracy in percent after the last epoch, mean ± sample standard deviation (n - 1) "
-            "over n seeds."
+            f"{records[0].data.label}. Accuracy in percent after the last epoch, mean ± sample standard deviation "
+            "(n - 1) over n seeds."
         ),
         provenance=made_from(records),
     )
@@ -158,17 +150,21 @@ def to_markdown(table: SettingsTable) -> str:
 
 def to_csv(table: SettingsTable) -> str:
     """The table with all digits; empty where there is no value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    scores = [f"{score}_{part}" for score in SCORES for part in ("mean", "std")]
-    compared = [f"{score}_minus_{table.reference}" for score in SCORES] if table.reference else []
-    writer.writerow(["loss", *table.keys, "n", "failed", *scores, *compared])
+    import pandas as pd  # half a second that Markdown does not need
+
+    rows = []
     for row in table.rows:
-        values = [value for summary in row.summaries for value in (summary.mean, summary.std)]
-        gaps = [table.difference(row, score) for score in SCORES] if compared else []
-        settings = ["" if value == "absent" else _plain(value) for value in row.values]
-        writer.writerow([row.loss, *settings, row.n, row.failed, *values, *gaps])
-    return text.getvalue()
+        settings = {
+            key: None if value == "absent" else _plain(value)
+            for key, value in zip(table.keys, row.values, strict=True)
+        }
+        cells = {"loss": row.loss, **settings, "n": row.n, "failed": row.failed}
+        for score, summary in zip(SCORES, row.summaries, strict=True):
+            cells |= {f"{score}_mean": summary.mean, f"{score}_std": summary.std}
+        if table.reference:
+            cells |= {f"{score}_minus_{table.reference}": table.difference(row, score) for score in SCORES}
+        rows.append(cells)
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def _plain(value: str) -> Any:

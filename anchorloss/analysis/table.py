@@ -112,11 +112,7 @@ def build_table(
 ) -> Table:
     """Build the table of these runs. It counts or lists every one of them, and lists every run of `plan` that is missing.
 
-    Args:
-        runs: The runs of one experiment.
-        experiment: Its name.
-        plan: What its config plans.
-        reference: The loss that the differences are from.
+    The differences are from the loss `reference`.
 
     Raises:
         UserError: No run has a record, finished runs differ in more than loss and seed, or `reference` has no run.
@@ -132,15 +128,22 @@ def build_table(
     if reference != REFERENCE:
         require_reference(reference, (run.loss for run in runs))
     first = (ended_well or records)[0]
-    losses, seeds = _expected(runs, plan)
+    expected = plan or Plan((), ())
+    losses = sorted({run.loss for run in runs}.union(expected.losses), key=order)
+    seeds = sorted({run.seed for run in runs}.union(expected.seeds))
+    data = first.data
     return Table(
         experiment=experiment,
         stamps=stamps(ended_well or records),
-        protocol=_protocol(first),
-        rows=_rows(losses, seeds, runs, published_for(first.data.label), reference),
+        protocol=(
+            f"{data.label}, {first.model}, {first.epochs} epochs, {data.training_images:,} training images. Accuracy "
+            f"in percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch, "
+            "mean ± sample standard deviation (n - 1) over n seeds."
+        ),
+        rows=_rows(losses, seeds, runs, published_for(data.label), reference),
         notes=_notes(losses, seeds, runs),
         provenance=made_from(records),
-        data_label=first.data.label,
+        data_label=data.label,
         evaluated_on=first.evaluated_on,
         reference=reference,
         interim=interim(runs, plan),
@@ -176,15 +179,6 @@ def stamps(records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _protocol(record: Record) -> str:
-    data = record.data
-    return (
-        f"{data.label}, {record.model}, {record.epochs} epochs, {data.training_images:,} training images. Accuracy in "
-        f"percent on the {data.evaluation_images:,} {record.evaluated_on} images after the last epoch, mean ± sample "
-        "standard deviation (n - 1) over n seeds."
-    )
-
-
 def _rows(
     losses: Sequence[str], seeds: Sequence[int], runs: list[Run], paper: dict[str, Published], reference: str
 ) -> tuple[LossRow, ...]:
@@ -215,26 +209,16 @@ def _scores(
     winner = resolved_winner(values, trained_on)
     scores = {}
     for loss, own in values.items():
-        summary, claimed, base = summarise(own), published.get(loss), published.get(reference)
+        claimed, base = published.get(loss), published.get(reference)
         compared = loss != reference and reference in values
         scores[loss] = Score(
-            summary.n,
-            summary.mean,
-            summary.std,
-            claimed,
-            difference_between(values, loss, reference, trained_on) if compared else None,
-            claimed[0] - base[0] if compared and claimed and base else None,
-            loss == winner,
+            **vars(summarise(own)),
+            published=claimed,
+            difference=difference_between(values, loss, reference, trained_on) if compared else None,
+            published_difference=claimed[0] - base[0] if compared and claimed and base else None,
+            best=loss == winner,
         )
     return scores
-
-
-def _expected(runs: list[Run], plan: Plan | None) -> tuple[list[str], list[int]]:
-    """The losses and seeds that the table should have: those of any run, and those of the plan."""
-    losses, seeds = {run.loss for run in runs}, {run.seed for run in runs}
-    if plan is not None:
-        losses, seeds = losses.union(plan.losses), seeds.union(plan.seeds)
-    return sorted(losses, key=order), sorted(seeds)
 
 
 def _notes(losses: list[str], seeds: list[int], runs: list[Run]) -> tuple[str, ...]:
@@ -243,16 +227,13 @@ def _notes(losses: list[str], seeds: list[int], runs: list[Run]) -> tuple[str, .
     seen = {run.seed for run in runs}
     for loss in losses:
         own = [run for run in runs if run.loss == loss]
-        for run in own:
-            if run.state != "finished":
-                notes.append(f"{run.state}: {run.name}{failure_text(run)}")
+        notes += [f"{run.state}: {run.name}{failure_text(run)}" for run in own if run.state != "finished"]
         if not own:
             notes.append(f"missing: {loss}, which the experiment plans")
             continue
         absent = [seed for seed in seeds if seed not in {run.seed for run in own}]
-        elsewhere, planned = ([seed for seed in absent if (seed in seen) is there] for there in (True, False))
-        for missing, whose in ((elsewhere, "other losses have"), (planned, "the experiment plans")):
-            if missing:
+        for there, whose in ((True, "other losses have"), (False, "the experiment plans")):
+            if missing := [seed for seed in absent if (seed in seen) is there]:
                 plural = "s" if len(missing) > 1 else ""
                 notes.append(f"missing: {loss} seed{plural} {', '.join(map(str, missing))}, which {whose}")
     return tuple(notes)

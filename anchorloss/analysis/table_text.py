@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import jinja2
 
 from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.markdown import document, escape, markdown_table, one_line, spread, spreadsheet_text
@@ -17,14 +17,13 @@ from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.store import read_runs
 
+TEMPLATE = Path(__file__).with_name("table1.tex.j2")
+
 
 def make_table(results_dir: Path, experiment: str, reference: str = REFERENCE) -> Table:
     """Read the records of an experiment and write its `table1.md`, `.tex` and `.csv` under `results_dir`.
 
-    Args:
-        results_dir: The results folder.
-        experiment: The experiment's name.
-        reference: The loss that the differences are from.
+    The differences are from the loss `reference`.
 
     Raises:
         UserError: There is no record, or the records cannot be in one table.
@@ -40,17 +39,7 @@ def make_table(results_dir: Path, experiment: str, reference: str = REFERENCE) -
 
 def to_markdown(table: Table) -> str:
     """Return the table as Markdown that also reads well as plain text."""
-    dash = "—"
-    header = ["loss", "n", "Top-1", "Top-5", *_comparison_header(table)]
-    cells = [
-        [
-            escape(row.label),
-            row.counted,
-            *(_score(row, score, dash, "**{}**") for score in row.scores.values()),
-            *_comparison_cells(table, row, dash),
-        ]
-        for row in table.rows
-    ]
+    cells = [[escape(row.label), *_cells(table, row, "—", "**{}**")] for row in table.rows]
     caveat, notes = "", ""
     if table.stamps and _has_paper(table):
         stamps = escape(", ".join(table.stamps))
@@ -60,7 +49,7 @@ def to_markdown(table: Table) -> str:
     return document(
         f"# {escape(table.title)}",
         escape(table.protocol),
-        markdown_table(header, cells),
+        markdown_table(_header(table), cells),
         caveat,
         notes,
         table.provenance,
@@ -69,77 +58,63 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Return the table as a LaTeX `table` for the booktabs package."""
-    dash = "--"
-    lines = [
-        "% Made by scripts/make_table1.py; needs \\usepackage{booktabs}.",
-        "\\begin{table}",
-        "  \\centering",
-        f"  \\caption{{{_latex(table.title)}. {_latex(table.protocol)}}}",
-        f"  \\begin{{tabular}}{{l{'r' * (3 + len(_comparison_header(table)))}}}",
-        "    \\toprule",
-        f"    loss & $n$ & Top-1 & Top-5 & {' & '.join(_latex(cell) for cell in _comparison_header(table))} \\\\",
-        "    \\midrule",
-    ]
+    # Delimiters that LaTeX does not use.
+    environment = jinja2.Environment(
+        *("<%", "%>", "<<", ">>", "<#", "#>"), trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["latex"] = _latex
+    dash, rows = "--", []
     for row in table.rows:
-        cells = [
-            _latex(row.label),
-            row.counted,
-            *(_score(row, score, dash, "\\textbf{{{}}}") for score in row.scores.values()),
-            *(
-                f"${cell}$" if cell[0] in "+-" and cell != dash else cell
-                for cell in _comparison_cells(table, row, dash)
-            ),
-        ]
-        lines.append("    " + " & ".join(cells).replace("±", "$\\pm$") + " \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}"]
-    if table.notes:
-        lines += ["  \\par\\smallskip\\footnotesize Not in the means:"]
-        lines += [f"  {_latex(note)}." for note in table.notes]
-    return "\n".join([*lines, "\\end{table}", f"% {table.provenance}", ""])
+        cells = _cells(table, row, dash, "\\textbf{{{}}}")
+        marked = [f"${cell}$" if cell[0] in "+-" and cell != dash else cell for cell in cells]
+        rows.append([_latex(row.label), *(cell.replace("±", "$\\pm$") for cell in marked)])
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(table=table, header=_header(table), rows=rows)
 
 
 def to_csv(table: Table) -> str:
     """Return the table as CSV with all digits; a cell without a value is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    rows = [_csv_columns(table, row) for row in table.rows]
-    writer.writerow(name for name, _ in rows[0])
-    writer.writerows([value for _, value in row] for row in rows)
-    return text.getvalue()
+    import pandas as pd  # half a second that the other formats do not need
+
+    rows = [_csv_row(table, row) for row in table.rows]
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
-def _csv_columns(table: Table, row: LossRow) -> list[tuple[str, Any]]:
-    """The names of the columns, and what they have in one row."""
-    scores, reference = row.scores, table.reference
-    columns: list[tuple[str, Any]] = [
-        ("experiment", spreadsheet_text(table.experiment)),
-        ("data", spreadsheet_text(table.data_label)),
-        ("evaluated_on", spreadsheet_text(table.evaluated_on)),
-        ("comparable_with_paper", str(not table.stamps).lower()),
-        ("loss", spreadsheet_text(row.loss)),
-        ("label", spreadsheet_text(row.label)),
-        ("n", row.top1.n),
-        ("planned", row.planned),
-        ("failed", row.failed),
-    ]
-    for name, score in scores.items():
-        columns += [(f"{name}_mean", score.mean), (f"{name}_std", score.std)]
-    for name, score in scores.items():
+def _csv_row(table: Table, row: LossRow) -> dict[str, Any]:
+    scores, minus = row.scores.items(), f"minus_{table.reference}"
+    cells: dict[str, Any] = {
+        "experiment": spreadsheet_text(table.experiment),
+        "data": spreadsheet_text(table.data_label),
+        "evaluated_on": spreadsheet_text(table.evaluated_on),
+        "comparable_with_paper": str(not table.stamps).lower(),
+        "loss": spreadsheet_text(row.loss),
+        "label": spreadsheet_text(row.label),
+        "n": row.top1.n,
+        "planned": row.planned,
+        "failed": row.failed,
+    }
+    for name, score in scores:
+        cells |= {f"{name}_mean": score.mean, f"{name}_std": score.std}
+    for name, score in scores:
         mean, std = score.published or (None, None)
-        columns += [(f"paper_{name}_mean", mean), (f"paper_{name}_std", std)]
-    columns += [(f"{name}_minus_paper", table.above_paper(score)) for name, score in scores.items()]
-    for name, score in scores.items():
-        columns.append((f"{name}_minus_{reference}", score.difference and score.difference.estimate))
-    columns += [
-        (f"paper_{name}_minus_{reference}", score.published_difference) for name, score in scores.items()
-    ]
-    for name, score in scores.items():
+        cells |= {f"paper_{name}_mean": mean, f"paper_{name}_std": std}
+    cells |= {f"{name}_minus_paper": table.above_paper(score) for name, score in scores}
+    cells |= {f"{name}_{minus}": score.difference and score.difference.estimate for name, score in scores}
+    cells |= {f"paper_{name}_{minus}": score.published_difference for name, score in scores}
+    for name, score in scores:
         found = score.difference.interval if score.difference else None
-        columns += [
-            (f"{name}_minus_{reference}_low", found and found.low),
-            (f"{name}_minus_{reference}_high", found and found.high),
-        ]
-    return columns
+        cells |= {f"{name}_{minus}_low": found and found.low, f"{name}_{minus}_high": found and found.high}
+    return cells
+
+
+def _cells(table: Table, row: LossRow, dash: str, bold: str) -> list[str]:
+    """The cells of a row after the label."""
+    scores = row.scores.values()
+    return [
+        row.counted,
+        *(_score(row, score, dash, bold) for score in scores),
+        *_comparison_cells(table, row, dash),
+    ]
 
 
 def _score(row: LossRow, score: Score, dash: str, bold: str) -> str:
@@ -149,15 +124,21 @@ def _score(row: LossRow, score: Score, dash: str, bold: str) -> str:
     return bold.format(text) if score.best else text
 
 
-def _comparison_header(table: Table) -> list[str]:
-    """What stands beside our figures: the paper's, where they may be compared; else only differences."""
+def _header(table: Table) -> list[str]:
+    """Beside our figures stand the paper's, where they may be compared; else only differences."""
+    header = ["loss", "n", *SCORES.values()]
     differences = [f"{top} - {table.reference_label}" for top in SCORES.values()]
     if table.stamps:
-        return [
-            *(f"{difference} (95 %)" for difference in differences),
-            *(f"paper {difference}" for difference in differences if _has_paper(table)),
-        ]
-    return [f"{differences[0]} (95 %)", "paper Top-1", "paper Top-5", "Top-1 - paper", "Top-5 - paper"]
+        paper = [f"paper {difference}" for difference in differences if _has_paper(table)]
+        return [*header, *(f"{difference} (95 %)" for difference in differences), *paper]
+    return [
+        *header,
+        f"{differences[0]} (95 %)",
+        "paper Top-1",
+        "paper Top-5",
+        "Top-1 - paper",
+        "Top-5 - paper",
+    ]
 
 
 def _comparison_cells(table: Table, row: LossRow, dash: str) -> list[str]:

@@ -30,6 +30,6 @@ def loss_itself(data: ExperimentData) -> Content:
             draw_panel(axes, half, _COLOURS)
             # A browser's text of mathematics is taller than matplotlib reckons.
             axes.xaxis.labelpad = 12
-            said = f"{half.title}: BCE and anchor loss against the score of the {half.class_name} class."
+            said = f"{half.title}: BCE and anchor loss against the score of the {half.anchor} class."
             pictures.append((inline(figure, f"figure1-{half.anchor}", said), ""))
     return {"figures": pictures}
