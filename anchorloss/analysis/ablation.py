@@ -19,17 +19,14 @@ from anchorloss.runs.store import Record, read_runs
 
 @dataclass(frozen=True)
 class Ablation:
-    """The arms of an ablation.
+    """The arms of an ablation: one loss with other arguments.
 
     Attributes:
-        loss: The loss whose arguments vary.
         experiments: The ablation and the experiment of the table.
-        protocol: A sentence on network, epochs and images.
         stamp: What the figure's headline says.
         arms: Arm -> seed -> Top-1 in percent; the first is the loss with the table's arguments.
         processors: As for `compare`.
         table_arguments: The table's gamma and slack, as text.
-        provenance: The line below the table.
     """
 
     loss: str

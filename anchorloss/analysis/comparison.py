@@ -144,10 +144,8 @@ def compare(
 
     Args:
         values: loss -> seed -> value.
-        reference: One of the losses.
         processors: loss -> seed -> kind of processor that trained the run. Another kind rounds differently, so two
             runs of one seed are a pair only on one kind. If a shared seed is no pair, the comparison is Welch's.
-        measure: What the values are.
 
     Raises:
         KeyError: The reference is not among the losses.
@@ -184,10 +182,9 @@ def compare_measures(
 
 
 def compare_published(published: Mapping[str, tuple[float, float]], n: int) -> tuple[Comparison, ...]:
-    """Compare from loss -> (mean, std) as printed, for an assumed `n` >= 2 runs of each loss (Welch).
+    """Compare from loss -> (mean, std) as printed, for an assumed `n` runs of each loss (Welch).
 
     Raises:
-        KeyError: BCE is not among the losses.
         ValueError: n < 2.
     """
     if n < 2:
@@ -219,11 +216,10 @@ def explanation(comparison: Comparison, reference_label: str, claimed: float | N
         counts = "one shared seed" if found.design == "paired" else f"n = {found.n} and {found.n_reference}"
         return f"{gap}; with {counts} there is no spread, so no interval and no test."
     low, high = found.interval.low, found.interval.high
-    how = f"{found.n} paired seeds"
-    if found.correlation is not None:
-        how += f", correlation {found.correlation:.2f}"
-    if found.design == "welch":
-        how = f"{found.n} against {found.n_reference} runs, unpaired"
+    how = f"{found.n} against {found.n_reference} runs, unpaired"
+    if found.design == "paired":
+        how = f"{found.n} paired seeds"
+        how += "" if found.correlation is None else f", correlation {found.correlation:.2f}"
     parts = [f"{gap} (95 % interval {low:+.2f} to {high:+.2f}; {how})."]
     if found.p_value is None or comparison.adjusted_p is None:
         parts.append("The differences have no spread at all, so no test applies.")
@@ -235,25 +231,18 @@ def explanation(comparison: Comparison, reference_label: str, claimed: float | N
     detectable = comparison.detectable()
     if comparison.verdict == NOT_RESOLVED and detectable is not None:
         parts.append(f"Minimum detectable difference (80 % power): {detectable:.2f} points.")
-        if claimed:
-            parts.append(_seeds_text(comparison, claimed))
+        interval = comparison.seeds_interval(claimed) if claimed else None
+        if claimed and interval and (needed := comparison.seeds_needed(claimed)) is not None:
+            least, most = interval
+            upper = "more than a million" if most is None else f"{most:,}"
+            parts.append(
+                f"The published {abs(claimed):.2f} points need {needed:,} seeds of each loss for 80 % power "
+                f"(95 % interval {least:,} to {upper})."
+            )
     if claimed is not None:
         where = "inside" if low <= claimed <= high else "outside"
         parts.append(f"The published difference of {claimed:+.2f} lies {where} the interval.")
-    return " ".join(part for part in parts if part)
-
-
-def _seeds_text(comparison: Comparison, claimed: float) -> str:
-    """How many seeds the published difference needs, with the interval; empty where there is no spread."""
-    needed, interval = comparison.seeds_needed(claimed), comparison.seeds_interval(claimed)
-    if interval is None or needed is None:
-        return ""
-    low, high = interval
-    upper = "more than a million" if high is None else f"{high:,}"
-    return (
-        f"The published {abs(claimed):.2f} points need {needed:,} seeds of each loss for 80 % power "
-        f"(95 % interval {low:,} to {upper})."
-    )
+    return " ".join(parts)
 
 
 def format_p(value: float) -> str:

@@ -30,10 +30,9 @@ class Pair:
 
 def class_accuracy(predictions: Predictions, classes: int) -> Floats:
     """Return the percentage of each class's images that are predicted right, shape (classes,); NaN without images."""
-    images = np.bincount(predictions.target, minlength=classes)
-    right = np.bincount(predictions.target[predictions.predicted == predictions.target], minlength=classes)
+    counts = confusions(predictions, classes)
     with np.errstate(invalid="ignore"):
-        return 100 * right / np.where(images == 0, np.nan, images)
+        return 100 * counts.diagonal() / counts.sum(axis=1)
 
 
 def confusions(predictions: Predictions, classes: int) -> npt.NDArray[np.int64]:
@@ -48,12 +47,8 @@ def confused_pairs(
     """Find the pairs of classes that are taken for each other most often, in either direction.
 
     They are chosen by the mean over losses of the mean over seeds: pairs chosen because one loss does badly on them would
-    flatter every other loss by chance alone.
-
-    Args:
-        answers: Loss -> seed -> predictions.
-        classes: Number of classes.
-        most: Number of pairs to return at most.
+    flatter every other loss by chance alone. `answers` are loss -> seed -> predictions; no more than `most` pairs are
+    returned.
     """
     mistaken = {
         loss: {seed: _either_way(predictions, classes) for seed, predictions in by_seed.items()}

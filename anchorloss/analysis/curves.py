@@ -42,8 +42,6 @@ class Curves:
         stamp: What the figure's headline says: data set, and what is not the full protocol.
         protocol: A paragraph on what the columns are.
         histories: `bce seed 0` -> the columns of history.csv; with a reference also `top1_difference`, in points.
-        failures: A line for each failed run.
-        provenance: The line below the table.
     """
 
     experiment: str

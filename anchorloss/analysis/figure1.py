@@ -31,7 +31,6 @@ class Panel:
         anchor: The loss's `anchor`, and the class whose loss is drawn: "target" or "background".
         anchor_score: The anchor's score, 0 to 1.
         anchor_name: Its name in the annotation.
-        title: The panel's title.
     """
 
     anchor: str
@@ -50,15 +49,8 @@ def curve(panel: Panel, gamma: float, q: Tensor) -> Tensor:
     """Compute the loss of the panel's class, equations 2 and 3 of the supplement.
 
     It comes from samples of two classes: one has the score q, the other is the anchor. The anchor's own term, which is
-    the loss of the sample where the first class is certain, is subtracted.
-
-    Args:
-        panel: Which half of the figure.
-        gamma: Exponent of the modulating factor, at least 0.
-        q: Scores, float64 (points,).
-
-    Returns:
-        Losses, float64 (points,).
+    the loss of the sample where the first class is certain, is subtracted. The scores `q` and the losses returned are
+    float64 (points,).
     """
     target = torch.zeros(len(q), dtype=torch.int64)
     moving, certain = (0, CERTAIN) if panel.anchor == "target" else (1, -CERTAIN)

@@ -14,11 +14,9 @@ from anchorloss.runs.store import Record, read_ended
 
 
 def list_runs(results_dir: Path, experiment: str) -> str:
-    """List the runs of an experiment that have ended.
+    """List the runs of an experiment that have ended, in Markdown.
 
-    Returns:
-        Markdown with a row for each run: its loss, the settings that are not the same in all runs, its accuracies, when
-        it ran, and its commit.
+    A run's row has its loss, the settings that are not the same in all runs, its accuracies, when it ran, and its commit.
 
     Raises:
         UserError: no run of the experiment has ended, or a record is damaged.

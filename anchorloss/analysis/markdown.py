@@ -14,12 +14,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: 
     """A table in GitHub's Markdown, padded so that it also reads well as plain text.
 
     Args:
-        header: the titles of the columns.
-        rows: the cells, each as Markdown; text that is not ours goes through `escape` first.
+        header, rows: the cells, each as Markdown; text that is not ours goes through `escape` first.
         align: `l` or `r` for each column; the last letter is that of all further columns.
-
-    Returns:
-        The lines of the table, without a line break at the end.
 
     Raises:
         ValueError: if a row has another number of cells than the header.

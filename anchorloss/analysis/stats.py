@@ -126,12 +126,10 @@ def difference(values: Values, reference: Values, *, pair: bool = True) -> Diffe
     Runs with the same seed share initial weights and data order, so the runs of `shared_runs` are compared pair
     by pair. Without a shared seed, or with `pair` false, Welch's test is used.
     """
-    values, reference = shared_runs(values, reference)
-    if not values or not reference:
-        return None
-    first, second = _array(values), _array(reference)
+    first, second, paired = _samples(values, reference, pair)
     n, n_reference = len(first), len(second)
-    paired = pair and values.keys() == reference.keys()
+    if min(n, n_reference) < 1:
+        return None
     # Not the mean of the differences: tables subtract means, and an exact half must round to the same digit there.
     estimate = float(first.mean()) - float(second.mean())
     found = Difference("paired" if paired else "welch", n, n_reference, estimate)
@@ -172,11 +170,9 @@ def permutation_test(values: Values, reference: Values, *, pair: bool = True) ->
     is visited up to `PERMUTATION_RESAMPLES`; beyond, that many are drawn from a fixed seed. Few seeds bound the
     p-value from below (0.25 for three pairs, 0.0625 for five). None if either side has fewer than two values.
     """
-    values, reference = shared_runs(values, reference)
-    if min(len(values), len(reference)) < 2:
+    first, second, paired = _samples(values, reference, pair)
+    if min(len(first), len(second)) < 2:
         return None
-    first, second = _array(values), _array(reference)
-    paired = pair and values.keys() == reference.keys()
     sample = (first - second,) if paired else (first, second)
     arrangements = 2 ** len(first) if paired else math.comb(len(first) + len(second), len(first))
     if arrangements > PERMUTATION_RESAMPLES:
@@ -199,10 +195,9 @@ def probability_of_improvement(values: Values, reference: Values) -> Improvement
     too narrow, and where every run of one loss beats every run of the other it shrinks to a point. None if either
     side has no value.
     """
-    values, reference = shared_runs(values, reference)
-    if not values or not reference:
+    first, second, _ = _samples(values, reference, pair=False)
+    if min(len(first), len(second)) < 1:
         return None
-    first, second = _array(values), _array(reference)
     wins = 0.5 * (1 + np.sign(first[:, None] - second[None, :]))
     if min(wins.shape) < 2:
         return Improvement(float(wins.mean()), None)
@@ -211,6 +206,12 @@ def probability_of_improvement(values: Values, reference: Values) -> Improvement
     shares = ((counts @ wins) * base_counts).sum(axis=1) / wins.size
     tail = (1 - LEVEL) / 2
     return Improvement(float(wins.mean()), Interval(*np.quantile(shares, [tail, 1 - tail]).tolist()))
+
+
+def _samples(values: Values, reference: Values, pair: bool) -> tuple[Floats, Floats, bool]:
+    """The runs to compare, and whether they are pairs."""
+    own, base = shared_runs(values, reference)
+    return _array(own), _array(base), pair and own.keys() == base.keys()
 
 
 def _array(values: Values) -> Floats:

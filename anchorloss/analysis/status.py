@@ -82,9 +82,8 @@ def read_experiment(results_dir: Path, experiment: str) -> list[Run]:
 
 
 def _epochs(run: Run) -> str:
-    if run.record is not None:
-        reached = run.record.failure.epoch if run.record.failure else run.record.epochs
-        return f"{reached}/{run.record.epochs}"
+    if record := run.record:
+        return f"{record.failure.epoch if record.failure else record.epochs}/{record.epochs}"
     return f"{run.progress.epoch}/{run.progress.epochs}" if run.progress else ""
 
 

@@ -183,15 +183,14 @@ def _rows(
     losses: Sequence[str], seeds: Sequence[int], runs: list[Run], paper: dict[str, Published], reference: str
 ) -> tuple[LossRow, ...]:
     labels = {loss: row.label for loss, row in read_published().items()}
-    own = {loss: [run for run in runs if run.loss == loss] for loss in losses}
-    records = {loss: finished(of_loss) for loss, of_loss in own.items()}
+    records = {loss: finished(run for run in runs if run.loss == loss) for loss in losses}
     top1, top5 = (_scores(score, records, paper, reference) for score in SCORES)
     return tuple(
         LossRow(
             loss=loss,
             label=labels.get(loss, loss.replace("_", " ")),
             planned=len(seeds),
-            failed=sum(run.record is not None for run in own[loss]) - len(records[loss]),
+            failed=sum(run.loss == loss and run.state == "failed" for run in runs),
             top1=top1[loss],
             top5=top5[loss],
         )
