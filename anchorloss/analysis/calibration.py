@@ -32,9 +32,7 @@ class Reliability:
     @property
     def error(self) -> float:
         """Expected calibration error, 0 to 1: |accuracy - score| averaged over bins, weighted by their images."""
-        filled = self.images > 0
-        gap = np.abs(self.accuracy[filled] - self.score[filled])
-        return float(self.images[filled] @ gap / self.images.sum())
+        return float(np.nansum(self.images * np.abs(self.accuracy - self.score)) / self.images.sum())
 
 
 def pool(runs: Iterable[Predictions]) -> Predictions:

@@ -14,25 +14,12 @@ their own in the same way, so that training one more does not make the paper's c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from anchorloss.analysis import power
-from anchorloss.analysis.holm import holm
+from anchorloss.analysis import power, stats
 from anchorloss.analysis.published import PAPER_LOSSES
-from anchorloss.analysis.stats import (
-    Difference,
-    Improvement,
-    Permutation,
-    Summary,
-    Values,
-    difference,
-    permutation_test,
-    probability_of_improvement,
-    shared_runs,
-    summarise,
-    welch,
-)
+from anchorloss.analysis.stats import Difference, Improvement, Permutation, Summary, Values
 
 Processors = Mapping[str, Mapping[int, str]]
 
@@ -133,12 +120,9 @@ class Comparison:
 
 
 def compare(
-    values: Mapping[str, Values],
-    reference: str = REFERENCE,
-    processors: Processors | None = None,
-    measure: Measure = TOP1,
+    values: Mapping[str, Values], reference: str = REFERENCE, processors: Processors | None = None
 ) -> tuple[Comparison, ...]:
-    """Compare every other loss with `reference`; one family, in the order given.
+    """Compare every other loss with `reference` in Top-1; one family, in the order given.
 
     A loss without values stays in, and counts in the correction.
 
@@ -150,7 +134,7 @@ def compare(
     Raises:
         KeyError: The reference is not among the losses.
     """
-    return _corrected(_compare(values, reference, processors, measure))
+    return _corrected(_compare(values, reference, processors, TOP1))
 
 
 def compare_measures(
@@ -190,13 +174,9 @@ def compare_published(published: Mapping[str, tuple[float, float]], n: int) -> t
     if n < 2:
         raise ValueError(f"n={n}: a printed standard deviation needs at least 2 runs")
     summaries = {loss: Summary(n, mean, std) for loss, (mean, std) in published.items()}
-    base = summaries[REFERENCE]
+    base = summaries.pop(REFERENCE)
     return _corrected(
-        [
-            Comparison(loss, REFERENCE, own, base, welch(own, base))
-            for loss, own in summaries.items()
-            if loss != REFERENCE
-        ]
+        [Comparison(loss, REFERENCE, own, base, stats.welch(own, base)) for loss, own in summaries.items()]
     )
 
 
@@ -254,18 +234,18 @@ def difference_between(
     values: Mapping[str, Values], loss: str, reference: str, processors: Processors | None = None
 ) -> Difference | None:
     """Return the difference of two losses, paired where the processors allow it; arguments as for `compare`."""
-    own, base = shared_runs(values[loss], values[reference])
-    return difference(own, base, pair=_same_processors(processors, loss, reference, own))
+    own, base, pair = _shared_runs(values, loss, reference, processors)
+    return stats.difference(own, base, pair=pair)
 
 
 def resolved_winner(values: Mapping[str, Values], processors: Processors | None = None) -> str | None:
     """Return the loss with the highest mean if it is better than every other loss by the rule above, else None."""
-    measured = {loss: summarise(own).mean or 0.0 for loss, own in values.items() if own}
+    measured = {loss: stats.summarise(own).mean or 0.0 for loss, own in values.items() if own}
     if len(measured) < 2:
         return None
     best = max(measured, key=lambda loss: measured[loss])
     found = [difference_between(values, best, loss, processors) for loss in measured if loss != best]
-    adjusted = holm([one.p_value if one else None for one in found])
+    adjusted = stats.holm([one.p_value if one else None for one in found])
     resolved = all(
         one is not None and one.estimate > 0 and p is not None and p <= ALPHA
         for one, p in zip(found, adjusted, strict=True)
@@ -280,30 +260,33 @@ def _compare(
     for loss in values:
         if loss == reference:
             continue
-        own, base = shared_runs(values[loss], values[reference])
-        pair = _same_processors(processors, loss, reference, own)
+        own, base, pair = _shared_runs(values, loss, reference, processors)
         found.append(
             Comparison(
                 loss,
                 reference,
-                summarise(own),
-                summarise(base),
-                difference(own, base, pair=pair),
-                permutation_test(own, base, pair=pair),
-                probability_of_improvement(own, base),
+                stats.summarise(own),
+                stats.summarise(base),
+                stats.difference(own, base, pair=pair),
+                stats.permutation_test(own, base, pair=pair),
+                stats.probability_of_improvement(own, base),
                 measure,
             )
         )
     return found
 
 
-def _same_processors(processors: Processors | None, loss: str, reference: str, seeds: Iterable[int]) -> bool:
+def _shared_runs(
+    values: Mapping[str, Values], loss: str, reference: str, processors: Processors | None
+) -> tuple[Values, Values, bool]:
+    """The runs to compare, and whether they may be paired."""
+    own, base = stats.shared_runs(values[loss], values[reference])
     kinds, base_kinds = ((processors or {}).get(name, {}) for name in (loss, reference))
-    return all(kinds.get(seed) == base_kinds.get(seed) for seed in seeds)
+    return own, base, all(kinds.get(seed) == base_kinds.get(seed) for seed in own)
 
 
 def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    adjusted = holm([c.difference.p_value if c.difference else None for c in found])
+    adjusted = stats.holm([c.difference.p_value if c.difference else None for c in found])
     return tuple(
         replace(c, adjusted_p=p, comparisons=len(found)) for c, p in zip(found, adjusted, strict=True)
     )

@@ -83,8 +83,8 @@ def make_settings_table(results_dir: Path, experiment: str, reference: str | Non
         RunError: a file cannot be written.
     """
     table = build([record for _, record in read_ended(results_dir, experiment)], experiment, reference)
-    contents = {"settings.md": to_markdown(table).encode(), "settings.csv": to_csv(table).encode()}
-    write_results(results_dir / experiment, contents)
+    texts = {"settings.md": to_markdown(table), "settings.csv": to_csv(table)}
+    write_results(results_dir / experiment, {name: text.encode() for name, text in texts.items()})
     return table
 
 

@@ -8,7 +8,7 @@ without a spread there is no interval and no test. Imports neither torch nor any
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -180,7 +180,7 @@ def permutation_test(values: Values, reference: Values, *, pair: bool = True) ->
         return Permutation(p, 2 / (PERMUTATION_RESAMPLES + 1), exact=False)
     result = stats.permutation_test(
         sample,
-        _difference_of_means,
+        np.mean if paired else _difference_of_means,
         permutation_type="samples" if paired else "independent",
         vectorized=True,
         n_resamples=PERMUTATION_RESAMPLES,
@@ -208,6 +208,20 @@ def probability_of_improvement(values: Values, reference: Values) -> Improvement
     return Improvement(float(wins.mean()), Interval(*np.quantile(shares, [tail, 1 - tail]).tolist()))
 
 
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust the p-values of one family of comparisons (Holm 1979, step-down).
+
+    An entry without a p-value, None, is a comparison whose runs are missing; it still counts as one.
+    """
+    adjusted = list(p_values)
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    highest = 0.0
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
+        adjusted[place] = highest
+    return adjusted
+
+
 def _samples(values: Values, reference: Values, pair: bool) -> tuple[Floats, Floats, bool]:
     """The runs to compare, and whether they are pairs."""
     own, base = shared_runs(values, reference)
@@ -227,9 +241,8 @@ def _correlation(first: Floats, second: Floats) -> float | None:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _difference_of_means(first: Any, second: Any = None, axis: int = -1) -> Any:
-    mean = np.mean(first, axis=axis)
-    return mean if second is None else mean - np.mean(second, axis=axis)
+def _difference_of_means(first: Any, second: Any, axis: int) -> Any:
+    return np.mean(first, axis=axis) - np.mean(second, axis=axis)
 
 
 def _sign_flips(deltas: Floats) -> float:

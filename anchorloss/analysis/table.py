@@ -70,13 +70,13 @@ class Table:
     """The rows, and the text above and below them."""
 
     experiment: str
-    stamps: tuple[str, ...]
     protocol: str
     rows: tuple[LossRow, ...]
-    notes: tuple[str, ...]
     provenance: str
     data_label: str
     evaluated_on: str
+    stamps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     reference: str = REFERENCE
     interim: str | None = None
 
@@ -87,9 +87,8 @@ class Table:
 
     def label(self, loss: str) -> str:
         """Return what a loss is called."""
-        return next(
-            (row.label for row in self.rows if row.loss == loss), "BCE" if loss == REFERENCE else loss
-        )
+        labels = {REFERENCE: "BCE"} | {row.loss: row.label for row in self.rows}
+        return labels.get(loss, loss)
 
     @property
     def reference_label(self) -> str:
@@ -154,10 +153,8 @@ def planned_table() -> Table:
     """Build Table 1 at the full protocol before its first run: the paper's losses and figures alone."""
     return Table(
         experiment=FULL,
-        stamps=(),
         protocol=f"CIFAR-100, {FULL_PROTOCOL['model']['name']}, {FULL_PROTOCOL['optim']['epochs']} epochs.",
         rows=_rows(PAPER_LOSSES, (), [], read_published(), REFERENCE),
-        notes=(),
         provenance="Made from no record.",
         data_label="CIFAR-100",
         evaluated_on="test",

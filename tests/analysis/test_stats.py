@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anchorloss.analysis.holm import holm
 from anchorloss.analysis.stats import (
     Summary,
     difference,
+    holm,
     mean_interval,
     permutation_test,
     probability_of_improvement,
