@@ -85,7 +85,6 @@ class Comparison:
         Args:
             true_difference: One fixed beforehand, as the published one. Power at the observed difference says no more
                 than its p-value.
-            alpha: Level of the two-sided test.
             scale: The true spread over the observed one.
         """
         return power.seeds(true_difference, [scale * spread for spread in self._spreads], alpha)

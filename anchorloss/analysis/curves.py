@@ -71,7 +71,10 @@ def read_curves(results_dir: Path, experiment: str, reference: str | None = None
     data = first.data
     if reference is not None:
         require_reference(reference, (record.loss for record in records))
-        histories = _minus(reference, histories)
+        for name, history in histories.items():
+            base = histories.get(f"{reference} {name.partition(' ')[2]}", history.iloc[:0])
+            theirs = base.set_index("epoch")["top1"]
+            history["top1_difference"] = history["top1"] - history["epoch"].map(theirs)
     return Curves(
         experiment,
         " - ".join([data.label, *stamps(records)]),
@@ -135,16 +138,6 @@ def draw(curves: Curves) -> bytes:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
         return to_bytes(figure)
-
-
-def _minus(reference: str, histories: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Add `top1_difference` to each history: Top-1 minus the reference's at the same seed and epoch."""
-    compared = {}
-    for name, history in histories.items():
-        base = histories.get(f"{reference} {name.partition(' ')[2]}", history.iloc[:0])
-        theirs = base.set_index("epoch")["top1"]
-        compared[name] = history.assign(top1_difference=history["top1"] - history["epoch"].map(theirs))
-    return compared
 
 
 def _name(run: Run) -> str:

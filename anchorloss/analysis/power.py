@@ -25,15 +25,19 @@ def power(difference: float, spreads: Sequence[float], n: int, alpha: float = AL
     """Return the power of `n` >= 2 pairs, or of `n` independent runs of each loss (Welch).
 
     Args:
-        difference: The true difference.
         spreads: Standard deviation of the paired differences; for Welch's test those of the two losses. One is above 0.
-        n: Number of seeds.
         alpha: Level of the two-sided test.
     """
     variances = np.square(spreads)
     # Satterthwaite's approximation; n - 1 for pairs.
     freedom = (n - 1) * float(variances.sum() ** 2 / (variances**2).sum())
-    return _power(difference * math.sqrt(n) / math.hypot(*spreads), freedom, alpha)
+    shift = difference * math.sqrt(n) / math.hypot(*spreads)
+    critical = float(stats.t.isf(alpha / 2, freedom))
+    # P(|T| > critical) is the mean over S of Phi(d - cS) + Phi(-d - cS), where T = (Z + d) / S, S^2 = chi2_f / f: the
+    # integral over the quantiles of S by Gauss-Legendre. scipy's own noncentral t returns NaN for few degrees of freedom
+    # and a large noncentrality, which is where two or three seeds live.
+    s = np.sqrt(2 * special.gammaincinv(freedom / 2, QUANTILES) / freedom)
+    return float(WEIGHTS @ (special.ndtr(shift - critical * s) + special.ndtr(-shift - critical * s)))
 
 
 def seeds(difference: float, spreads: Sequence[float], alpha: float = ALPHA) -> int | None:
@@ -64,15 +68,3 @@ def spread_bounds(freedom: float) -> tuple[float, float]:
     """
     low, high = (freedom / stats.chi2.ppf(q, freedom) for q in (0.975, 0.025))
     return math.sqrt(low), math.sqrt(high)
-
-
-def _power(noncentrality: float, freedom: float, alpha: float) -> float:
-    """P(|T| > critical) as the mean over S of Phi(d - cS) + Phi(-d - cS), where T = (Z + d) / S, S^2 = chi2_f / f.
-
-    The integral over the quantiles of S by Gauss-Legendre; scipy's own noncentral t returns NaN for few
-    degrees of freedom and a large noncentrality, which is where two or three seeds live.
-    """
-    critical = float(stats.t.isf(alpha / 2, freedom))
-    s = np.sqrt(2 * special.gammaincinv(freedom / 2, QUANTILES) / freedom)
-    beyond = special.ndtr(noncentrality - critical * s) + special.ndtr(-noncentrality - critical * s)
-    return float(WEIGHTS @ beyond)

@@ -90,11 +90,6 @@ class Table:
         labels = {REFERENCE: "BCE"} | {row.loss: row.label for row in self.rows}
         return labels.get(loss, loss)
 
-    @property
-    def reference_label(self) -> str:
-        """What the loss that the others are compared with is called."""
-        return self.label(self.reference)
-
     def above_paper(self, score: Score) -> float | None:
         """Return a mean minus the paper's, in points; None unless the runs are at the full protocol."""
         if self.stamps or score.published is None or score.mean is None:

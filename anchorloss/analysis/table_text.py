@@ -43,7 +43,9 @@ def to_markdown(table: Table) -> str:
     caveat, notes = "", ""
     if table.stamps and _has_paper(table):
         stamps = escape(", ".join(table.stamps))
-        caveat = f"Only the differences from {table.reference_label} stand beside the paper's: {stamps}."
+        caveat = (
+            f"Only the differences from {table.label(table.reference)} stand beside the paper's: {stamps}."
+        )
     if table.notes:
         notes = "\n".join(["Not in the means:", "", *(f"- {escape(note)}" for note in table.notes)])
     return document(
@@ -127,7 +129,7 @@ def _score(row: LossRow, score: Score, dash: str, bold: str) -> str:
 def _header(table: Table) -> list[str]:
     """Beside our figures stand the paper's, where they may be compared; else only differences."""
     header = ["loss", "n", *SCORES.values()]
-    differences = [f"{top} - {table.reference_label}" for top in SCORES.values()]
+    differences = [f"{top} - {table.label(table.reference)}" for top in SCORES.values()]
     if table.stamps:
         paper = [f"paper {difference}" for difference in differences if _has_paper(table)]
         return [*header, *(f"{difference} (95 %)" for difference in differences), *paper]

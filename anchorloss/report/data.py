@@ -70,7 +70,7 @@ class ExperimentData:
     @property
     def reference_label(self) -> str:
         """What the table calls the loss that the others are compared with."""
-        return self.table.reference_label
+        return self.label(self.reference)
 
     def published_difference(self, loss: str, measure: str) -> float | None:
         """The published difference from the reference in points; None where the paper has none, or on other data."""
