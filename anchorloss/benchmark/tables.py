@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
 
 from anchorloss.benchmark.rows import Row
 from anchorloss.errors import UserError
 
-# Table 1 with five seeds, and the minutes it is to take.
-TABLE1_MODEL, TABLE1_RUNS, TABLE1_EPOCHS, TABLE1_MINUTES = "resnet110", 20, 200, 60
+TEMPLATE = Path(__file__).with_name("tables.md.j2")
 TRAINING_IMAGES = 50_000
 NOT_MEASURED = "not measured"
 
@@ -23,16 +25,29 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
     """The tables by their title; empty where nothing was measured."""
+
+    def section(name: str, **wanted: str) -> list[Row]:
+        found = (row for row in rows if row.section == name)
+        return [row for row in found if all(getattr(row, key) == value for key, value in wanted.items())]
+
+    def variants(name: str) -> list[tuple[Row, dict[str, Row]]]:
+        """Each variant's first row and its rows by quantity, in the order of the file."""
+        found: dict[tuple[str, str, int], dict[str, Row]] = {}
+        for row in section(name):
+            found.setdefault((row.model, row.variant, row.batch_size), {})[row.quantity] = row
+        return [(next(iter(quantities.values())), quantities) for quantities in found.values()]
+
+    def best(name: str) -> float:
+        return max(row.median for row in section("ceiling") if name in row.variant)
+
+    template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True)
+    page = template.render(
+        section=section, variants=variants, best=best, cell=_cell, training_images=TRAINING_IMAGES
+    )
+    _, *parts = re.split(r"^## (.+)\n\s*", page, flags=re.MULTILINE)
     return {
-        "The ladder": _ladder(rows),
-        "How near to the ceilings": _nearness(rows),
-        "Where a step's time goes": _operators(rows),
-        "Ceilings": _ceilings(rows),
-        "Work": _work(rows),
-        "Several runs at once": _concurrent(rows),
-        "Growing work": _growth(rows),
-        "Table 1 in an hour": _projection(rows),
-        "Where and when": _where(rows),
+        title: body.rstrip() + "\n" if body else ""
+        for title, body in zip(parts[::2], parts[1::2], strict=True)
     }
 
 
@@ -57,143 +72,6 @@ def insert(page: str, rows: Sequence[Row]) -> str:
     return filled
 
 
-def _ladder(rows: Sequence[Row]) -> str:
-    quantities = ("images", "ratio to the textbook loop", "first step", "memory")
-    return _table(
-        ["model", "loop", "images/s", "x textbook", "first step, s", "MiB"],
-        [
-            [row.model, row.variant, *(_cell(found.get(quantity)) for quantity in quantities)]
-            for row, found in _by_variant(rows, "ladder")
-        ],
-    )
-
-
-def _nearness(rows: Sequence[Row]) -> str:
-    """Achieved operations and bytes a second over the best measured; their sum is 1 for a step that does its
-    operations at the best convolution's rate, then moves its bytes at the best copy's."""
-    lines = []
-    for row, found in _by_variant(rows, "ladder"):
-        operations, moved = found["operations"].median, found["bytes"].median
-        of_convolution = operations / _best(rows, f"convolution {row.precision}")
-        of_copy = moved / _best(rows, "copy")
-        lines.append(
-            [
-                row.model,
-                row.variant,
-                f"{operations:.0f}",
-                f"{100 * of_convolution:.0f} %",
-                f"{moved:.1f}",
-                f"{100 * of_copy:.0f} %",
-                f"{100 * (of_convolution + of_copy):.0f} %",
-            ]
-        )
-    header = [
-        "model",
-        "loop",
-        "GFLOP/s",
-        "of the best convolution",
-        "GB/s",
-        "of the best copy",
-        "both",
-    ]
-    return _table(header, lines)
-
-
-def _operators(rows: Sequence[Row]) -> str:
-    found = [row for row in rows if row.section == "operators"]
-    lines = []
-    for row in found:
-        share = row.median / sum(other.median for other in found if other.model == row.model)
-        lines.append([row.model, row.variant, _cell(row), f"{100 * share:.0f} %"])
-    return _table(["model", "operator, forward and backward", "ms a step", "share"], lines)
-
-
-def _ceilings(rows: Sequence[Row]) -> str:
-    return _table(
-        ["", "measured"],
-        [[row.variant, f"{_cell(row)} {row.unit}"] for row in rows if row.section == "ceiling"],
-    )
-
-
-def _work(rows: Sequence[Row]) -> str:
-    return _table(
-        ["model", "precision", "counted", ""],
-        [
-            [row.model, row.precision, row.quantity, f"{row.median:,.1f} {row.unit}"]
-            for row in rows
-            if row.section == "work"
-        ],
-    )
-
-
-def _concurrent(rows: Sequence[Row]) -> str:
-    lines = []
-    for row, found in _by_variant(rows, "concurrent"):
-        images = found["images"].median
-        epoch = TRAINING_IMAGES * row.runs / images
-        memory = found["memory"].median / row.runs
-        first = f"{found['first step'].median:.1f}"
-        cells = [_cell(found["images"]), f"{epoch:.0f}", f"{epoch / row.runs:.1f}", f"{memory:.0f}", first]
-        lines.append([row.model, row.variant, *cells])
-    return _table(
-        ["model", "runs", "images/s, all", "epoch of all, s", "epoch a run, s", "MiB a run", "first step, s"],
-        lines,
-    )
-
-
-def _growth(rows: Sequence[Row]) -> str:
-    quantities = ("step", "images", "first step", "memory")
-    return _table(
-        ["model", "batch", "step, ms", "images/s", "first step, s", "MiB"],
-        [
-            [row.model, str(row.batch_size), *(_cell(found.get(quantity)) for quantity in quantities)]
-            for row, found in _by_variant(rows, "growth")
-        ],
-    )
-
-
-def _projection(rows: Sequence[Row]) -> str:
-    """What the goal asks of a device, and what this one would take."""
-    images = TABLE1_RUNS * TABLE1_EPOCHS * TRAINING_IMAGES
-    seconds = 60 * TABLE1_MINUTES
-    work = {
-        row.quantity: row.median * 1e6
-        for row in rows
-        if row.section == "work" and row.model == TABLE1_MODEL and row.precision == "bf16"
-    }
-    if not work:
-        return ""
-    lines = [
-        ["images", f"{TABLE1_RUNS} runs x {TABLE1_EPOCHS} epochs x {TRAINING_IMAGES:,} = {images:.2e}"],
-        [f"images a second, for {TABLE1_MINUTES} minutes", f"{images / seconds:,.0f}"],
-        ["operations a second", f"{images / seconds * work['operations'] / 1e12:.0f} TFLOP/s"],
-        ["bytes a second, every operator on its own", f"{images / seconds * work['bytes'] / 1e12:.1f} TB/s"],
-    ]
-    measured = [
-        found["images"].median for row, found in _by_variant(rows, "ladder") if row.model == TABLE1_MODEL
-    ]
-    if measured:
-        lines.append(["hours on the device measured here", f"{images / max(measured) / 3600:,.0f}"])
-    return _table([f"{TABLE1_MODEL}, bf16", ""], lines)
-
-
-def _where(rows: Sequence[Row]) -> str:
-    return _table(["", ""], [[row.quantity, row.variant] for row in rows if row.section == "provenance"])
-
-
-def _by_variant(rows: Sequence[Row], section: str) -> list[tuple[Row, dict[str, Row]]]:
-    """Each variant's first row and its rows by quantity, in the order of the file."""
-    found: dict[tuple[str, str, int], dict[str, Row]] = {}
-    for row in rows:
-        if row.section == section:
-            found.setdefault((row.model, row.variant, row.batch_size), {})[row.quantity] = row
-    return [(next(iter(quantities.values())), quantities) for quantities in found.values()]
-
-
-def _best(rows: Sequence[Row], name: str) -> float:
-    return max(row.median for row in rows if row.section == "ceiling" and name in row.variant)
-
-
 def _cell(row: Row | None) -> str:
     if row is None:
         return NOT_MEASURED
@@ -204,10 +82,3 @@ def _cell(row: Row | None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    if not lines:
-        return ""
-    rule = ["---"] * len(header)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines)) + "\n"
