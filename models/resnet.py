@@ -72,26 +72,16 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: type[BasicBlock],
         widths: tuple[int, ...],
         counts: tuple[int, ...],
         num_classes: int,
         shortcut: str,
     ) -> None:
-        """Build the layers and initialise them.
-
-        Args:
-            block: The class of the residual blocks.
-            widths: Channels of each stage, before a bottleneck's expansion.
-            counts: Number of blocks of each stage.
-            num_classes: Number of classes C.
-            shortcut: `A` or `B`.
-        """
+        """`widths` are the channels of the stages, before a bottleneck's expansion; `counts` their numbers of blocks."""
         super().__init__()
         channels = widths[0]
-        self.stem = nn.Sequential(
-            _convolution(3, channels, 3), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
-        )
+        self.stem = _layers((3, channels, 3, 1), nn.ReLU(inplace=True))
         blocks: list[nn.Module] = []
         for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
             for position in range(count):
@@ -117,65 +107,37 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
-        """Build a block.
-
-        Args:
-            channels: Channels of its input.
-            width: Channels of its convolutions; it returns `width * expansion`.
-            stride: 2 halves the resolution.
-            shortcut: `A` or `B`.
-        """
+        """Convolve in `width` channels and return `width * expansion`; a `stride` of 2 halves the resolution."""
         super().__init__()
-        self.residual = nn.Sequential(
-            _convolution(channels, width, 3, stride),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            _convolution(width, width, 3),
-            nn.BatchNorm2d(width),
-        )
-        self.shortcut = _shortcut(channels, width, stride, shortcut)
+        self.residual = self.layers(channels, width, stride)
+        self.shortcut = _shortcut(channels, width * self.expansion, stride, shortcut)
+
+    def layers(self, channels: int, width: int, stride: int) -> nn.Sequential:
+        """The convolutions of the block, each with its normalisation."""
+        return _layers((channels, width, 3, stride), nn.ReLU(inplace=True), (width, width, 3, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, channels, H, W) to (N, width * expansion, H / stride, W / stride)."""
         return F.relu(self.residual(features) + self.shortcut(features), inplace=True)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(BasicBlock):
     """1x1, 3x3 and 1x1 convolutions: figure 5, right. The 3x3 convolution carries the stride, as is now usual."""
 
     expansion = 4
 
-    def __init__(self, channels: int, width: int, stride: int, shortcut: str) -> None:
-        """Build a block; arguments as for `BasicBlock`."""
-        super().__init__()
-        expanded = width * self.expansion
-        self.residual = nn.Sequential(
-            _convolution(channels, width, 1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            _convolution(width, width, 3, stride),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            _convolution(width, expanded, 1),
-            nn.BatchNorm2d(expanded),
-        )
-        self.shortcut = _shortcut(channels, expanded, stride, shortcut)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (N, channels, H, W) to (N, width * expansion, H / stride, W / stride)."""
-        return F.relu(self.residual(features) + self.shortcut(features), inplace=True)
+    def layers(self, channels: int, width: int, stride: int) -> nn.Sequential:
+        """The convolutions of the block, each with its normalisation."""
+        first, second = (channels, width, 1, 1), (width, width, 3, stride)
+        third = (width, width * self.expansion, 1, 1)
+        return _layers(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True), third)
 
 
 class PaddedShortcut(nn.Module):
     """Option A: every `stride`-th pixel of every `stride`-th row, and channels of zeros; no parameters."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
-        """Build it.
-
-        Args:
-            new_channels: Number of channels of zeros to append.
-            stride: Ratio of the resolutions.
-        """
+        """Append `new_channels` channels; `stride` is the ratio of the resolutions."""
         super().__init__()
         self.new_channels = new_channels
         self.stride = stride
@@ -192,8 +154,17 @@ def _shortcut(channels: int, new_channels: int, stride: int, option: str) -> nn.
         return nn.Identity()
     if option == "A":
         return PaddedShortcut(new_channels - channels, stride)
-    return nn.Sequential(_convolution(channels, new_channels, 1, stride), nn.BatchNorm2d(new_channels))
+    return _layers((channels, new_channels, 1, stride))
 
 
-def _convolution(channels: int, new_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, new_channels, size, stride, padding=size // 2, bias=False)
+def _layers(*parts: tuple[int, int, int, int] | nn.Module) -> nn.Sequential:
+    """Convolutions, given as (channels, new channels, size, stride), each with batch normalisation, and other layers."""
+    layers: list[nn.Module] = []
+    for part in parts:
+        if isinstance(part, nn.Module):
+            layers.append(part)
+        else:
+            channels, new_channels, size, stride = part
+            layers.append(nn.Conv2d(channels, new_channels, size, stride, padding=size // 2, bias=False))
+            layers.append(nn.BatchNorm2d(new_channels))
+    return nn.Sequential(*layers)
