@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_atomically
@@ -35,15 +36,11 @@ class Archive:
     Attributes:
         name: As in `data.name`.
         folder: The folder inside the archive.
-        file: The archive's file name.
-        url: Where it is published.
         md5: The archive's md5 sum.
-        train: Names of the training files -> their md5 sums, the same as torchvision's.
-        test: The same for the test files.
-        meta: The same for the file with the class names.
+        train, test, meta: Names of the training files, the test files and the file with the class names, each with its
+            md5 sum.
         label_key: Key of the labels in a training or test file.
         class_key: Key of the class names in the meta file.
-        classes: Number of classes.
     """
 
     name: str
@@ -70,51 +67,20 @@ class Archive:
         return f"md5:{hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()}"
 
 
-CIFAR100 = Archive(
-    name="cifar100",
-    folder="cifar-100-python",
-    file="cifar-100-python.tar.gz",
-    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-    md5="eb9058c3a382ffc7106e4002c42a8d85",
-    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
-    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
-    meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
-    label_key="fine_labels",
-    class_key="fine_label_names",
-    classes=100,
-)
-CIFAR10 = Archive(
-    name="cifar10",
-    folder="cifar-10-batches-py",
-    file="cifar-10-python.tar.gz",
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    md5="c58f30108f718f92721af3b95e74349a",
-    train={
-        "data_batch_1": "c99cafc152244af753f735de768cd75f",
-        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-        "data_batch_4": "634d18415352ddfa80567beed471001a",
-        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    },
-    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
-    meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
-    label_key="labels",
-    class_key="label_names",
-    classes=10,
-)
-ARCHIVES = {archive.name: archive for archive in (CIFAR100, CIFAR10)}
+ARCHIVES = {
+    name: Archive(name, **facts)
+    for name, facts in yaml.safe_load(Path(__file__).with_name("archives.yaml").read_text("utf-8")).items()
+}
+CIFAR100, CIFAR10 = ARCHIVES["cifar100"], ARCHIVES["cifar10"]
 
 
 class Source:
     """The files of an archive, in a folder or in a tar archive that is read in memory."""
 
     def __init__(self, archive: Archive, root: Path, names: Iterable[str] | None = None) -> None:
-        """Find the files `names`.
+        """Find the files `names`, by default all of the archive's; no other is opened.
 
-        Args:
-            archive: Which archive.
-            root: The official folder or the archive, or a folder that holds one of them.
-            names: The files to read, by default all of the archive's; no other is opened.
+        `root` is the official folder or the archive, or a folder that holds one of them.
 
         Raises:
             UserError: There is neither the official folder nor the archive, or the archive is damaged.
@@ -328,10 +294,9 @@ def _members(archive: Archive, file: Path, names: tuple[str, ...]) -> dict[str, 
 
 
 def _is_official(path: Path, md5: str) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         return _md5(path.read_bytes()) == md5
-    except OSError:
-        return False
+    return False
 
 
 def _md5(content: bytes) -> str:
