@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from _common import folder, parser, run, show, unused
 
-from anchorloss.errors import RunError, UserError
+from anchorloss.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -22,15 +22,11 @@ if TYPE_CHECKING:
     from anchorloss.benchmark.rows import Row
 
 BEGUN = time.monotonic()
+CONFIGS = Path(__file__).parents[1] / "configs"
 MODELS = ("resnet20", "resnet110")
 COUNTS = (1, 2, 4, 8, 16)
 GROWTH = (("resnet20", "resnet56", "resnet110"), (128, 512))
 SECTIONS = ("ladder", "operators", "concurrent", "growth")
-
-
-def known_models() -> list[str]:
-    """The networks that configs/model names."""
-    return sorted(path.stem for path in (Path(__file__).parents[1] / "configs" / "model").glob("*.yaml"))
 
 
 def main() -> None:
@@ -41,7 +37,7 @@ def main() -> None:
         "--models",
         nargs="+",
         default=MODELS,
-        choices=known_models(),
+        choices=sorted(path.stem for path in CONFIGS.glob("model/*.yaml")),
         metavar="MODEL",
         help="of the ladder (default: resnet20 resnet110)",
     )
@@ -87,19 +83,14 @@ def main() -> None:
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
-    """Measure, and write both files as rows are measured.
-
-    Raises:
-        UserError: an argument is wrong.
-        RunError: a file cannot be written.
-    """
+    """Measure, and write both files as rows are measured."""
     if arguments.rounds < 1 or not 0 < arguments.seconds < inf or not 0 < arguments.minutes < inf:
         raise UserError("--rounds, --seconds and --minutes: must be finite numbers above 0")
     from anchorloss.benchmark import measure
     from anchorloss.benchmark.rows import to_csv
     from anchorloss.benchmark.tables import to_markdown
     from anchorloss.device import describe, resolve_device, slug
-    from anchorloss.runs.atomic import write_atomically
+    from anchorloss.runs.atomic import write_results
 
     device = resolve_device(arguments.device)
     path = unused(arguments.results_dir / "bench" / f"{slug(describe(device))}.csv")
@@ -107,15 +98,10 @@ def _measure(arguments: argparse.Namespace) -> Path:
 
     def write(more: list[Row]) -> None:
         """Replace both files by ones that also have what has been measured since."""
-        write_atomically(path, to_csv([*rows, *more]).encode())
-        write_atomically(path.with_suffix(".md"), to_markdown([*rows, *more]).encode())
+        table, page = to_csv([*rows, *more]), to_markdown([*rows, *more])
+        write_results(path.parent, {path.name: table.encode(), f"{path.stem}.md": page.encode()})
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{path.parent}: cannot be made: {error.strerror}; name another --results-dir"
-        ) from error
+    write_results(path.parent, {})  # so that a folder that cannot be made is no surprise after measuring
     parts = _parts(arguments, device)
     for number, (title, part) in enumerate(parts):
         print(title, flush=True)
@@ -136,9 +122,8 @@ def _parts(
     """What is measured: a title, and a function from a deadline to the part's rows as they are after each round."""
     from anchorloss.benchmark import measure
 
-    def effort(deadline: float, most: int | None = None) -> measure.Effort:
-        rounds = arguments.rounds if most is None else min(most, arguments.rounds)
-        return measure.Effort(rounds, arguments.seconds, deadline)
+    def effort(deadline: float, most: int = arguments.rounds) -> measure.Effort:
+        return measure.Effort(min(most, arguments.rounds), arguments.seconds, deadline)
 
     def ladder(model: str) -> Callable[[float], Iterable[list[Row]]]:
         runs = 2 if device.type == "cpu" else 8

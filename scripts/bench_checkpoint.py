@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
+import timeit
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,11 +30,7 @@ from anchorloss.training.trainer import Trainer, TrainingImages
 
 
 def measure(steps: int, saves: int) -> tuple[float, float]:
-    """Measure ResNet-8 on the CPU.
-
-    Returns:
-        Median seconds of a training step, and of a checkpoint.
-    """
+    """Median seconds of a training step of ResNet-8 on the CPU, and of a checkpoint."""
     data = DataSettings(name="synthetic", training_images=5000, test_images=100)
     loss = LossSettings("bce", "anchorloss.loss.anchor_loss", {"anchor": "none"})
     settings = RunSettings("bench", loss, ModelSettings("resnet8"), data, OptimSettings(), "bf16", 0)
@@ -41,17 +38,16 @@ def measure(steps: int, saves: int) -> tuple[float, float]:
     images = TrainingImages.of(load_dataset(data), device)
     trainer = Trainer(settings, images, device)
     trainer.start_epoch(0)
-    of_steps, of_saves = [], []
-    for _ in range(min(steps, trainer.steps)):
-        begun = time.perf_counter()
-        trainer.train_step()
-        of_steps.append(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        for _ in range(saves):
-            begun = time.perf_counter()
+
+        def save() -> None:
             checkpoint.save(Path(folder), settings.hash, {"trainer": trainer.state(), "history": []})
-            of_saves.append(time.perf_counter() - begun)
-    return statistics.median(of_steps), statistics.median(of_saves)
+
+        return _median_seconds(trainer.train_step, min(steps, trainer.steps)), _median_seconds(save, saves)
+
+
+def _median_seconds(work: Callable[[], object], times: int) -> float:
+    return statistics.median(timeit.repeat(work, number=1, repeat=times))
 
 
 def main() -> None:

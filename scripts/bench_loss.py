@@ -14,14 +14,13 @@ entropy ignores none.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import statistics
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,15 +115,10 @@ def measure(
         compared = {
             name: torch.compile(loss, fullgraph=True, dynamic=False) for name, loss in compared.items()
         }
-    threads = torch.get_num_threads()
-    timers = {
-        name: Timer(
-            "logits.grad = None; loss(logits).backward()",
-            globals={"logits": logits, "loss": loss},
-            num_threads=threads,
-        )
-        for name, loss in compared.items()
-    }
+    timer_of = partial(
+        Timer, "logits.grad = None; loss(logits).backward()", num_threads=torch.get_num_threads()
+    )
+    timers = {name: timer_of(globals={"logits": logits, "loss": loss}) for name, loss in compared.items()}
     for timer in timers.values():
         timer.timeit(3)
     times = max(1, round(0.01 / timers[BCE].timeit(3).mean))
@@ -172,11 +166,7 @@ def peak_memory(work: Callable[[], object]) -> int:
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
     moved = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
-    held = highest = 0
-    for _, size in moved:
-        held += size
-        highest = max(highest, held)
-    return highest
+    return max(accumulate((size for _, size in moved), initial=0))
 
 
 def to_markdown(rows: list[dict[str, object]]) -> str:
@@ -204,20 +194,20 @@ def main() -> None:
     if arguments.threads < 1 or not arguments.seconds > 0:
         raise UserError("--threads, --seconds: must be above 0")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines, one for every memory measured
+    import pandas as pd
     import torch
 
     from anchorloss.benchmark.allocator import keep_freed_memory
     from anchorloss.device import describe, resolve_device, slug
     from anchorloss.runs import provenance
-    from anchorloss.runs.atomic import write_atomically
+    from anchorloss.runs.atomic import write_results
 
     keep_freed_memory()  # time the losses, not the kernel clearing pages
     torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
     rows = []
-    for mode in arguments.modes:
-        for shape in SIZES:
-            rows += measure(shape, device, arguments.seconds, mode)
+    for mode, shape in product(arguments.modes, SIZES):
+        rows += measure(shape, device, arguments.seconds, mode)
     machine = describe(device)
     title = (
         f"The loss on {machine}, torch {torch.__version__}, commit {provenance.short_commit(*provenance.commit())}; "
@@ -225,14 +215,9 @@ def main() -> None:
     )
     page = f"{title}\n\n{to_markdown(rows)}\n"
     print(page, end="")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     path = unused(arguments.output / f"loss-{slug(machine)}.csv")
-    write_atomically(path, text.getvalue().encode())
-    write_atomically(path.with_suffix(".md"), page.encode())
+    table = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    write_results(path.parent, {path.name: table.encode(), f"{path.stem}.md": page.encode()})
 
 
 if __name__ == "__main__":
