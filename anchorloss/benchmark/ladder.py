@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from anchorloss.benchmark.rows import Row
 from anchorloss.benchmark.textbook import TextbookImages, TextbookLoop, textbook_loss
 from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
 from anchorloss.data import augmentation
@@ -47,6 +50,12 @@ class Variant:
     def precision(self) -> str:
         return "bf16" if self.bf16 else "fp32"
 
+    def row(self, section: str, quantity: str, unit: str, samples: Sequence[float]) -> Row:
+        """What was measured of this variant, as a row."""
+        shared = ("model", "precision", "batch_size", "runs", "threads")
+        fields = {name: getattr(self, name) for name in shared}
+        return Row.of(section, quantity, samples, variant=self.name, unit=unit, **fields)
+
 
 def rungs(model: str, device: str, bf16: bool, runs: int, compile: bool) -> list[Variant]:
     """The ladder from the textbook loop to ours, each rung with all those below it.
@@ -78,40 +87,22 @@ class PartialLoop(TextbookLoop):
     """The textbook loop with some rungs climbed, before the step is ours."""
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
-        images, labels = random_images()
-        data = TextbookImages(images, labels, MEAN, STD)
+        data = TextbookImages(*random_images(), MEAN, STD)
         super().__init__(variant.model, data, variant.batch_size, device, workers=0)
-        self.variant = variant
-        self._data = TrainingImages(
-            augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100
-        )
+        self.bf16 = variant.bf16
+        self.loss = partial(anchor_loss, anchor="none") if variant.own_loss else textbook_loss
+        self._data = training_images(device)
         self._layout = torch.channels_last if variant.channels_last else torch.contiguous_format
         self.network.to(memory_format=self._layout)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=variant.fused
         )
-        self._batches = self._made_in_memory()
+        self._batches = self._made_in_memory(variant.batch_size)
 
-    def steps(self, count: int) -> None:
-        variant = self.variant
-        for _ in range(count):
-            images, target = next(self._batches)
-            self.optimizer.zero_grad()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=variant.bf16):
-                logits = self.network(images)
-            logits = logits.float()
-            if variant.own_loss:
-                loss = anchor_loss(logits, target, anchor="none")
-            else:
-                loss = textbook_loss(logits, target)
-            loss.backward()
-            self.optimizer.step()
-            self.total_loss += loss.item() * len(target)
-            self.correct += (logits.argmax(1) == target).sum().item()
-
-    def _made_in_memory(self) -> Iterator[tuple[Tensor, Tensor]]:
-        data, size, epoch = self._data, self.variant.batch_size, 0
-        while True:
+    def _made_in_memory(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        data = self._data
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        for epoch in itertools.count():
             plan = augmentation.plan_epoch(0, epoch, len(data.labels)).to(self.device)
             for first in range(0, len(data.labels) - size + 1, size):
                 place = slice(first, first + size)
@@ -119,22 +110,19 @@ class PartialLoop(TextbookLoop):
                 pixels = augmentation.augment(
                     data.padded, index, plan.rows[place], plan.columns[place], plan.flip[place]
                 )
-                dtype = torch.bfloat16 if self.variant.bf16 else torch.float32
-                yield (
-                    augmentation.normalize(pixels, MEAN, STD, dtype, self._layout),
-                    data.labels[index],
-                )
-            epoch += 1
+                yield augmentation.normalize(pixels, MEAN, STD, dtype, self._layout), data.labels[index]
 
 
 class OurLoop:
     """The runs of `variant`, by the engine that trains every run of this project."""
 
+    prefetched = 0
+
     def __init__(self, variant: Variant, device: torch.device) -> None:
-        self._threads = variant.threads or torch.get_num_threads()
-        torch.set_num_threads(self._threads)
+        threads = variant.threads or torch.get_num_threads()
+        torch.set_num_threads(threads)
         self._trainers = build_trainers(variant, device)
-        self._side_by_side = SideBySide(device, self._threads)
+        self._side_by_side = SideBySide(device, threads)
 
     def steps(self, count: int) -> None:
         """Carry out `count` steps of every run."""
@@ -148,9 +136,8 @@ def build_trainers(variant: Variant, device: torch.device) -> list[Trainer]:
     """The variant's runs, as a sweep would train them, each before its first step."""
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    images, labels = random_images()
-    data = TrainingImages(augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100)
-    settings = [run_settings(variant, seed) for seed in range(variant.runs)]
+    data = training_images(device)
+    settings = (run_settings(variant, seed) for seed in range(variant.runs))
     trainers = [Trainer(run, data, device, compile=variant.compile) for run in settings]
     for trainer in trainers:
         trainer.start_epoch(0)
@@ -168,8 +155,8 @@ def build_loop(variant: Variant) -> TextbookLoop | OurLoop:
         return OurLoop(variant, device)
     if variant.in_memory:
         return PartialLoop(variant, device)
-    images, labels = random_images()
-    return TextbookLoop(variant.model, TextbookImages(images, labels, MEAN, STD), variant.batch_size, device)
+    data = TextbookImages(*random_images(), MEAN, STD)
+    return TextbookLoop(variant.model, data, variant.batch_size, device)
 
 
 def run_settings(variant: Variant, seed: int) -> RunSettings:
@@ -190,6 +177,12 @@ def random_images() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
     return images, torch.randint(0, 100, (IMAGES,), generator=generator)
+
+
+def training_images(device: torch.device) -> TrainingImages:
+    """The same images and labels on `device`, as the trainer takes them."""
+    images, labels = random_images()
+    return TrainingImages(augmentation.pad_images(images).to(device), labels.to(device), MEAN, STD, 100)
 
 
 def _step(trainer: Trainer) -> None:

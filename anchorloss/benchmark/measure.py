@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import torch
 
 from anchorloss.benchmark import ceilings, operators
 from anchorloss.benchmark.counting import count_work
 from anchorloss.benchmark.ladder import Variant, rungs
-from anchorloss.benchmark.rows import Row, spread
+from anchorloss.benchmark.rows import Row
 from anchorloss.benchmark.worker import Worker
 from anchorloss.device import computes_bf16, describe
 from anchorloss.runs import provenance
@@ -65,7 +67,7 @@ def in_turns(
         workers = []
         for variant in variants:
             say(f"  starting {variant.model}, batch {variant.batch_size}: {variant.name}")
-            worker = stack.enter_context(Worker(variant, start_deadline))
+            worker = stack.enter_context(closing(Worker(variant, start_deadline)))
             if worker.has_started:
                 workers.append(worker)
             else:
@@ -81,12 +83,10 @@ def in_turns(
             if turn > 0 and round_begun + longest > effort.deadline:
                 say("  no time for more rounds")
                 break
-            order = list(range(len(workers)))
-            for place in order if turn % 2 == 0 else reversed(order):
-                worker, variant = workers[place], workers[place].variant
-                warm = 1 if variant.in_memory else worker.prefetched + 1
-                seconds = worker.seconds(warm, steps[place])
-                rates[place].append(steps[place] * variant.batch_size * variant.runs / seconds)
+            order = list(zip(workers, steps, rates, strict=True))
+            for worker, count, rate in order if turn % 2 == 0 else reversed(order):
+                seconds = worker.seconds(worker.prefetched + 1, count)
+                rate.append(count * worker.variant.batch_size * worker.variant.runs / seconds)
             longest = max(longest, time.monotonic() - round_begun)
             say(f"  round {turn + 1} of {effort.rounds}")
             yield [
@@ -98,33 +98,29 @@ def in_turns(
 def measure_ladder(
     model: str, device: torch.device, runs: int, effort: Effort, *, compile: bool
 ) -> Iterator[list[Row]]:
-    """Every rung from the textbook loop to `runs` runs at once, with its ratio to the textbook loop round by round.
-
-    Yields:
-        The rows as they are after each round.
-    """
+    """Every rung up to `runs` runs at once, with its ratio to the textbook loop; yields all rows after each round."""
     for found in in_turns(rungs(model, str(device), computes_bf16(device), runs, compile), effort):
         rows = []
         textbook = next((each for each in found if each.variant.name == "textbook"), None)
         for each in found:
             rows += _rows("ladder", each)
+            row = partial(each.variant.row, "ladder")
             if textbook is not None:
                 ratios = [ours / other for ours, other in zip(each.rates, textbook.rates, strict=True)]
-                rows.append(_row("ladder", each.variant, "ratio to the textbook loop", "", ratios))
+                rows.append(row("ratio to the textbook loop", "", ratios))
             work = count_work(model, bf16=each.variant.bf16)
             rate = statistics.median(each.rates)
-            rows.append(_row("ladder", each.variant, "operations", "GFLOP/s", [rate * work.operations / 1e9]))
-            rows.append(_row("ladder", each.variant, "bytes", "GB/s", [rate * work.bytes / 1e9]))
+            rows.append(row("operations", "GFLOP/s", [rate * work.operations / 1e9]))
+            rows.append(row("bytes", "GB/s", [rate * work.bytes / 1e9]))
         yield rows
 
 
 def measure_concurrent(
     model: str, device: torch.device, counts: Sequence[int], effort: Effort
 ) -> Iterator[list[Row]]:
-    """Our loop with more and more runs at once; on a CPU with one thread each, and one run with all threads.
+    """Our loop with more and more runs at once; yields the rows so far after each round.
 
-    Yields:
-        The rows as they are after each round.
+    On a CPU each run has one thread, and one run with all threads is measured too.
     """
     best = _ours(model, device)
     variants = [replace(best, name="one run, all threads")] if device.type == "cpu" else []
@@ -136,24 +132,14 @@ def measure_concurrent(
 
 def measure_operators(models: Sequence[str], effort: Effort) -> list[Row]:
     """Where our step's time goes on one thread of the CPU."""
-    device = torch.device("cpu")
-    return [
-        row
-        for model in models
-        for row in operators.measure_operators(
-            replace(_ours(model, device), runs=1, threads=1), effort.rounds
-        )
-    ]
+    variants = (replace(_ours(model, torch.device("cpu")), threads=1) for model in models)
+    return [row for each in variants for row in operators.measure_operators(each, effort.rounds)]
 
 
 def measure_growth(
     models: Sequence[str], batch_sizes: Sequence[int], device: torch.device, effort: Effort
 ) -> Iterator[list[Row]]:
-    """One run by our loop, deeper and with larger batches.
-
-    Yields:
-        The rows as they are after each round.
-    """
+    """One run by our loop, deeper and with larger batches; yields the rows so far after each round."""
     variants = [
         replace(_ours(model, device), name="ours", batch_size=size)
         for model in models
@@ -171,24 +157,18 @@ def measure_ceilings(device: torch.device, effort: Effort) -> list[Row]:
         for each in found:
             samples[each.name].append(ceilings.measure(each, device, effort.seconds / 4))
     return [
-        Row("ceiling", "rate", variant=each.name, unit=each.unit, **spread(samples[each.name]))  # type: ignore[arg-type]
-        for each in found
+        Row.of("ceiling", "rate", samples[each.name], variant=each.name, unit=each.unit) for each in found
     ]
 
 
 def work_rows(models: Sequence[str]) -> list[Row]:
     """Operations and bytes of an image's training step, counted."""
     rows = []
-    for model in models:
-        for precision in ("fp32", "bf16"):
-            work = count_work(model, bf16=precision == "bf16")
-            for quantity, unit, value in (
-                ("operations", "MFLOP an image", work.operations / 1e6),
-                ("bytes", "MB an image", work.bytes / 1e6),
-            ):
-                rows.append(
-                    Row("work", quantity, model=model, precision=precision, unit=unit, **spread([value]))  # type: ignore[arg-type]
-                )
+    for model, precision in itertools.product(models, ("fp32", "bf16")):
+        work = count_work(model, bf16=precision == "bf16")
+        row = partial(Row.of, "work", model=model, precision=precision)
+        rows.append(row("operations", [work.operations / 1e6], unit="MFLOP an image"))
+        rows.append(row("bytes", [work.bytes / 1e6], unit="MB an image"))
     return rows
 
 
@@ -217,26 +197,11 @@ def _ours(model: str, device: torch.device) -> Variant:
 
 
 def _rows(section: str, each: Measured) -> list[Row]:
-    variant = each.variant
-    images = variant.batch_size * variant.runs
+    images = each.variant.batch_size * each.variant.runs
+    row = partial(each.variant.row, section)
     return [
-        _row(section, variant, "images", "images/s", each.rates),
-        _row(section, variant, "step", "ms", [1000 * images / rate for rate in each.rates]),
-        _row(section, variant, "first step", "s", [each.first_step_seconds]),
-        _row(section, variant, "memory", "MiB", [each.memory]),
+        row("images", "images/s", each.rates),
+        row("step", "ms", [1000 * images / rate for rate in each.rates]),
+        row("first step", "s", [each.first_step_seconds]),
+        row("memory", "MiB", [each.memory]),
     ]
-
-
-def _row(section: str, variant: Variant, quantity: str, unit: str, samples: Sequence[float]) -> Row:
-    return Row(
-        section,
-        quantity,
-        variant=variant.name,
-        model=variant.model,
-        precision=variant.precision,
-        batch_size=variant.batch_size,
-        runs=variant.runs,
-        threads=variant.threads,
-        unit=unit,
-        **spread(samples),  # type: ignore[arg-type]
-    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from anchorloss.benchmark.ladder import Variant, build_trainers
-from anchorloss.benchmark.rows import Row, spread
+from anchorloss.benchmark.rows import Row
 
 # The first kind whose word is in the operator's name; additions are the shortcuts and the gradients that meet there.
 KINDS = {
@@ -39,24 +41,10 @@ def measure_operators(variant: Variant, rounds: int) -> list[Row]:
     finally:
         torch.set_num_threads(threads)
     return [
-        Row(
-            "operators",
-            "time",
-            variant=kind,
-            model=variant.model,
-            precision=variant.precision,
-            batch_size=variant.batch_size,
-            runs=1,
-            threads=1,
-            unit="ms a step",
-            **spread(found),  # type: ignore[arg-type]
-        )
+        replace(variant, name=kind).row("operators", "time", "ms a step", found)
         for kind, found in samples.items()
     ]
 
 
 def _kind(operator: str) -> str:
-    for kind, words in KINDS.items():
-        if any(word in operator for word in words):
-            return kind
-    return REST
+    return next((kind for kind, words in KINDS.items() if any(word in operator for word in words)), REST)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from anchorloss.errors import UserError
 from anchorloss.runs.reading import read_file
@@ -35,27 +37,16 @@ class Row:
     high: float = 0.0
     samples: int = 0
 
-
-def spread(samples: Sequence[float]) -> dict[str, float | int]:
-    """Median, lowest, highest and number of `samples`, as a row has them."""
-    return {
-        "median": statistics.median(samples),
-        "low": min(samples),
-        "high": max(samples),
-        "samples": len(samples),
-    }
+    @classmethod
+    def of(cls, section: str, quantity: str, samples: Sequence[float], **more: Any) -> Row:
+        """The row of these samples; `more` are further fields."""
+        middle, low, high = statistics.median(samples), min(samples), max(samples)
+        return cls(section, quantity, **more, median=middle, low=low, high=high, samples=len(samples))
 
 
-def to_csv(rows: Iterable[Row]) -> str:
+def to_csv(rows: Sequence[Row]) -> str:
     """One line a row; numbers to six digits."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in asdict(row).items()}
-        )
-    return text.getvalue()
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", na_rep="nan", lineterminator="\n")
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -64,14 +55,21 @@ def read_csv(path: Path) -> list[Row]:
     Raises:
         UserError: If it is no such file.
     """
-    kinds = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Row)}
+    kinds = {field.name: str(field.type) for field in fields(Row)}
     try:
-        lines = csv.DictReader(io.StringIO((read_file(path) or b"").decode(), newline=""))
-        rows = [Row(**{key: kind(line[key]) for key, kind in kinds.items()}) for line in lines]
+        content = io.BytesIO(read_file(path) or b"")
+        lines = pd.read_csv(
+            content,
+            usecols=list(kinds),
+            dtype=kinds,
+            keep_default_na=False,
+            na_values={name: ["nan"] for name, kind in kinds.items() if kind == "float"},
+        )
+        rows = [Row(*line) for line in lines[list(kinds)].itertuples(index=False)]
         if not any(row.section == "provenance" and row.quantity == "device" for row in rows):
             raise ValueError("it names no device")
         return rows
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: no measurement of scripts/bench.py ({error}); name a file of results/bench"
         ) from None

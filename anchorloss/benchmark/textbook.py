@@ -7,7 +7,7 @@ with the calls that torchvision makes; torchvision itself cannot be imported bes
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -73,6 +73,8 @@ class TextbookLoop:
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=False
         )
+        self.loss: Callable[[Tensor, Tensor], Tensor] = textbook_loss
+        self.bf16 = False
         self.total_loss = 0.0
         self.correct = 0.0
         self._batches = self._endless()
@@ -83,8 +85,9 @@ class TextbookLoop:
             images, target = next(self._batches)
             images, target = images.to(self.device), target.to(self.device)
             self.optimizer.zero_grad()
-            logits = self.network(images)
-            loss = textbook_loss(logits, target)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.network(images)
+            loss = self.loss(logits.float(), target)
             loss.backward()
             self.optimizer.step()
             self.total_loss += loss.item() * len(target)

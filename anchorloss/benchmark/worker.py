@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import re
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 
 from anchorloss.benchmark.ladder import Variant, build_loop
-from anchorloss.benchmark.textbook import TextbookLoop
 from anchorloss.device import wait_for
 from anchorloss.errors import RunError
 
 
 class Worker:
-    """A variant's process; use it in a `with` statement.
+    """A variant's process, until it is closed.
 
     It is ended at `start_deadline`, in seconds of `time.monotonic()`, if it has not done its first step by then.
     """
@@ -41,12 +40,8 @@ class Worker:
         self.prefetched: int
         self.first_step_seconds, self.prefetched = self._receive() if self.has_started else (math.nan, 0)
 
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._connection.close()
         if self.has_started:
             self._process.join(10)
@@ -82,8 +77,7 @@ def _serve(connection: Connection, variant: Variant) -> None:
     loop = build_loop(variant)
     loop.steps(1)
     wait_for(torch.device(variant.device))
-    prefetched = loop.prefetched if isinstance(loop, TextbookLoop) else 0
-    connection.send((time.perf_counter() - start, prefetched))
+    connection.send((time.perf_counter() - start, loop.prefetched))
     while True:
         try:
             asked = connection.recv()
@@ -103,7 +97,5 @@ def _serve(connection: Connection, variant: Variant) -> None:
 
 
 def _peak_resident() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+    found = re.search(r"^VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) / 1024 if found else math.nan
