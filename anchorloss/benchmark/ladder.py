@@ -88,15 +88,12 @@ class PartialLoop(TextbookLoop):
 
     def __init__(self, variant: Variant, device: torch.device) -> None:
         data = TextbookImages(*random_images(), MEAN, STD)
-        super().__init__(variant.model, data, variant.batch_size, device, workers=0)
+        super().__init__(variant.model, data, variant.batch_size, device, workers=0, fused=variant.fused)
         self.bf16 = variant.bf16
         self.loss = partial(anchor_loss, anchor="none") if variant.own_loss else textbook_loss
         self._data = training_images(device)
         self._layout = torch.channels_last if variant.channels_last else torch.contiguous_format
         self.network.to(memory_format=self._layout)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=variant.fused
-        )
         self._batches = self._made_in_memory(variant.batch_size)
 
     def _made_in_memory(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -63,6 +63,7 @@ class TextbookLoop:
         batch_size: int,
         device: torch.device,
         workers: int | None = None,
+        fused: bool = False,
     ) -> None:
         self.device = device
         workers = fastest_workers(data, batch_size) if workers is None else workers
@@ -71,7 +72,7 @@ class TextbookLoop:
         self.loader = _loader(data, batch_size, workers, pin_memory=device.type == "cuda")
         self.network = models.build(model, 100, prior_bias=True).to(device)
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=False
+            self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=fused
         )
         self.loss: Callable[[Tensor, Tensor], Tensor] = textbook_loss
         self.bf16 = False
