@@ -48,14 +48,12 @@ def main() -> None:
             print(f"{part}: no time is left")
             continue
         bench = ["scripts/bench.py", "--device", arguments.device, "--only", "ladder", "concurrent"]
-        bench += [
-            f"--minutes={min(BENCH_SHARE * arguments.minutes, left):.2f}",
-            f"--results-dir={arguments.results_dir}",
-        ]
+        bench += [f"--minutes={min(BENCH_SHARE * arguments.minutes, left):.2f}"]
+        bench += [f"--results-dir={arguments.results_dir}", "--models", *arguments.models]
         status = _run(
             {
                 "tests": ["-m", "pytest", "-q", "-rs", "-n0", "tests/training/test_cuda.py"],
-                "bench": [*bench, "--models", *arguments.models],
+                "bench": bench,
                 "plan": [*train, "--plan"],
                 "train": [*train, f"minutes={left:.2f}"],
             }[part]
