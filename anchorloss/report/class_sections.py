@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from anchorloss.analysis.calibration import FEWEST_IMAGES, pool, reliability
@@ -11,7 +9,7 @@ from anchorloss.analysis.confusion import RANKS, Floats, class_accuracy, confuse
 from anchorloss.analysis.stats import summarise
 from anchorloss.report import figures_classes
 from anchorloss.report.data import ExperimentData
-from anchorloss.report.text import Content, number, spread, table, with_interval
+from anchorloss.report.text import Content, spread
 
 PAIRS = 12
 
@@ -40,17 +38,7 @@ def by_class(data: ExperimentData) -> Content | None:
             )
         svg = figures_classes.class_differences(data, loss, change, chance, f"classes-{loss}")
         pictures.append((svg, caption))
-    rows = [
-        [
-            data.class_name(index),
-            number(means[data.reference][index], "{:.1f}"),
-            *(number(change[index], "{:+.1f}") for change in changes.values()),
-        ]
-        for index in range(data.classes)
-    ]
-    columns = ["class:short", data.reference_label, *(f"{data.label(loss)}, difference" for loss in others)]
-    note = "percent, mean over seeds; points"
-    return {"figures": pictures, "table": table("class-table", "Accuracy by class", note, columns, rows)}
+    return {"figures": pictures, "mean": means[data.reference], "changes": changes}
 
 
 def confusion(data: ExperimentData) -> Content | None:
@@ -58,34 +46,19 @@ def confusion(data: ExperimentData) -> Content | None:
     losses = [loss for loss in data.losses if data.predictions[loss]]
     if not losses:
         return None
-    rows: list[list[Any]] = []
-    for loss in losses:
-        ranks = np.mean([target_ranks(one) for one in data.predictions[loss].values()], axis=0)
-        rows.append([("loss", loss), *map(number, ranks)])
-    columns = ["loss:short", *(name for name, _, _ in RANKS)]
-    ranking = table("ranks", "Rank of the target among the scores", "percent of images", columns, rows)
+    ranks = {
+        loss: np.mean([target_ranks(one) for one in data.predictions[loss].values()], axis=0)
+        for loss in losses
+    }
     pairs = confused_pairs(data.predictions, data.classes, PAIRS)
-    if not pairs:
-        return {"figures": [], "tables": [ranking]}
     caption = (
         "Chosen by the mean over all losses: pairs chosen by one loss would flatter the others by chance."
     )
-    counted = table(
-        "pairs-table",
-        "Mistakes between two classes",
-        "images a run, mean ± std",
-        ["pair:short", *(data.label(loss) for loss in losses)],
-        [
-            [
-                f"{data.class_name(pair.first)} · {data.class_name(pair.second)}",
-                *(spread(pair.mistaken[loss], "{:.1f}") for loss in losses),
-            ]
-            for pair in pairs
-        ],
-    )
     return {
-        "figures": [(figures_classes.confused(data, pairs, "pairs"), caption)],
-        "tables": [ranking, counted],
+        "figures": [(figures_classes.confused(data, pairs, "pairs"), caption)] if pairs else [],
+        "ranges": [name for name, _, _ in RANKS],
+        "ranks": ranks,
+        "pairs": pairs,
     }
 
 
@@ -111,15 +84,8 @@ def calibration(data: ExperimentData) -> Content | None:
             f"reliability-{loss}",
         )
         pictures.append((svg, ""))
-        minus = with_interval(against.get(loss))
-        rows.append([("loss", loss), str(errors.n), spread(errors), minus, spread(scores), spread(right)])
-    columns = ["loss:short", "n", "calibration error", f"minus {data.reference_label} (95 %)"]
-    columns += ["mean score", "right"]
-    return {
-        "figures": pictures,
-        "fewest": FEWEST_IMAGES,
-        "table": table("calibration-table", "Expected calibration error", "percent", columns, rows),
-    }
+        rows.append((loss, errors, against.get(loss), scores, right))
+    return {"figures": pictures, "fewest": FEWEST_IMAGES, "errors": rows}
 
 
 def _chance(first: Floats, second: Floats) -> float | None:

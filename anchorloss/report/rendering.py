@@ -6,7 +6,10 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from anchorloss.analysis.comparison import NOT_RESOLVED
+from anchorloss.analysis.comparison import ALPHA, MEASURES, NOT_RESOLVED
+from anchorloss.analysis.table import SCORES
+from anchorloss.report import text
+from anchorloss.runs.provenance import short_commit
 
 
 @cache
@@ -18,6 +21,10 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
     )
-    made.globals["NOT_RESOLVED"] = NOT_RESOLVED
+    made.globals |= {"ALPHA": ALPHA, "MEASURES": MEASURES, "NOT_RESOLVED": NOT_RESOLVED, "SCORES": SCORES}
+    made.globals["short_commit"] = short_commit
+    written = (text.interval, text.number, text.p_value, text.signed, text.spread, text.with_interval)
+    made.filters |= {form.__name__: form for form in written}
     return made

@@ -1,4 +1,4 @@
-"""How numbers, lists and tables are written on the page: a real minus sign, a dash for what is not known."""
+"""How numbers and lists are written on the page: a real minus sign, a dash for what is not known."""
 
 from __future__ import annotations
 
@@ -39,11 +39,6 @@ def interval(found: Interval | None, form: str = "{:+.2f}") -> str:
     return DASH if found is None else f"{number(found.low, form)} to {number(found.high, form)}"
 
 
-def count(value: int | None) -> str:
-    """Return a number of seeds."""
-    return DASH if value is None else f"{value:,}"
-
-
 def with_interval(found: Difference | None) -> str:
     """Return a difference in points with its interval, where it has one."""
     if found is None or found.interval is None:
@@ -54,21 +49,3 @@ def with_interval(found: Difference | None) -> str:
 def listed(names: Sequence[str]) -> str:
     """Return names as in a sentence: "a, b and c"."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def table(
-    name: str, caption: str, note: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> Content:
-    """Return what the template's macro `table` shows.
-
-    Args:
-        name: Unique in the page.
-        caption: The table's title.
-        note: Follows the caption in small print.
-        columns: `heading` or `heading:kind`, where the kind is `number` (the default), `short` (unbroken) or `text`. The
-            first heads its row.
-        rows: Cells: a text, ("loss", name) for a loss with its colour, ("badge", verdict), ("best", text) or
-            ("code", text).
-    """
-    split = [column.rsplit(":", 1) if ":" in column else [column, "number"] for column in columns]
-    return {"name": name, "caption": caption, "note": note, "columns": split, "rows": rows}
