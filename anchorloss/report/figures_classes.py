@@ -8,9 +8,9 @@ import numpy as np
 
 from anchorloss.analysis.calibration import BINS, FEWEST_IMAGES, Reliability
 from anchorloss.analysis.confusion import Floats, Pair
-from anchorloss.analysis.palette import MUTED, PAPER, RULE
+from anchorloss.analysis.palette import MUTED, RULE
 from anchorloss.report.data import ExperimentData
-from anchorloss.report.svg import inline, name_rows, panel
+from anchorloss.report.svg import inline, marks, name_rows, panel
 from anchorloss.report.text import number
 
 NAMED = 3
@@ -55,22 +55,14 @@ def confused(data: ExperimentData, pairs: Sequence[Pair], name: str) -> str:
     with panel(5.0, 1.3 + 0.32 * len(pairs)) as (figure, axes):
         for row, pair in enumerate(pairs):
             means = {loss: pair.mistaken[loss].mean or 0.0 for loss in losses}
-            axes.plot(
-                [min(means.values()), max(means.values())],
-                [row] * 2,
-                color=RULE,
-                lw=3,
-                zorder=1,
-                solid_capstyle="round",
-            )
+            ends = [min(means.values()), max(means.values())]
+            axes.plot(ends, [row] * 2, color=RULE, lw=3, zorder=1, solid_capstyle="round")
             for loss, mean in means.items():
-                style = data.styles[loss]
-                axes.plot(mean, row, style.marker, color=style.colour, ms=7, mec=PAPER, mew=0.8, zorder=3)
+                marks(axes, mean, row, data.styles[loss], 7, mew=0.8, zorder=3)
         names = [f"{data.class_name(p.first)} · {data.class_name(p.second)}" for p in pairs]
         name_rows(axes, names, 0.6, 0.6)
         for loss in losses:
-            style = data.styles[loss]
-            axes.plot([], [], style.marker, color=style.colour, ms=7, mec=PAPER, label=data.label(loss))
+            marks(axes, [], [], data.styles[loss], 7, label=data.label(loss))
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10.5, handletextpad=0.2)
         axes.set(xlabel="mistakes between the two, images a run", title="Classes taken for each other")
     return inline(figure, name, f"The most confused pairs of classes: {'; '.join(names)}.")
@@ -80,22 +72,13 @@ def reliability_diagram(data: ExperimentData, loss: str, found: Reliability, err
     """Share of right predictions against the score of the predicted class, and below how many images have that
     score.
     """
-    style = data.styles[loss]
     edges = np.linspace(0, 1, BINS + 1)
     share = found.images / found.images.sum()
     with panel(5.0, 3.9) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
         axes.bar(edges[:-1], 0.3 * share / share.max(), width=1 / BINS, align="edge", color=RULE, lw=0)
         filled = found.images >= FEWEST_IMAGES
-        axes.plot(
-            found.score[filled],
-            found.accuracy[filled],
-            marker=style.marker,
-            ms=6,
-            color=style.colour,
-            mec=PAPER,
-            mew=0.7,
-        )
+        marks(axes, found.score[filled], found.accuracy[filled], data.styles[loss], 6, mew=0.7, ls="-")
         axes.set(
             xlim=(0, 1),
             ylim=(0, 1.02),

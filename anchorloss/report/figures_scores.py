@@ -15,7 +15,7 @@ from anchorloss.analysis.stats import Interval, mean_interval, summarise
 from anchorloss.analysis.table import SCORES
 from anchorloss.report.data import ExperimentData
 from anchorloss.report.lines import Line, LineStyle, label_ends
-from anchorloss.report.svg import inline, name_rows, panel
+from anchorloss.report.svg import inline, marks, name_rows, panel, write_in_row
 from anchorloss.report.text import interval, signed
 
 if TYPE_CHECKING:
@@ -43,30 +43,14 @@ def every_seed(data: ExperimentData, score: str, name: str) -> tuple[str, str] |
             values = data.values[score][loss]
             style, summary = data.styles[loss], summarise(values)
             if summary.mean is None:
-                axes.text(
-                    0.02,
-                    row,
-                    "no finished run",
-                    transform=axes.get_yaxis_transform(),
-                    va="center",
-                    color=MUTED,
-                )
+                write_in_row(axes, row, 0.02, "no finished run", color=MUTED)
                 continue
             seeds = [values[seed] for seed in sorted(values)]
             seeds = seeds[:: -(-len(seeds) // MOST_MARKS)]
             if len(seeds) < len(values):
                 left_out.append(f"{len(seeds)} of {len(values)} of {data.label(loss)}")
-            axes.plot(
-                seeds,
-                [row - 0.14] * len(seeds),
-                style.marker,
-                color=style.colour,
-                ms=6,
-                mec=PAPER,
-                mew=0.7,
-                alpha=0.85,
-                clip_on=False,
-            )
+            heights = [row - 0.14] * len(seeds)
+            marks(axes, seeds, heights, style, 6, mew=0.7, alpha=0.85, clip_on=False)
             _bar(axes, mean_interval(values), row + 0.2, style.colour, 2.2)
             axes.plot(summary.mean, row + 0.2, "|", color=INK, ms=11, mew=2)
             if data.stamp is None and loss in data.published:
@@ -99,19 +83,11 @@ def differences(data: ExperimentData, comparisons: Sequence[Comparison], score: 
             if found is None:
                 continue
             _bar(axes, found.interval, row, style.colour, 2.4)
-            axes.plot(found.estimate, row, style.marker, color=style.colour, ms=8, mec=PAPER, mew=0.8)
+            marks(axes, found.estimate, row, style, 8, mew=0.8)
             label = signed(found.estimate)
             if found.interval is not None:
                 label += f"\n{interval(found.interval)}"
-            axes.text(
-                1.03,
-                row,
-                label,
-                transform=axes.get_yaxis_transform(),
-                va="center",
-                fontsize=10,
-                linespacing=1.35,
-            )
+            write_in_row(axes, row, 1.03, label, fontsize=10, linespacing=1.35)
             said.append(f"{data.label(comparison.loss)} {signed(found.estimate)}")
         reference = data.label(comparisons[0].reference)
         name_rows(axes, [data.label(c.loss) for c in comparisons], 0.55, 0.6)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from markupsafe import Markup
 
-from anchorloss.analysis.palette import INK, MUTED, RULE, VARIABLES
+from anchorloss.analysis.palette import INK, MUTED, PAPER, RULE, VARIABLES, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +70,16 @@ def name_rows(axes: Axes, names: Sequence[str], below: float, above: float) -> N
     axes.set_ylim(len(names) - 1 + below, -above)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
+
+
+def marks(axes: Axes, x: Any, y: Any, style: Style, size: float, **look: Any) -> None:
+    """Draw values of a loss as its marks, edged in the colour of the page; size in points."""
+    axes.plot(x, y, style.marker, color=style.colour, ms=size, mec=PAPER, **look)
+
+
+def write_in_row(axes: Axes, row: float, share: float, text: str, **look: Any) -> None:
+    """Write at the height of a row, from this share of the width of the axes on."""
+    axes.text(share, row, text, transform=axes.get_yaxis_transform(), va="center", **look)
 
 
 def inline(figure: Figure, name: str, description: str) -> Markup:
