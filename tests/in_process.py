@@ -14,7 +14,7 @@ from anchorloss.config.settings import RunSettings
 from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.store import Record, run_folder
 from anchorloss.sweep import plan
-from anchorloss.tracking.tracking import NoTracker
+from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train
 from anchorloss.training.trainer import Trainer
@@ -50,7 +50,7 @@ def start(run: RunSettings, context: RunContext, results: Path) -> Generator[flo
     """The run's training as a generator, one step at a time."""
     folder = run_folder(results, run.experiment, run.run)
     folder.mkdir(parents=True, exist_ok=True)
-    return train(run, folder, context, NoTracker())
+    return train(run, folder, context, Tracker())
 
 
 def finish(steps: Generator[float, None, Record]) -> Record:

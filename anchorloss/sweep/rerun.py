@@ -20,7 +20,7 @@ from anchorloss.errors import UserError
 from anchorloss.runs import provenance, store
 from anchorloss.runs.differences import describe_difference
 from anchorloss.sweep.executor import execute, prepare_torch
-from anchorloss.tracking.tracking import NoTracker
+from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train
 
@@ -103,7 +103,7 @@ def _compare_first_epoch(
     again = results / settings.run
     again.mkdir()
     context = RunContext.load(settings.data, execution, resolve_device(execution.device))
-    with closing(train(settings, again, context, NoTracker())) as steps:
+    with closing(train(settings, again, context, Tracker())) as steps:
         for _ in steps:
             if (again / store.HISTORY).exists():
                 break

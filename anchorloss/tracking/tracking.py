@@ -4,53 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
 
 from anchorloss.config.settings import LoggerSettings, RunSettings
 from anchorloss.errors import UserError
-from anchorloss.runs.store import Record
+from anchorloss.tracking.tracker import Tracker
 
 # W&B makes its folder `wandb` in here, or in $WANDB_DIR: results/ is for records alone.
 FOLDER = "outputs"
 # The values of WANDB_MODE that mean offline.
 OFFLINE = ("offline", "dryrun")
-
-
-class Tracker(Protocol):
-    """Receives the progress of one run. Entered when training starts; left by an exception if it was interrupted."""
-
-    def __enter__(self) -> Tracker:
-        """Training starts or resumes."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Training has ended; `finish` follows unless an exception ended it."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """One epoch's row of `history.csv`."""
-
-    def finish(self, record: Record, folder: Path) -> None:
-        """The run has its record, and its other files in `folder`."""
-
-
-class NoTracker:
-    """Tracks nothing."""
-
-    def __enter__(self) -> NoTracker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def finish(self, record: Record, folder: Path) -> None:
-        pass
 
 
 class Tracking:
@@ -82,7 +45,7 @@ class Tracking:
     def start(self, settings: RunSettings) -> Tracker:
         """A tracker of one run."""
         if self._session is None:
-            return NoTracker()
+            return Tracker()
         from anchorloss.tracking.wandb_run import WandbTracker
 
         return WandbTracker(settings, self._session)

@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import wandb
 from tqdm import tqdm
 
 from anchorloss.config.settings import DATA_SETS, RunSettings
 from anchorloss.runs.store import PREDICTIONS, Record, read_predictions
+from anchorloss.tracking.tracker import Tracker
 
 # Seconds to wait for a server: when a run starts, and for unsent data at its end.
 INIT, FINISH = 5.0, 10.0
@@ -110,7 +111,6 @@ class Session:
         self._told = True
 
     def _arguments(self, settings: RunSettings) -> dict[str, Any]:
-        identity = settings.identity()
         label = DATA_SETS.get(settings.data.name, settings.data.name)
         tags = [settings.experiment, settings.loss.name, settings.model.name, label]
         if settings.data.evaluate_on == "validation":
@@ -124,12 +124,8 @@ class Session:
             "group": f"{settings.experiment}/{settings.loss.name}"[:128],
             "job_type": f"seed{settings.seed}",
             "tags": [tag[:64] for tag in dict.fromkeys(tags)],
-            "config": {
-                "experiment": settings.experiment,
-                "hash": settings.hash,
-                "data_label": label,
-                **identity,
-            },
+            "config": {"experiment": settings.experiment, "hash": settings.hash, "data_label": label}
+            | settings.identity(),
             # The server, or `wandb sync`, appends a resumed run to what was logged before.
             "resume": "allow",
             "reinit": "create_new",
@@ -148,7 +144,7 @@ def _tear_down() -> None:
         wandb.teardown()
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """One W&B run. A resumed run continues under the same id. A failure ends the tracking, never the run."""
 
     def __init__(self, settings: RunSettings, session: Session) -> None:
@@ -156,9 +152,11 @@ class WandbTracker:
         self._session = session
         self._run: Any = None
 
-    def __enter__(self) -> WandbTracker:
+    def __enter__(self) -> Self:
         self._run = self._session.open(self._settings)
-        self._attempt(self._define)
+        # The epoch is the axis of every curve.
+        self._attempt(lambda: self._run.define_metric("epoch"))
+        self._attempt(lambda: self._run.define_metric("*", step_metric="epoch"))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -176,10 +174,6 @@ class WandbTracker:
         if PREDICTIONS in record.files:
             self._attempt(lambda: self._run.log(tables(record, folder), step=record.epochs))
         self._end(exit_code=0 if record.status == "finished" else 1)
-
-    def _define(self) -> None:
-        self._run.define_metric("epoch")
-        self._run.define_metric("*", step_metric="epoch")
 
     def _end(self, exit_code: int) -> None:
         self._attempt(lambda: self._run.finish(exit_code=exit_code))
@@ -239,11 +233,13 @@ def tables(record: Record, folder: Path) -> dict[str, Any]:
         for index in np.flatnonzero(images)
     ]
     mistaken = counts - np.diag(np.diag(counts))
-    confusion: list[Any] = []
-    for cell in np.argsort(-mistaken, axis=None, kind="stable")[: np.count_nonzero(mistaken)]:
-        target, predicted = divmod(int(cell), classes)
-        count = int(mistaken[target, predicted])
-        confusion.append([names[target], names[predicted], count, 100 * count / int(images[target])])
+    cells = np.argwhere(mistaken)
+    confusion: list[Any] = [
+        [names[target], names[predicted], int(count), 100 * int(count) / int(images[target])]
+        for (target, predicted), count in sorted(
+            zip(cells.tolist(), mistaken[mistaken > 0], strict=True), key=lambda cell: -cell[1]
+        )
+    ]
     return {
         "per_class": wandb.Table(columns=["class", "images", "right", "top1"], data=per_class),
         "confusion": wandb.Table(

@@ -24,7 +24,7 @@ from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, store, weights
 from anchorloss.runs.atomic import sha256, write_atomically
 from anchorloss.runs.record import WEIGHTS, Best, Data, Failure, Provenance
-from anchorloss.tracking.tracking import Tracker
+from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.context import RunContext
 from anchorloss.training.evaluation import Evaluation, Prediction, measure
 from anchorloss.training.progress import ProgressReporter

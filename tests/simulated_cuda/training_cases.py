@@ -20,7 +20,7 @@ from anchorloss.data import augmentation
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.loss import anchor_loss
 from anchorloss.runs import checkpoint, store, weights
-from anchorloss.tracking.tracking import NoTracker
+from anchorloss.tracking.tracker import Tracker
 from anchorloss.training import emulated_bf16, loop, losses
 from anchorloss.training import evaluation as evaluation_module
 from anchorloss.training.context import RunContext
@@ -553,7 +553,7 @@ def case_failing() -> None:
     with simulated() as gpu, tempfile.TemporaryDirectory() as results, counted_steps() as steps:
         gpu.seconds_per_replay = 0.5
         context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
-        training = loop.train(run, Path(results), context, NoTracker(), require_claim)
+        training = loop.train(run, Path(results), context, Tracker(), require_claim)
         while not steps.count:
             next(training)
         assert any(stream.busy_until > gpu.seconds for stream in gpu.streams)
