@@ -126,9 +126,9 @@ def make_record(
         failure = Failure(
             epoch=min(3, settings.optim.epochs), step=17, reason="non-finite loss", last_finite_loss=12.5
         )
-        return Record.of(settings, failure=failure, **common)
+        return Record.failed(settings, failure=failure, **common)
     best = best or Best(epoch=settings.optim.epochs, top1=top1 + 0.1, top5=top5 + 0.1)
-    return Record.of(settings, top1=top1, top5=top5, test_loss=TEST_LOSS, best=best, **common)
+    return Record.finished(settings, top1=top1, top5=top5, test_loss=TEST_LOSS, best=best, **common)
 
 
 def plan_run(results_dir: Path, settings: RunSettings) -> Path:

@@ -153,7 +153,19 @@ class Record(StrictModel):
     provenance: Provenance
 
     @classmethod
-    def of(
+    def finished(
+        cls, settings: RunSettings, *, top1: float, top5: float, test_loss: float, best: Best, **common: Any
+    ) -> Record:
+        """The record of a run that reached its last epoch; `common` is its data, files and provenance."""
+        return cls._of(settings, top1=top1, top5=top5, test_loss=test_loss, best=best, **common)
+
+    @classmethod
+    def failed(cls, settings: RunSettings, *, failure: Failure, **common: Any) -> Record:
+        """The record of a run that diverged; `common` is its data, files and provenance."""
+        return cls._of(settings, failure=failure, **common)
+
+    @classmethod
+    def _of(
         cls,
         settings: RunSettings,
         *,
@@ -162,10 +174,6 @@ class Record(StrictModel):
         provenance: Provenance,
         **outcome: Any,
     ) -> Record:
-        """The record of a run that ended.
-
-        `outcome` is the `failure` of a run that diverged; else `top1`, `top5`, `test_loss` and `best`.
-        """
         return cls(
             format=1,
             status="failed" if "failure" in outcome else "finished",
@@ -279,7 +287,7 @@ def require_recordable(settings: RunSettings) -> None:
     told = dict.fromkeys(("device", "host", "started", "finished"), unknown)
     none = {"dirty": False, "versions": {}, "duration_seconds": 0.0, "resumed": 0}
     try:
-        Record.of(
+        Record.failed(
             settings,
             failure=Failure(epoch=1, step=0, reason=unknown, last_finite_loss=None),
             data=Data.model_validate(data),

@@ -219,7 +219,7 @@ class _Run:
 
         if self.state.history:
             files[store.HISTORY] = sha256(self.write_history())
-        data, origin = self._data(), self._provenance(seconds)
+        common: Any = {"data": self._data(), "files": files, "provenance": self._provenance(seconds)}
         # One that no record names may be left of a process that was to keep weights and was killed.
         (self.folder / WEIGHTS).unlink(missing_ok=True)
         last = self.last
@@ -230,10 +230,11 @@ class _Run:
             evaluated = (row for row in self.state.history if row["top1"] is not None)
             row = max(evaluated, key=lambda row: row["top1"])
             best = Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
-            outcome: Any = {"top1": last.top1, "top5": last.top5, "test_loss": last.loss, "best": best}
+            record = store.Record.finished(
+                self.settings, top1=last.top1, top5=last.top5, test_loss=last.loss, best=best, **common
+            )
         else:
-            outcome = {"failure": self._failure()}
-        record = store.Record.of(self.settings, data=data, files=files, provenance=origin, **outcome)
+            record = store.Record.failed(self.settings, failure=self._failure(), **common)
         try:
             store.write_record(self.folder, record)
         except FileExistsError:
