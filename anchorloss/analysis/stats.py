@@ -106,8 +106,9 @@ def mean_interval(values: Values) -> Interval | None:
     summary = summarise(values)
     if summary.mean is None or summary.std is None:
         return None
-    error = summary.std / math.sqrt(summary.n)
-    return Interval(*map(float, stats.t.interval(LEVEL, summary.n - 1, summary.mean, error)))
+    # scipy's own interval has no ends where all values are equal.
+    margin = float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
+    return Interval(summary.mean - margin, summary.mean + margin)
 
 
 def shared_runs(values: Values, reference: Values) -> tuple[Values, Values]:

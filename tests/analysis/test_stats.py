@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from anchorloss.analysis.stats import (
+    Interval,
     Summary,
     difference,
     holm,
@@ -49,6 +50,10 @@ def test_one_value_has_no_spread_and_no_value_has_no_mean():
 def test_a_value_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="finite"):
         summarise({0: 71.0, 1: math.nan})
+
+
+def test_the_mean_interval_of_equal_values_is_their_value():
+    assert mean_interval({0: 50.0, 1: 50.0, 2: 50.0}) == Interval(50.0, 50.0)
 
 
 def test_mean_interval_agrees_with_a_table_of_t():
