@@ -14,14 +14,8 @@ from pathlib import Path
 import torch
 from _common import folder, parser, run
 
-from anchorloss.config.settings import (
-    Config,
-    DataSettings,
-    LossSettings,
-    ModelSettings,
-    OptimSettings,
-    RunSettings,
-)
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import Config, DataSettings, ModelSettings, OptimSettings
 from anchorloss.data.dataset import load_dataset
 from anchorloss.device import describe, slug
 from anchorloss.runs import checkpoint, provenance

@@ -9,8 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import RunSettings
 from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.store import Record, run_folder
 from anchorloss.sweep import plan

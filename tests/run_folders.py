@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
 from anchorloss.runs.atomic import sha256, write_atomically
 from anchorloss.runs.contents import HISTORY_COLUMNS
 from anchorloss.runs.record import Best, Data, Failure, Provenance, Record

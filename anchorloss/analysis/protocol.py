@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.store import Record, Run
 

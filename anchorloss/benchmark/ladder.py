@@ -12,7 +12,8 @@ from torch import Tensor
 
 from anchorloss.benchmark.rows import Row
 from anchorloss.benchmark.textbook import TextbookImages, TextbookLoop, textbook_loss
-from anchorloss.config.settings import DataSettings, LossSettings, ModelSettings, OptimSettings, RunSettings
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import MEAN_STD
 from anchorloss.device import choose_convolutions

@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from anchorloss.config.settings import (
-    DATA_SETS,
-    NAME,
-    Config,
-    DataSettings,
-    Execution,
-    LossSettings,
-    ModelSettings,
-    RunSettings,
-)
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import DATA_SETS, NAME, Config, DataSettings, Execution, ModelSettings
 from anchorloss.config.source import source_hash
 from anchorloss.config.validation import UNKNOWN, did_you_mean, first_problem
 from anchorloss.errors import UserError

@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anchorloss.config.settings import (
-    DATA_SETS,
-    NAME,
-    DataSettings,
-    ModelSettings,
-    Name,
-    OptimSettings,
-    Text,
-    identity_hash,
-)
+from anchorloss.config.identity import identity_hash
+from anchorloss.config.settings import DATA_SETS, NAME, DataSettings, ModelSettings, Name, OptimSettings, Text
 from anchorloss.config.validation import OneOf, Written, first_problem
 from anchorloss.errors import UserError
 from anchorloss.runs.reading import LARGEST_MEASURED, check_plain, damaged, parse_json, require
 
 if TYPE_CHECKING:
-    from anchorloss.config.settings import RunSettings
+    from anchorloss.config.identity import RunSettings
 
 RECORD, HISTORY, PREDICTIONS = "record.json", "history.csv", "predictions.npz"
 WEIGHTS = "weights.safetensors"  # with keep_weights=true alone

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorloss.config.settings import NAME, identity_hash
+from anchorloss.config.identity import identity_hash
+from anchorloss.config.settings import NAME
 from anchorloss.errors import UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.atomic import write_once

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import RunSettings
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import store
 from anchorloss.sweep.launcher import SweepLauncher

@@ -11,7 +11,8 @@ import torch
 
 from anchorloss.analysis.markdown import markdown_table
 from anchorloss.analysis.status import duration
-from anchorloss.config.settings import Execution, RunSettings
+from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import Execution
 from anchorloss.device import resolve_device
 from anchorloss.runs import store
 from anchorloss.sweep.executor import prepare_torch

@@ -15,7 +15,8 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from anchorloss.config.settings import Execution, RunSettings
+from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import Execution
 from anchorloss.config.source import source_files
 from anchorloss.device import choose_convolutions, resolve_device
 from anchorloss.errors import ClaimLostError, RunError, UserError

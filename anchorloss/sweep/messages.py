@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import torch
 from tqdm import tqdm
 
-from anchorloss.config.settings import RunSettings
+from anchorloss.config.identity import RunSettings
 from anchorloss.device import describe
 from anchorloss.runs import store
 from anchorloss.runs.differences import differences

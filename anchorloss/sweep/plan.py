@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
+from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Config, Execution, RunSettings
+from anchorloss.config.settings import Config, Execution
 from anchorloss.errors import UserError
 
 

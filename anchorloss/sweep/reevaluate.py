@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from anchorloss.config.settings import DataSettings, Execution, LossSettings, ModelSettings, RunSettings
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import DataSettings, Execution, ModelSettings
 from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.device import choose_convolutions, describe, processor_kind, resolve_device
 from anchorloss.errors import UserError

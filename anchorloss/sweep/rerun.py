@@ -13,8 +13,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Config, Execution, LoggerSettings, RunSettings
+from anchorloss.config.settings import Config, Execution, LoggerSettings
 from anchorloss.device import describe, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance, store

@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 
-from anchorloss.config.settings import RunSettings
+from anchorloss.config.identity import RunSettings
 from anchorloss.device import describe, slug
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results

@@ -6,7 +6,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from anchorloss.config.settings import LoggerSettings, RunSettings
+from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import LoggerSettings
 from anchorloss.errors import UserError
 from anchorloss.tracking.tracker import Tracker
 

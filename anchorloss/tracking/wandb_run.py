@@ -13,7 +13,8 @@ from typing import Any, Self
 import wandb
 from tqdm import tqdm
 
-from anchorloss.config.settings import DATA_SETS, RunSettings
+from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.store import PREDICTIONS, Record, read_predictions
 from anchorloss.tracking.tracker import Tracker
 

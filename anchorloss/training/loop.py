@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from anchorloss.config.settings import RunSettings
+from anchorloss.config.identity import RunSettings
 from anchorloss.config.source import source_files
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anchorloss.config.functions import check_arguments, import_function
-from anchorloss.config.settings import LossSettings
+from anchorloss.config.identity import LossSettings
 from anchorloss.errors import UserError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from anchorloss.config.settings import RunSettings
+from anchorloss.config.identity import RunSettings
 from anchorloss.runs import store
 from anchorloss.training.state import RunState, now
 

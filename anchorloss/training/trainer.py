@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anchorloss.config.settings import RunSettings
+from anchorloss.config.identity import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.errors import UserError

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from anchorloss.config.identity import identity_hash
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Config, identity_hash
+from anchorloss.config.settings import Config
 from anchorloss.runs.record import Record
 from anchorloss.runs.store import check_config, read_config, read_record
 from tests.conftest import ROOT

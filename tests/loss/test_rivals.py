@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from anchorloss import rivals
-from anchorloss.config.settings import LossSettings
+from anchorloss.config.identity import LossSettings
 from anchorloss.data import cifar
 from anchorloss.training import losses
 from tests.conftest import ROOT

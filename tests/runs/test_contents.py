@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anchorloss.config.settings import identity_hash
+from anchorloss.config.identity import identity_hash
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import sha256
 from anchorloss.runs.store import read_config, read_ended, read_progress, read_record

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anchorloss.config.settings import identity_hash
+from anchorloss.config.identity import identity_hash
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import describe_difference, same_result
 from anchorloss.runs.store import (

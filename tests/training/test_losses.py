@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from anchorloss.config.settings import LossSettings
+from anchorloss.config.identity import LossSettings
 from anchorloss.errors import UserError
 from anchorloss.training.losses import resolve
 
