@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anchorloss.analysis import power, stats
+from anchorloss.analysis.holm import holm
 from anchorloss.analysis.published import PAPER_LOSSES
 from anchorloss.analysis.stats import Difference, Improvement, Permutation, Summary, Values
 
@@ -244,7 +245,7 @@ def resolved_winner(values: Mapping[str, Values], processors: Processors | None 
         return None
     best = max(measured, key=lambda loss: measured[loss])
     found = [difference_between(values, best, loss, processors) for loss in measured if loss != best]
-    adjusted = stats.holm([one.p_value if one else None for one in found])
+    adjusted = holm([one.p_value if one else None for one in found])
     resolved = all(
         one is not None and one.estimate > 0 and p is not None and p <= ALPHA
         for one, p in zip(found, adjusted, strict=True)
@@ -285,7 +286,7 @@ def _shared_runs(
 
 
 def _corrected(found: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    adjusted = stats.holm([c.difference.p_value if c.difference else None for c in found])
+    adjusted = holm([c.difference.p_value if c.difference else None for c in found])
     return tuple(
         replace(c, adjusted_p=p, comparisons=len(found)) for c, p in zip(found, adjusted, strict=True)
     )

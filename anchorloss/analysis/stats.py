@@ -8,7 +8,7 @@ without a spread there is no interval and no test. Imports neither torch nor any
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -207,20 +207,6 @@ def probability_of_improvement(values: Values, reference: Values) -> Improvement
     shares = ((counts @ wins) * base_counts).sum(axis=1) / wins.size
     tail = (1 - LEVEL) / 2
     return Improvement(float(wins.mean()), Interval(*np.quantile(shares, [tail, 1 - tail]).tolist()))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p-values of one family of comparisons (Holm 1979, step-down).
-
-    An entry without a p-value, None, is a comparison whose runs are missing; it still counts as one.
-    """
-    adjusted = list(p_values)
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    highest = 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
-        adjusted[place] = highest
-    return adjusted
 
 
 def _samples(values: Values, reference: Values, pair: bool) -> tuple[Floats, Floats, bool]:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from anchorloss.analysis.holm import holm
 from anchorloss.analysis.stats import (
     Interval,
     Summary,
     difference,
-    holm,
     mean_interval,
     permutation_test,
     probability_of_improvement,
