@@ -26,10 +26,10 @@ def main() -> None:
 
 def _show(results_dir: Path, experiment: str) -> bool:
     """Print one experiment; whether its runs could be read."""
+    from anchorloss.analysis import settings_table, table_text
     from anchorloss.analysis.protocol import planned
     from anchorloss.analysis.status import describe_runs, read_experiment
     from anchorloss.analysis.table import build_table
-    from anchorloss.analysis.table_text import to_markdown
 
     try:
         runs = read_experiment(results_dir, experiment)
@@ -37,9 +37,13 @@ def _show(results_dir: Path, experiment: str) -> bool:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return False
     print(describe_runs(runs, experiment), end="\n\n")
-    if any(run.record for run in runs):
+    records = [run.record for run in runs if run.record is not None]
+    if records:
         try:
-            show(to_markdown(build_table(runs, experiment, planned(experiment))))
+            if settings_table.swept(records):
+                show(settings_table.to_markdown(settings_table.build(records, experiment)))
+            else:
+                show(table_text.to_markdown(build_table(runs, experiment, planned(experiment))))
         except UserError as error:
             show(f"No table: {error}")
         print(flush=True)
