@@ -44,7 +44,7 @@ def answer(data: ExperimentData) -> str:
         for kind, words in (
             (SUPPORTED, "better than"),
             (CONTRADICTED, "worse than"),
-            (NOT_RESOLVED, "not resolved from"),
+            (NOT_RESOLVED, "no resolved difference from"),
         ):
             named = [_named(data, c) for c in family if c.verdict == kind]
             if named:
