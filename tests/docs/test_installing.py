@@ -65,15 +65,20 @@ def environment(wheel, tmp_path_factory) -> Path:
     before = set(site.iterdir())
     python = folder / "bin" / "python"
     install = ["install", "-q", "--no-index", "--disable-pip-version-check", str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], check=True)
+    # A checkout in PYTHONPATH would count as installed.
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], check=True, env=clean())
     brought = {path.name for path in set(site.iterdir()) - before} - {"__pycache__"}
     assert {name for name in brought if not name.endswith(".dist-info")} == {"anchorloss"}
     return python
 
 
+def clean() -> dict[str, str]:
+    """The environment variables without PYTHONPATH."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
 def run(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run([str(python), *arguments], cwd=cwd, env=clean, capture_output=True, text=True)
+    return subprocess.run([str(python), *arguments], cwd=cwd, env=clean(), capture_output=True, text=True)
 
 
 def test_the_installed_loss_runs_beside_torch_alone(environment, tmp_path):

@@ -379,7 +379,9 @@ def test_the_page_opens_with_one_sentence_and_the_differences(text, page):
     body = text[text.index("<main>") :]
     sentence = re.search(r'<p class="answer">(.*?)</p>', body, flags=re.DOTALL)
     assert sentence is not None
-    assert re.match(r"(Better than BCE|Worse than BCE|No resolved difference from BCE) in Top-1: ", sentence[1])
+    assert re.match(
+        r"(Better than BCE|Worse than BCE|No resolved difference from BCE) in Top-1: ", sentence[1]
+    )
     assert body.index("Top-1 minus BCE in points") < body.index("<details")
     # The tests, checks and power are folded below it.
     assert body.index("<details") < body.index('id="tests-top1"') < body.index('id="checks-ece"')
