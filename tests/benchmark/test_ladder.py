@@ -74,8 +74,8 @@ def test_the_textbook_loss_is_binary_cross_entropy():
 def test_every_rung_trains(variant, monkeypatch):
     """Noise with fixed labels is learnt by heart: the loss falls, so the gradient and the update are there."""
     torch.set_num_threads(1)
-    monkeypatch.setattr("anchorloss.benchmark.ladder.IMAGES", 64)
-    loop = build_loop(replace(variant, batch_size=32, threads=1))
+    monkeypatch.setattr("anchorloss.benchmark.ladder.IMAGES", 16)
+    loop = build_loop(replace(variant, batch_size=8, threads=1))
 
     def loss_of_a_step() -> float:
         if isinstance(loop, OurLoop):
@@ -243,10 +243,10 @@ def test_a_compiled_run_among_others_computes_what_it_computes_alone():
 
 
 def test_the_operators_of_a_step_add_up_to_its_time():
-    rows = measure_operators(replace(SMALL, model="resnet20", batch_size=64), rounds=3)
+    rows = measure_operators(replace(SMALL, batch_size=64), rounds=3)
     kinds = {row.variant: row.median for row in rows}
     assert all(spent > 0 for spent in kinds.values())
-    (trainer,) = build_trainers(replace(SMALL, model="resnet20", batch_size=64), torch.device("cpu"))
+    (trainer,) = build_trainers(replace(SMALL, batch_size=64), torch.device("cpu"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     steps = []

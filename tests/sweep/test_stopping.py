@@ -71,7 +71,7 @@ def test_a_budget_must_be_a_finite_number(tmp_path, minutes):
 
 def test_training_goes_on_when_nobody_reads_its_output_any_more(tmp_path):
     process = subprocess.Popen(
-        command(*SMALL, "optim.epochs=30", "checkpoint_seconds=0.2", "results_dir=results"),
+        command(*SMALL, "optim.epochs=12", "checkpoint_seconds=0.2", "results_dir=results"),
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
