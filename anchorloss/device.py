@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -52,7 +53,9 @@ def computes_bf16(device: torch.device) -> bool:
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_field("flags").split())
+    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(
+        _field("/proc/cpuinfo", "flags").split()
+    )
 
 
 def choose_convolutions(*, deterministic: bool = False) -> None:
@@ -81,7 +84,7 @@ def describe(device: torch.device) -> str:
 
     if device.type == "cuda":
         return printable(torch.cuda.get_device_name(device))
-    processor = printable(_cpu_field("model name") or platform.processor() or platform.machine())
+    processor = printable(_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine())
     if device.type != "cpu":
         return processor
     threads = torch.get_num_threads()
@@ -105,10 +108,31 @@ def processor_kind(description: str) -> str:
     return f"{processor} ({kernels})" if kernels else processor
 
 
-def _cpu_field(field: str) -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith(field):
-                return line.partition(":")[2].strip()
-    return ""
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory that this process has had, in bytes: of the GPU, else resident; 0 where unknown."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return _statistic("/proc/self/status", "VmHWM")
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the memory that is left for further runs, in bytes; infinite where unknown."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return _statistic("/proc/meminfo", "MemAvailable") or math.inf
+
+
+def _statistic(path: str, field: str) -> int:
+    """A statistic of memory, in bytes; 0 elsewhere than on Linux."""
+    return 1024 * int(_field(path, field).removesuffix(" kB") or 0)
+
+
+def _field(path: str, field: str) -> str:
+    """A field of a file that Linux makes, the first of its name; empty elsewhere."""
+    text = Path(path).read_text() if Path(path).exists() else ""
+    found = re.search(rf"^{field}[ \t]*:(.*)", text, re.MULTILINE)
+    return found[1].strip() if found else ""

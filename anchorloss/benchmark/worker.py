@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import re
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from anchorloss.benchmark.ladder import Variant, build_loop
-from anchorloss.device import wait_for
+from anchorloss.device import peak_memory, wait_for
 from anchorloss.errors import RunError
 
 
@@ -84,8 +82,7 @@ def _serve(connection: Connection, variant: Variant) -> None:
         except EOFError:
             return
         if asked == "memory":
-            on_gpu = variant.device.startswith("cuda")
-            connection.send(torch.cuda.max_memory_reserved() / 2**20 if on_gpu else _peak_resident())
+            connection.send(peak_memory(torch.device(variant.device)) / 2**20 or math.nan)
             continue
         warm, steps = asked
         loop.steps(warm)
@@ -94,8 +91,3 @@ def _serve(connection: Connection, variant: Variant) -> None:
         loop.steps(steps)
         wait_for(torch.device(variant.device))
         connection.send(time.perf_counter() - start)
-
-
-def _peak_resident() -> float:
-    found = re.search(r"^VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) / 1024 if found else math.nan

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 
 from anchorloss.config.identity import RunSettings
-from anchorloss.device import describe, slug
+from anchorloss.device import describe, free_memory, peak_memory, slug
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.reading import read_file
@@ -88,12 +87,12 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
     found: list[Speed] = []
     trainers: list[Trainer] = []
     start = 0.0
-    before = _memory_used(context.device)
+    before = peak_memory(context.device)
     for width in tried:
         missing = width.runs - len(trainers)
         if trainers and missing > 0:
-            more = (_memory_used(context.device) - before) / len(trainers) * missing
-            if more > _SHARE_OF_MEMORY * _memory_free(context.device):
+            more = (peak_memory(context.device) - before) / len(trainers) * missing
+            if more > _SHARE_OF_MEMORY * free_memory(context.device):
                 break
         torch.set_num_threads(width.threads or torch.get_num_threads())
         if missing > 0:
@@ -143,7 +142,7 @@ def _measure(width: Width, trainers: list[Trainer], context: RunContext, start: 
     seconds_of_step = step(min(max(math.ceil(SECONDS / step(2)), 3), 1000))
     evaluate(2)  # on CUDA the second captures what the later ones replay
     seconds_of_evaluation = evaluate(3) * len(images.labels) / len(part.labels)
-    return Speed(width, seconds_of_step, seconds_of_evaluation, start, _memory_used(context.device))
+    return Speed(width, seconds_of_step, seconds_of_evaluation, start, peak_memory(context.device))
 
 
 def keep_fastest(settings: RunSettings, context: RunContext, runs: int) -> None:
@@ -193,23 +192,3 @@ def _step(trainer: Trainer) -> int:
     if trainer.step_in_epoch == trainer.steps:
         trainer.start_epoch(trainer.epoch + 1)
     return trainer.train_step()
-
-
-def _memory_used(device: torch.device) -> int:
-    """The most memory so far, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return _statistic("/proc/self/status", "VmHWM")
-
-
-def _memory_free(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return _statistic("/proc/meminfo", "MemAvailable") or math.inf
-
-
-def _statistic(path: str, field: str) -> int:
-    """One of Linux's memory statistics, in bytes; 0 elsewhere."""
-    text = Path(path).read_text() if Path(path).exists() else ""
-    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
-    return 1024 * int(found[1]) if found else 0

@@ -41,8 +41,8 @@ def test_measuring_ends_where_the_memory_does(monkeypatch):
     monkeypatch.setattr(width, "SECONDS", 0.01)
     monkeypatch.setattr(width, "_SLOWER", 0.0)
     used = iter(range(0, 10_000, 100))
-    monkeypatch.setattr(width, "_memory_used", lambda _: next(used))
-    monkeypatch.setattr(width, "_memory_free", lambda _: 1)
+    monkeypatch.setattr(width, "peak_memory", lambda _: next(used))
+    monkeypatch.setattr(width, "free_memory", lambda _: 1)
     tried = [Width(1, 1), Width(2, 1), Width(4, 1)]
     assert [speed.width for speed in measure(run, context_of(run), tried)] == [Width(1, 1)]
 

@@ -230,7 +230,7 @@ def test_warm_up_trains_with_softmax_first(tmp_path):
 def test_names_of_machines_that_cannot_be_printed_are_recorded_as_text(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "host\n\x1b[31m" + "x" * 1000)
     monkeypatch.setattr(
-        "anchorloss.device._cpu_field", lambda name: "CPU\r\n\\input{x}\x00" if name == "model name" else ""
+        "anchorloss.device._field", lambda path, name: "CPU\r\n\\input{x}\x00" if name == "model name" else ""
     )
     (run,) = settings("optim.epochs=1")
     record = finish(start(run, context_of(run), tmp_path))
