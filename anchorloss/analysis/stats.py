@@ -154,9 +154,13 @@ def difference(values: Values, reference: Values, *, pair: bool = True) -> Diffe
 
 
 def welch(first: Summary, reference: Summary) -> Difference:
-    """Return Welch's test from mean, standard deviation and n alone, as a paper prints them; no interval."""
-    assert first.mean is not None
-    assert reference.mean is not None
+    """Return Welch's test from mean, standard deviation and n alone, as a paper prints them; no interval.
+
+    Raises:
+        ValueError: A mean or a standard deviation is missing.
+    """
+    if first.mean is None or first.std is None or reference.mean is None or reference.std is None:
+        raise ValueError("Welch's test needs both means and both standard deviations")
     test = stats.ttest_ind_from_stats(
         first.mean, first.std, first.n, reference.mean, reference.std, reference.n, equal_var=False
     )
