@@ -94,11 +94,11 @@ def train(
                         save()
                         saved = time.monotonic()
                     yield state.epoch + trainer.step_in_epoch / steps
-                run.totals = totals = trainer.totals()
-                if totals.failed_step is not None:
+                run.totals = trainer.totals()
+                if run.totals.failed_step is not None:
                     break
-                run.last = last = run.end_epoch(predict, totals)
-                if last is not None and not math.isfinite(last.loss):
+                run.last = run.end_epoch(predict, run.totals)
+                if run.last is not None and not math.isfinite(run.last.loss):
                     break
                 state.epoch += 1
                 if state.epoch < epochs:
