@@ -39,7 +39,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_results(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Make `folder` if need be and write each file of it, by name, as `write_atomically` does. Raises: RunError."""
+    """Make `folder` if need be and write each file of it, by name, as `write_atomically` does.
+
+    Raises:
+        RunError: the folder cannot be made or a file cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -30,7 +30,11 @@ class Damaged(Exception):
 
 
 def save(folder: Path, run_hash: str, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain data) as the newest checkpoint of the run. Raises: RunError, as `put`."""
+    """Write `state` (tensors and plain data) as the newest checkpoint of the run.
+
+    Raises:
+        RunError: as `put`.
+    """
     archive = io.BytesIO()
     torch.save(state, archive)
     body = archive.getvalue()
@@ -59,7 +63,11 @@ def put(folder: Path, content: bytes) -> None:
 
 
 def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
-    """The state in the `newest` checkpoint of the run, None if there is none. Raises: UserError, as `newest`."""
+    """The state in the `newest` checkpoint of the run, None if there is none.
+
+    Raises:
+        UserError: as `newest`.
+    """
     found = newest(folder, run_hash)
     return found and found[1]
 

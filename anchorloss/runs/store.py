@@ -175,7 +175,11 @@ def check_config(folder: Path, record: Record) -> None:
 
 
 def read_runs(results_dir: Path, experiment: str) -> list[Run]:
-    """The runs of an experiment, by loss, seed and name. Raises: UserError for a damaged record or a foreign folder."""
+    """The runs of an experiment, by loss, seed and name.
+
+    Raises:
+        UserError: names a damaged record, or a folder that is no run's.
+    """
     if NAME.fullmatch(experiment) is None:
         raise UserError(
             f"experiment={experiment!a}: not the name of an experiment; use letters, digits, _, + and ."
@@ -193,7 +197,11 @@ def read_runs(results_dir: Path, experiment: str) -> list[Run]:
 
 
 def read_ended(results_dir: Path, experiment: str) -> list[tuple[Run, Record]]:
-    """The runs of an experiment that finished or failed. Raises: UserError as `read_runs`, and if there is none."""
+    """The runs of an experiment that finished or failed.
+
+    Raises:
+        UserError: as `read_runs`, and if there is none.
+    """
     ended = [(run, run.record) for run in read_runs(results_dir, experiment) if run.record is not None]
     if not ended:
         raise UserError(
