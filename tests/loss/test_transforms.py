@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import pickle
 import shutil
 import subprocess
@@ -327,10 +328,7 @@ def test_autocast_with_a_gradient_scaler(name):
         torch.testing.assert_close(before - network.weight.detach(), expected, rtol=0.02, atol=0.01)
 
 
-def _train_on_half(rank, folder):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+def _gradients_of_half(rank):
     gradients = {}
     for name in CASES:
         logits, target, arguments = case(name)
@@ -340,6 +338,17 @@ def _train_on_half(rank, folder):
         criterion = AnchorLoss(anchor="both", reduction="sum", **arguments)
         criterion(network(logits[half]), target[half]).backward()
         gradients[name] = 2 * network.module.weight.grad  # DDP takes the mean over processes
+    return gradients
+
+
+def _train_on_half(rank, folder):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    gradients = _gradients_of_half(rank)
+    # A network that outlives the process group is the last to hold it, and frees it with the GIL, for which a thread of
+    # the group may wait: a deadlock.
+    gc.collect()
     if rank == 0:
         torch.save(gradients, f"{folder}/gradients.pt")
     torch.distributed.destroy_process_group()
