@@ -92,16 +92,16 @@ def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) ->
     """One process: its GPU or its thread, then the sweep as `train.py` trains it."""
     os.environ["TQDM_POSITION"] = str(place + 1)
     os.environ |= {"OMP_NUM_THREADS": "1"} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-    from anchorloss.sweep.executor import CONCURRENT_ON_GPU
-    from anchorloss.sweep.plan import train_all
-
-    # On a CPU the processes share the cores out, not the runs within one.
-    concurrent = 1 if gpu is None else max(1, min(share, CONCURRENT_ON_GPU))
-    for config in configs:
-        if gpu is None:
-            config.threads = config.threads or 1
-        if config.concurrent == "auto":
-            config.concurrent = str(concurrent)
-
+    # Importing torch takes seconds, in which a signal may come, and may fail for want of memory.
     with one_line_errors():
+        from anchorloss.sweep.executor import CONCURRENT_ON_GPU
+        from anchorloss.sweep.plan import train_all
+
+        # On a CPU the processes share the cores out, not the runs within one.
+        concurrent = 1 if gpu is None else max(1, min(share, CONCURRENT_ON_GPU))
+        for config in configs:
+            if gpu is None:
+                config.threads = config.threads or 1
+            if config.concurrent == "auto":
+                config.concurrent = str(concurrent)
         train_all(configs)

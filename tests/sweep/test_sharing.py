@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from filelock import FileLock
 
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.store import read_runs
-from tests.conftest import SMALL, command
+from tests.conftest import ROOT, SMALL, command
 from tests.processes import Process
 
 SWEEP = (*SMALL, "-m", "loss=bce,anchor_bg", "seeds=[0,1,2,3]", "checkpoint_seconds=0.3")
@@ -180,6 +182,27 @@ def test_the_processes_launcher_shares_a_sweep_out(undisturbed, tmp_path):
     assert process.returncode == 0, output
     assert starts([output]) == 8
     same(results_of(tmp_path / "results"), undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "line"),
+    [
+        ("KeyboardInterrupt", 130, "interrupted"),
+        ("ImportError('libtorch.so: failed to map segment')", 1, "error: out of memory"),
+    ],
+)
+def test_a_worker_that_is_stopped_or_fails_while_it_starts_says_so_in_one_line(tmp_path, fault, status, line):
+    (tmp_path / "torch.py").write_text(f"raise {fault}\n")
+    code = "from hydra_plugins.anchorloss_processes import _work; _work([], None, 0, 1)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
