@@ -125,11 +125,16 @@ def _trouble(job: submitit.SlurmJob[str | None], has_result: bool) -> list[str]:
 
 
 def _queue() -> dict[str, tuple[str, str]]:
-    """Name and state of this user's unfinished jobs, by their number."""
-    # A name may hold anything, and comes last.
+    """Name and state of this user's unfinished jobs, by their number.
+
+    Raises:
+        RunError: squeue is missing or fails.
+    """
+    # A name may hold anything, and comes last; what follows a line break in it is no job.
     command = ["squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i|%T|%j"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
         raise RunError(f"squeue: {getattr(error, 'stderr', '') or error}") from None
-    return {number: (name, state) for number, state, name in (line.split("|", 2) for line in lines)}
+    jobs = (fields for line in lines if len(fields := line.split("|", 2)) == 3)
+    return {number: (name, state) for number, state, name in jobs}
