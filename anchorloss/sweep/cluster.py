@@ -42,9 +42,14 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether no run of the job is left to train."""
+        """Whether no run of the job is left to train.
+
+        Raises:
+            UserError: The record of any of them is damaged.
+        """
         done = ("finished",) if self.config.retry_failed else ("finished", "failed")
-        return all((record := self.record(run)) is not None and record.status in done for run in self.runs)
+        records = [self.record(run) for run in self.runs]
+        return all(record is not None and record.status in done for record in records)
 
 
 def train_job(config: DictConfig) -> str | None:
