@@ -18,6 +18,10 @@ from anchorloss.sweep.plan import plan
 class CheckedSweeper(BasicSweeper):
     """Hydra's basic sweeper, which first composes and checks the whole sweep, and writes nothing."""
 
+    def __init__(self, params: dict[str, str] | None) -> None:
+        """Take the key of configs/hydra/sweeper/checked.yaml: the values to sweep over, by key of the config."""
+        super().__init__(max_batch_size=None, params=params)
+
     def sweep(self, arguments: list[str]) -> Any:
         """Check every job, then launch all of them; return Hydra's `JobReturn` of each.
 

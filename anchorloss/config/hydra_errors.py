@@ -117,12 +117,13 @@ def _explain(error: Exception) -> str:
     unknown_key = re.search(r"Could not override '([^']+)'", text)
     if unknown_key:
         hints = get_type_hints(Config)
+        names = [part.name for part in fields(Config)]
         groups = {
-            name: [part.name for part in fields(kind)] for name, kind in hints.items() if is_dataclass(kind)
+            name: [part.name for part in fields(hints[name])] for name in names if is_dataclass(hints[name])
         }
         groups["loss"] = ["name", "function", "anchor", "gamma", "slack", "scores"]
-        inner = [f"{group}.{name}" for group, names in groups.items() for name in names]
-        return f"{unknown_key[1]}: there is no such key{did_you_mean(unknown_key[1], [*hints, *inner])}; {_SHOW_ALL}"
+        names += [f"{group}.{name}" for group in groups for name in groups[group]]
+        return f"{unknown_key[1]}: there is no such key{did_you_mean(unknown_key[1], names)}; {_SHOW_ALL}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; quote what is not plain, as in key='\"a b\"'"
     if isinstance(error, OmegaConfBaseException) and error.full_key:

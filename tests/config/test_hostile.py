@@ -114,6 +114,7 @@ OVERRIDES = [
     f"seeds={'[' * 60}0{']' * 60}",
     "hydra.launcher._target_=nowhere.Launcher",
     "hydra/launcher=nowhere",
+    "hydra.sweeper.max_batch_size=2",  # the whole sweep is one batch
 ]
 TYPOS = {
     "optim.ephocs=3": "optim.epochs",
@@ -165,6 +166,10 @@ def test_a_hostile_override_is_refused_in_one_line(tmp_path: Path, override: str
 @pytest.mark.parametrize("override", TYPOS)
 def test_a_typo_is_answered_with_what_was_meant(tmp_path: Path, override: str) -> None:
     assert TYPOS[override] in refused(tmp_path, *SMALL, *override.split())
+
+
+def test_what_is_meant_is_always_a_key(tmp_path: Path) -> None:
+    assert "did you mean" not in refused(tmp_path, *SMALL, "pydantic_config=2")
 
 
 @pytest.mark.parametrize("name", FILES)
