@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anchorloss.config.identity import identity_hash
 from anchorloss.config.settings import NAME
-from anchorloss.errors import UserError
+from anchorloss.errors import RunError, UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.atomic import write_once
 from anchorloss.runs.claims import claimed
@@ -39,10 +39,12 @@ def plan_unfinished(sources: Iterable[Path], into: Path) -> tuple[list[Unfinishe
     newest: dict[Path, Unfinished] = {}
     skipped: list[str] = []
     for run in (run for source in sources for run in runs_in(source) if run.record is None):
+        if run.state == "running":
+            skipped.append(f"{run.folder}: in progress")
+            continue
         found = _newest(run)
-        if run.state == "running" or found is None:
-            why = "in progress" if run.state == "running" else "no whole checkpoint"
-            skipped.append(f"{run.folder}: {why}")
+        if found is None:
+            skipped.append(f"{run.folder}: no whole checkpoint")
             continue
         target = run_folder(into, _experiment(run), run.name)
         there = look_at_target(into, target)
@@ -63,10 +65,12 @@ def copy_unfinished(found: Unfinished) -> None:
 
     Raises:
         RunError: if it cannot be written, or another process has the run.
-        OSError: if the folder cannot be made.
     """
     target = found.target
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be made: {error.strerror}; name another --into") from error
     with claimed(target):
         config = read_file(found.run.folder / CONFIG)
         if config is not None and not (target / CONFIG).exists():

@@ -373,6 +373,15 @@ def test_unfinished_runs_come_along_with_their_newest_checkpoint(tmp_path: Path)
     assert (target / "checkpoint.pt").read_bytes() == new
 
 
+def test_an_unfinished_run_whose_folder_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    folder = interrupt_run(tmp_path / "a", make_settings())
+    checkpoint_at(folder, 3, 1)
+    done = call("merge_results.py", tmp_path / "a", "--into", "/proc/results", "--unfinished")
+    assert done.returncode == 1
+    assert "/proc/results" in done.stderr
+    assert done.stderr.endswith("name another --into\n")
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path: Path) -> None:
     folder = interrupt_run(tmp_path / "a", make_settings("bce", 1, **SHORT))
     (folder / "checkpoint.pt").unlink()
