@@ -11,16 +11,19 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from anchorloss.errors import REMEDIES, RunError, UserError
+from anchorloss.errors import RunError, UserError
 
-_REMEDIES = REMEDIES | {
+_REMEDIES = {
     errno.ENOSPC: "free some space and start again",
     errno.EDQUOT: "free some of the quota and start again",
+    errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "choose a folder that can be written to",
     errno.EPERM: "choose a folder that can be written to",
     errno.ENOENT: "create the folder first",
     errno.EISDIR: "move away what is there",
     errno.ENOTDIR: "move away the file that is in the way",
+    errno.ELOOP: "remove the circular link",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 # The request names a place where nothing can be written, whatever is done about the disk.
 _MISTAKES = {errno.EISDIR, errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}

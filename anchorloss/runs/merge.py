@@ -151,7 +151,11 @@ def _differences(a: Record, b: Record) -> str:
 
 def _contents(run: Run, record: Record) -> dict[str, bytes]:
     """The files that belong to an ended run, by name: those of its record, and the records of earlier failures."""
-    earlier = [path.name for path in sorted(run.folder.glob("failed-*.json")) if _is_record_of(run, path)]
+    earlier = [
+        path.name
+        for path in sorted(run.folder.iterdir())
+        if path.match("failed-*.json") and _is_record_of(run, path)
+    ]
     contents = {name: read_file(run.folder / name) for name in (CONFIG, *earlier, *record.files, RECORD)}
     return {name: content for name, content in contents.items() if content is not None}
 
