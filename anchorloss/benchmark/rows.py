@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from anchorloss.errors import UserError
 from anchorloss.runs.reading import read_file
 
@@ -46,6 +44,8 @@ class Row:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """One line a row; numbers to six digits."""
+    import pandas as pd  # not above: a measured process that loads it uses more memory
+
     return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", na_rep="nan", lineterminator="\n")
 
 
@@ -55,6 +55,8 @@ def read_csv(path: Path) -> list[Row]:
     Raises:
         UserError: If it is no such file.
     """
+    import pandas as pd
+
     kinds = {field.name: str(field.type) for field in fields(Row)}
     try:
         content = io.BytesIO(read_file(path) or b"")
@@ -67,9 +69,7 @@ def read_csv(path: Path) -> list[Row]:
         )
         rows = [Row(*line) for line in lines[list(kinds)].itertuples(index=False)]
         if not any(row.section == "provenance" and row.quantity == "device" for row in rows):
-            raise ValueError("it names no device")
+            raise ValueError
         return rows
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: no measurement of scripts/bench.py ({error}); name a file of results/bench"
-        ) from None
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise UserError(f"{path}: no measurement of scripts/bench.py; name a file of results/bench") from None

@@ -188,9 +188,22 @@ def test_rows_survive_their_file(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text(to_csv(rows))
     assert read_csv(path) == rows
-    path.write_text("section,median\nladder,1\n")
-    with pytest.raises(UserError, match="no measurement"):
-        read_csv(path)
+    lines = path.read_text().replace("CPU, fast", "CPU")
+    for content in (
+        "",
+        "section,median\nladder,1\n",
+        lines.replace(",5\n", f",{'9' * 40}\n"),
+        lines.replace("device", "x"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match="no measurement"):
+            read_csv(path)
+
+
+def test_a_measured_process_loads_no_pandas():
+    """It would count as memory of the training."""
+    code = "import sys, anchorloss.benchmark.worker; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_a_page_takes_its_tables_from_the_rows():
