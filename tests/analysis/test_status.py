@@ -95,6 +95,7 @@ def test_runs_that_do_not_fit_in_one_table_are_still_listed(tmp_path: Path) -> N
     assert done.returncode == 0
     assert "table1: 2 runs: 2 finished" in done.stdout
     assert "No table: " in done.stdout
+    assert "checksum is" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("arguments", [(), ("--experiment", "table1")])
