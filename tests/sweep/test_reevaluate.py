@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_the_weights_give_every_recorded_number(trained):
     for found in reevaluate(with_weights(trained, "scratch"), "nowhere"):
         assert found.elsewhere is None
         assert not found.problems
+
+
+@pytest.mark.timeout(600)
+def test_committed_weights_give_the_recorded_numbers_on_the_real_images():
+    root = os.environ.get("CIFAR_ROOT", "")
+    if not (Path(root) / "cifar-100-python" / "test").exists():
+        pytest.skip("CIFAR_ROOT names no folder with an unpacked cifar-100-python")
+    folder = with_weights(ROOT / "results", "table1_resnet20")[0]
+    done = evaluate(folder, "--data-root", root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of 10,000 predictions differ from the record's" in done.stdout
 
 
 def test_one_flipped_byte_is_refused(runs):
