@@ -38,6 +38,16 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), *arguments]
 
 
+@pytest.fixture(scope="session")
+def cifar_root() -> Path:
+    """The folder with the real CIFAR-100, unpacked, that CIFAR_ROOT names; skips the test where it is not set."""
+    if not os.environ.get("CIFAR_ROOT"):
+        pytest.skip("CIFAR_ROOT names no folder with an unpacked cifar-100-python")
+    root = Path(os.environ["CIFAR_ROOT"])
+    assert (root / "cifar-100-python" / "train").is_file(), f"CIFAR_ROOT={root}: holds no cifar-100-python"
+    return root
+
+
 @pytest.fixture
 def train(tmp_path):
     """Run `train.py` in a folder of its own; `results_dir` is `tmp_path / "results"`."""

@@ -26,14 +26,6 @@ from tests.commands import Done, call
 from tests.conftest import ROOT
 
 
-@pytest.fixture(scope="module")
-def official() -> Path:
-    root = Path(os.environ.get("CIFAR_ROOT", ""))
-    if not (root / CIFAR100.folder / "train").is_file():
-        pytest.skip("CIFAR_ROOT names no folder with an unpacked cifar-100-python")
-    return root
-
-
 def get_data(*arguments: str | Path) -> Done:
     return call("get_data.py", *arguments, seconds=120)
 
@@ -353,8 +345,8 @@ def test_md5_sums_are_those_that_torchvision_checks():
         assert theirs["meta"]["key"] == ours.class_key
 
 
-def test_get_data_copies_the_official_set(official, tmp_path):
-    done = get_data("--from", official, "--to", tmp_path / "data")
+def test_get_data_copies_the_official_set(cifar_root, tmp_path):
+    done = get_data("--from", cifar_root, "--to", tmp_path / "data")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "data" / CIFAR100.folder).iterdir()} == {
         "train",
@@ -366,8 +358,8 @@ def test_get_data_copies_the_official_set(official, tmp_path):
     assert again.stdout == done.stdout
 
 
-def test_the_official_set(official):
-    source = Source(CIFAR100, official)
+def test_the_official_set(cifar_root):
+    source = Source(CIFAR100, cifar_root)
     images, labels = source.images(CIFAR100.train)
     assert images.shape == (50_000, 3, 32, 32)
     assert np.bincount(labels).tolist() == [500] * 100

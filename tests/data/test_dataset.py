@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,10 +152,7 @@ def test_training_refuses_a_damaged_set_and_writes_nothing(trouble, tmp_path, tr
     assert not (tmp_path / "results").exists()
 
 
-def test_the_official_set_with_5000_held_out():
-    root = Path(os.environ.get("CIFAR_ROOT", ""))
-    if not (root / CIFAR100.folder / "train").is_file():
-        pytest.skip("CIFAR_ROOT names no folder with an unpacked cifar-100-python")
-    data = load_cifar100(root, validation=5000, evaluate_on="validation")
+def test_the_official_set_with_5000_held_out(cifar_root):
+    data = load_cifar100(cifar_root, validation=5000, evaluate_on="validation")
     assert torch.bincount(data.train_labels).tolist() == [450] * 100
     assert torch.bincount(data.evaluation_labels).tolist() == [50] * 100

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,10 +105,6 @@ def test_class_names_fall_back_to_numbers():
     assert class_name(None, 4) == "class 4"
 
 
-def test_class_names_are_those_of_the_official_archive():
-    root = os.environ.get("CIFAR_ROOT")
-    meta = Path(root or "") / "cifar-100-python" / "meta"
-    if root is None or not meta.is_file():
-        pytest.skip("CIFAR_ROOT names no unpacked cifar-100-python")
-    with meta.open("rb") as file:
+def test_class_names_are_those_of_the_official_archive(cifar_root):
+    with (cifar_root / "cifar-100-python" / "meta").open("rb") as file:
         assert CIFAR100.split() == pickle.load(file, encoding="latin1")["fine_label_names"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,12 +67,9 @@ def test_the_weights_give_every_recorded_number(trained):
 
 
 @pytest.mark.timeout(600)
-def test_committed_weights_give_the_recorded_numbers_on_the_real_images():
-    root = os.environ.get("CIFAR_ROOT", "")
-    if not (Path(root) / "cifar-100-python" / "test").exists():
-        pytest.skip("CIFAR_ROOT names no folder with an unpacked cifar-100-python")
+def test_committed_weights_give_the_recorded_numbers_on_the_real_images(cifar_root):
     folder = with_weights(ROOT / "results", "table1_resnet20")[0]
-    done = evaluate(folder, "--data-root", root)
+    done = evaluate(folder, "--data-root", cifar_root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of 10,000 predictions differ from the record's" in done.stdout
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -73,11 +72,8 @@ def test_a_folder_without_a_record_is_one_line(tmp_path):
 
 
 @pytest.mark.timeout(900)
-def test_the_first_epoch_of_a_recorded_real_run_comes_out_again():
+def test_the_first_epoch_of_a_recorded_real_run_comes_out_again(cifar_root):
     """Bit for bit on the record's processor; another one rounds differently, and drifts by no more than a little."""
-    root = os.environ.get("CIFAR_ROOT")
-    if not root:
-        pytest.skip("CIFAR_ROOT names no folder with an unpacked cifar-100-python")
     found = [
         (run.folder, run.record.provenance.device)
         for run in read_runs(ROOT / "results", RECORDED)
@@ -85,7 +81,9 @@ def test_the_first_epoch_of_a_recorded_real_run_comes_out_again():
     ]
     processor = processor_kind(describe(resolve_device("cpu")))
     here = [folder for folder, device in found if processor_kind(device) == processor]
-    differences = rerun(here[0] if here else found[0][0], root, first_epoch=True, device="cpu").differences
+    differences = rerun(
+        here[0] if here else found[0][0], str(cifar_root), first_epoch=True, device="cpu"
+    ).differences
     if here:
         assert differences == {}
     for key in ("train_loss", "train_top1"):
