@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints/cpu.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[experiments,dev]'
 	touch $@
 
-quickstart: $(INSTALLED) ## the whole pipeline on synthetic images: train 8 short runs, one on each core at a time
+quickstart: $(INSTALLED) ## run the whole pipeline on synthetic images: train 8 short runs, one per core at a time
 	$(RUN) train.py experiment=quickstart results_dir=outputs threads=1 $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment quickstart --results-dir outputs
 	@echo "To run train.py yourself: source $(VENV)/bin/activate, then python train.py --help"
@@ -35,23 +35,23 @@ quickstart: $(INSTALLED) ## the whole pipeline on synthetic images: train 8 shor
 data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else download
 	$(RUN) scripts/get_data.py $(if $(FROM),--from $(FROM),--download) --to data
 
-table1: $(INSTALLED) ## Table 1 (PROFILE=full, resnet20 or small): train what is missing, then make the table
+table1: $(INSTALLED) ## make Table 1 (PROFILE=full, resnet20 or small): train what is missing, then show the table
 	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT)$(if $(REFERENCE), --reference $(REFERENCE))
 
-plan: $(INSTALLED) ## how many runs at once are fastest here, and how long the rest of EXPERIMENT will take
+plan: $(INSTALLED) ## measure how many runs at once are fastest here, and how long the rest of EXPERIMENT will take
 	$(RUN) train.py experiment=$(EXPERIMENT) --plan $(ARGS)
 
-merge: $(INSTALLED) ## bring run folders from other machines together: FROM=results-folder
+merge: $(INSTALLED) ## merge run folders from other machines: FROM=results-folder
 	$(RUN) scripts/merge_results.py $(FROM)
 
-status: $(INSTALLED) ## which runs are done, running, failed or waiting; EXPERIMENT or PROFILE selects an experiment
+status: $(INSTALLED) ## show which runs are done, running, failed or waiting; EXPERIMENT or PROFILE selects an experiment
 	$(RUN) scripts/status.py $(if $(filter filefile,$(origin EXPERIMENT)$(origin PROFILE)),,--experiment $(EXPERIMENT))
 
 evaluate: $(INSTALLED) ## recompute the recorded numbers of EXPERIMENT from its kept weights; needs the data set
 	$(RUN) scripts/evaluate.py --experiment $(EXPERIMENT) $(ARGS)
 
-card: $(INSTALLED) ## a model card for the kept weights of EXPERIMENT: results/EXPERIMENT/MODEL_CARD.md
+card: $(INSTALLED) ## write a model card for the kept weights of EXPERIMENT: results/EXPERIMENT/MODEL_CARD.md
 	$(RUN) scripts/model_card.py --experiment $(EXPERIMENT)
 
 readme: $(INSTALLED) ## fill README.md and docs/ from results/, and draw the README's figure
@@ -76,31 +76,31 @@ wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/)
 bench: $(INSTALLED) ## compare our training loop with the textbook loop, one optimisation at a time, on this machine
 	$(RUN) scripts/bench.py $(ARGS)
 
-test: $(INSTALLED) ## the tests, on every core
+test: $(INSTALLED) ## run the tests on all cores
 	$(RUN) -m pytest -q -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
-test-slow: $(INSTALLED) ## the tests that take longer
+test-slow: $(INSTALLED) ## run the tests that take minutes
 	$(RUN) -m pytest -q -m slow $(ARGS)
 
-test-slurm: $(INSTALLED) ## a sweep on a real Slurm, installed and started here (Debian, root)
+test-slurm: $(INSTALLED) ## test a sweep on a real Slurm, installed and started here (Debian, root)
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[slurm]'
 	$(RUN) -m pytest -q -m slurm $(ARGS)
 
-test-ray: $(INSTALLED) ## a sweep on a real Ray of two nodes, started here
+test-ray: $(INSTALLED) ## test a sweep on a real Ray of two nodes, started here
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[ray]'
 	$(RUN) -m pytest -q -m ray $(ARGS)
 
-test-cuda: $(INSTALLED) ## the tests of the CUDA path, on a GPU
+test-cuda: $(INSTALLED) ## test the CUDA path, on a GPU
 	TEST_CUDA=1 $(RUN) -m pytest -q -n0 tests/training/test_cuda.py $(ARGS)
 
 gpu-day: $(INSTALLED) ## half an hour with a GPU: test the CUDA path, measure, train EXPERIMENT; MINUTES=30
 	$(RUN) scripts/gpu_day.py --experiment $(EXPERIMENT) --minutes $(MINUTES) --results-dir outputs/gpu_day $(ARGS)
 
-test-browser: $(INSTALLED) ## the report in a real Chromium (Debian, root; screenshots in artifacts/)
+test-browser: $(INSTALLED) ## test the report in a real Chromium (Debian, root; screenshots in artifacts/)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true
 	$(RUN) -m pytest -q -m browser $(ARGS)
 
-lint: $(INSTALLED) ## ruff, mypy, and the direction of imports
+lint: $(INSTALLED) ## check with ruff, mypy and the direction of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

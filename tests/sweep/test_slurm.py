@@ -89,7 +89,7 @@ def test_requeued_and_preempted_jobs_go_on_to_the_records_of_an_undisturbed_swee
 
 
 def test_cancelled_job_is_named_and_the_same_command_goes_on(sweep):
-    # Somebody else's job, whose name takes two lines of the queue.
+    # A job of no sweep, whose name takes two lines of the queue.
     slurm(sweep.environment, "sbatch", "--hold", "--job-name=a\nb|c", "--output=/dev/null", "--wrap=true")
     training = sweep.start()
     run, number = wait_until(lambda: next(iter(running_under_way(sweep).items()), None))
