@@ -220,11 +220,11 @@ def _notes(losses: list[str], seeds: list[int], runs: list[Run]) -> tuple[str, .
         own = [run for run in runs if run.loss == loss]
         notes += [f"{run.state}: {run.name}{failure_text(run)}" for run in own if run.state != "finished"]
         if not own:
-            notes.append(f"missing: {loss}, which the experiment plans")
+            notes.append(f"not run: {loss}")
             continue
         absent = [seed for seed in seeds if seed not in {run.seed for run in own}]
-        for there, whose in ((True, "other losses have"), (False, "the experiment plans")):
+        for there, remark in ((True, ", which other losses have"), (False, "")):
             if missing := [seed for seed in absent if (seed in seen) is there]:
                 plural = "s" if len(missing) > 1 else ""
-                notes.append(f"missing: {loss} seed{plural} {', '.join(map(str, missing))}, which {whose}")
+                notes.append(f"not run: {loss} seed{plural} {', '.join(map(str, missing))}{remark}")
     return tuple(notes)

@@ -161,9 +161,9 @@ def test_no_run_is_dropped_in_silence(tmp_path: Path) -> None:
     assert table.notes == (
         f"failed: {failed.name}: non-finite loss in epoch 3, step 17, last finite loss 12.5",
         f"interrupted: {interrupted.name}",
-        "missing: anchor_target seeds 1, 2, 3, which other losses have",
+        "not run: anchor_target seeds 1, 2, 3, which other losses have",
         f"waiting: {waiting.name}",
-        "missing: anchor_both seed 3, which other losses have",
+        "not run: anchor_both seed 3, which other losses have",
     )
     for text in (to_markdown(table), to_latex(table).replace("\\_", "_")):
         assert all(note in text for note in table.notes)
