@@ -110,5 +110,5 @@ format: $(INSTALLED) ## format the code with ruff
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean: ## remove outputs/ (W&B's unsent runs too) and caches; never results/ or data/
+clean: ## remove outputs/ (results of quickstart and gpu-day, unsent W&B runs) and caches; never results/ or data/
 	rm -rf outputs artifacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

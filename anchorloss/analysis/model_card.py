@@ -10,7 +10,7 @@ import yaml
 from anchorloss.analysis.markdown import escape, markdown_table
 from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.published import read_published
-from anchorloss.analysis.records import order
+from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.table import Table, build_table
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results
@@ -43,6 +43,8 @@ def make_card(results_dir: Path, experiment: str) -> Path:
 
 def to_markdown(records: list[Record], table: Table) -> str:
     """The card of these records, which all kept their weights; `table` is that of the whole experiment."""
+    from anchorloss.data.dataset import MEAN_STD  # imports torch
+
     labels = {loss: row.label for loss, row in read_published().items()}
     rows = [
         [
@@ -62,6 +64,8 @@ def to_markdown(records: list[Record], table: Table) -> str:
         records=records,
         first=records[0],
         table=table,
+        provenance=made_from(records),
+        pixels=MEAN_STD.get(records[0].data.name),
         weights=markdown_table(["loss", "seed", "Top-1 %", "Top-5 %", "file", "SHA-256"], rows, "lrrrll"),
         escape=escape,
         WEIGHTS=WEIGHTS,

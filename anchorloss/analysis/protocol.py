@@ -58,7 +58,7 @@ def departures(record: Record) -> list[str]:
 
 
 def interim(runs: Iterable[Run], plan: Plan | None) -> str | None:
-    """What a table or report says while planned seeds are missing: "interim, 3 of 10 seeds"; None once all are there.
+    """Say "interim, 3 of 10 seeds complete" while planned seeds are missing; None once all are there.
 
     A seed counts when its runs of all planned losses have ended, finished or failed. Without a plan nothing is missing.
     """
@@ -66,7 +66,7 @@ def interim(runs: Iterable[Run], plan: Plan | None) -> str | None:
         return None
     ended = {(run.loss, run.seed) for run in runs if run.record is not None}
     complete = sum(all((loss, seed) in ended for loss in plan.losses) for seed in plan.seeds)
-    return f"interim, {complete} of {len(plan.seeds)} seeds" if complete < len(plan.seeds) else None
+    return f"interim, {complete} of {len(plan.seeds)} seeds complete" if complete < len(plan.seeds) else None
 
 
 def planned(experiment: str) -> Plan | None:

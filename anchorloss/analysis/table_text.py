@@ -44,7 +44,7 @@ def to_markdown(table: Table) -> str:
     if table.stamps and _has_paper(table):
         stamps = escape(", ".join(table.stamps))
         caveat = (
-            f"Only the differences from {table.label(table.reference)} stand beside the paper's: {stamps}."
+            f"Compare only the differences from {table.label(table.reference)} with the paper's: {stamps}."
         )
     if table.notes:
         notes = "\n".join(["Not in the means:", "", *(f"- {escape(note)}" for note in table.notes)])

@@ -23,7 +23,7 @@ class Answer:
 
     Attributes:
         size: network and epochs, in words.
-        interim: "interim, 3 of 10 seeds", or None if every planned seed is there.
+        interim: "interim, 3 of 10 seeds complete", or None if every planned seed is there.
         comparisons: by loss, one family.
     """
 
@@ -70,9 +70,11 @@ def to_markdown(answers: list[Answer]) -> str:
     if leading is None:
         unknown = "Not known yet: no experiment has two seeds of every loss."
         return f"**Does anchor loss beat BCE on CIFAR-100?** {unknown} {_status(answers, None)}"
-    labels = {loss: row.label.split()[0] for loss, row in read_published().items()}
+    labels = {loss: row.label for loss, row in read_published().items()}
     by_verdict = {
-        verdict: [labels[loss] for loss, found in leading.comparisons.items() if found.verdict == verdict]
+        verdict: [
+            labels[loss].split()[0] for loss, found in leading.comparisons.items() if found.verdict == verdict
+        ]
         for verdict in (SUPPORTED, CONTRADICTED)
     }
     if by_verdict[SUPPORTED]:
@@ -87,7 +89,7 @@ def to_markdown(answers: list[Answer]) -> str:
     )
     return (
         f"**Does anchor loss beat BCE on CIFAR-100? {verdict}.** With {leading.size} and {leading.seeds} seeds "
-        f"({leading.interim or 'final'}), Top-1 minus BCE is {intervals}. {_status(answers, leading)}"
+        f"({leading.interim or 'final'}), the difference in Top-1 from BCE is {intervals}. {_status(answers, leading)}"
     )
 
 

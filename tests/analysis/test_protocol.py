@@ -100,12 +100,14 @@ def test_a_table_with_planned_seeds_missing_says_that_it_is_interim(tmp_path):
         for seed in range(place, 5):
             finish_run(tmp_path, make_settings(loss, seed), failed=(loss, seed) == ("anchor_both", 4))
     table = make_table(tmp_path, FULL)
-    assert table.interim == "interim, 2 of 5 seeds"
+    assert table.interim == "interim, 2 of 5 seeds complete"
     assert table.stamps == ()
-    assert to_markdown(table).splitlines()[0] == "# Table 1, experiment table1 - interim, 2 of 5 seeds"
+    assert (
+        to_markdown(table).splitlines()[0] == "# Table 1, experiment table1 - interim, 2 of 5 seeds complete"
+    )
     for suffix in ("md", "tex"):
-        assert "interim, 2 of 5 seeds" in (tmp_path / FULL / f"table1.{suffix}").read_text()
-    assert "interim, 2 of 5 seeds" in write_report(tmp_path, FULL).read_text()
+        assert "interim, 2 of 5 seeds complete" in (tmp_path / FULL / f"table1.{suffix}").read_text()
+    assert "interim, 2 of 5 seeds complete" in write_report(tmp_path, FULL).read_text()
     for place, loss in enumerate(PAPER_LOSSES):
         for seed in range(place):
             finish_run(tmp_path, make_settings(loss, seed))

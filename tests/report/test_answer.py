@@ -45,7 +45,7 @@ def test_the_committed_answer_is_that_of_the_records():
         mean = statistics.fmean(differences)
         n = len(differences)
         half = stats.t.ppf(0.975, n - 1) * statistics.stdev(differences) / n**0.5
-        label = read_published()[loss].label.split()[0]
+        label = read_published()[loss].label
         said = re.search(
             rf"([+-]\d+\.\d\d)(?: points)? for {re.escape(label)} \((?:95 % interval )?(\S+) to (\S+)\)", text
         )
@@ -113,11 +113,11 @@ def test_a_size_with_planned_seeds_missing_is_interim_and_too_few_seeds_lead_not
     train(tmp_path, "table1_resnet20", one, model="resnet20", epochs=40)
     text = to_markdown(read_answers(tmp_path))
     assert "Not known yet" in text
-    assert "ResNet-20, 40 epochs: interim, 1 of 10 seeds." in text
+    assert "ResNet-20, 40 epochs: interim, 1 of 10 seeds complete." in text
     three = {loss: [46.0 + place, 46.5, 47.1 - place] for place, loss in enumerate(PAPER_LOSSES)}
     train(tmp_path, "table1_small", three, model="resnet8", epochs=10)
     text = to_markdown(read_answers(tmp_path))
     assert "Not resolved.** With ResNet-8, 10 epochs and 3 seeds (interim, " in text
-    assert "ResNet-20, 40 epochs: interim, 1 of 10 seeds." in text
+    assert "ResNet-20, 40 epochs: interim, 1 of 10 seeds complete." in text
     assert b"one seed" in draw(read_answers(tmp_path), dark=False)
     assert to_markdown([]).count("not been run") == 1
