@@ -22,6 +22,7 @@ from anchorloss.runs.reading import read_file
 
 NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
+_CANDIDATE = "checkpoint.new.pt"
 FORMAT = 1
 
 
@@ -48,7 +49,7 @@ def put(folder: Path, content: bytes) -> None:
     Raises:
         RunError: it cannot be written or does not read back. Both earlier checkpoints are intact then.
     """
-    candidate = folder / "checkpoint.new.pt"
+    candidate = folder / _CANDIDATE
     write_atomically(candidate, content)
     try:
         _verify(read_file(candidate) or b"")
@@ -99,7 +100,7 @@ def newest(folder: Path, run_hash: str) -> tuple[bytes, dict[str, Any]] | None:
 
 def remove(folder: Path) -> None:
     """Delete the run's checkpoints, once its record is written."""
-    for name in (NEWEST, PREVIOUS):
+    for name in (NEWEST, PREVIOUS, _CANDIDATE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -175,7 +175,8 @@ class _Sweep:
         folder = _folder(self._execution, settings)
         # Another process may only now be planning the sweep, and writing the folder's config.
         remove_temporary_files(folder, store.CONFIG)
-        if self._to_retry.pop(settings.run, None) is not None:
+        # Another process may have set it aside, and left a checkpoint to go on from.
+        if self._to_retry.pop(settings.run, None) is not None and (folder / store.RECORD).exists():
             _set_failed_aside(folder)
         tracker = self._tracking.start(settings)
         training = train(settings, folder, self._context(settings), tracker, claim.require)

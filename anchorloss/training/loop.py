@@ -89,6 +89,7 @@ def train(
                     while not queue.is_done:
                         yield state.epoch + queue.first / steps
                     if progress.is_due:
+                        require_claim()
                         progress.show(trainer.step_in_epoch / steps, trainer.totals().train_loss)
                     if time.monotonic() - saved >= context.checkpoint_seconds:
                         save()

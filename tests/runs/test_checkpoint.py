@@ -132,3 +132,10 @@ def test_a_save_that_was_cut_short_leaves_a_whole_checkpoint(folder):
     """Killed between its two renames, a save leaves the previous checkpoint and the candidate."""
     (folder / checkpoint.NEWEST).rename(folder / checkpoint.PREVIOUS)
     assert checkpoint.load(folder, HASH)["epoch"] == 2
+
+
+def test_a_run_that_has_ended_keeps_no_checkpoint(folder):
+    """Nor what a save left that was killed before its first rename."""
+    (folder / "checkpoint.new.pt").write_bytes((folder / checkpoint.NEWEST).read_bytes())
+    checkpoint.remove(folder)
+    assert list(folder.iterdir()) == []

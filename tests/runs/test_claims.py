@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorloss.errors import UserError
+from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs.claims import FILE, Claim
 
 
@@ -48,6 +48,23 @@ def test_a_claim_that_is_written_while_it_is_watched_is_respected(tmp_path):
     other.release()
     assert claim.acquire()
     claim.release()
+
+
+def test_a_claim_that_another_process_has_taken_over_is_lost_at_once(tmp_path):
+    """Its holder was stopped for longer than the lease, and goes on before filelock looks at the file again."""
+    stopped, other = Claim(tmp_path), Claim(tmp_path)
+    assert stopped.acquire()
+    stopped.require()
+    (tmp_path / FILE).unlink()
+    with pytest.raises(ClaimLostError):
+        stopped.require()
+    assert other.acquire()
+    with pytest.raises(ClaimLostError):
+        stopped.require()
+    stopped.release()
+    other.require()
+    assert not Claim(tmp_path).acquire()
+    other.release()
 
 
 def test_a_live_claim_with_another_lease_is_refused_in_one_line(tmp_path):

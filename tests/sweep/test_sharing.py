@@ -175,6 +175,30 @@ def test_sigint_saves_says_how_to_go_on_and_exits_130(tmp_path):
     assert list(results.rglob("checkpoint.pt"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_process_that_was_stopped_for_longer_than_its_lease_changes_no_finished_run(tmp_path):
+    """As a laptop that is closed: another process takes the run over and ends it, then the first one wakes."""
+    results = tmp_path / "results"
+    sweep = (*SMALL, "loss=bce", "optim.epochs=30", "checkpoint_seconds=0.1")
+    first = begin(results, *sweep)
+    while not list(results.rglob("checkpoint.pt")):
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
+    second = begin(results, *sweep)
+    output, _ = second.communicate(timeout=500)
+    assert second.returncode == 0, output
+    (folder,) = (results / "runs" / "scratch").iterdir()
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "record.json" in content
+    first.send_signal(signal.SIGCONT)
+    output, _ = first.communicate(timeout=100)
+    assert first.returncode == 0, output
+    assert "another process has taken this run over" in output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
+    results_of(results)
+
+
 @pytest.mark.timeout(600)
 def test_the_processes_launcher_shares_a_sweep_out(undisturbed, tmp_path):
     process = begin(tmp_path / "results", *SWEEP, "hydra/launcher=processes", "hydra.launcher.count=2")
