@@ -47,11 +47,14 @@ def check_arguments(
         path: import path of the function, for the message.
         function: what is called.
         arguments: from the config.
-        own: names of the parameters that the caller fills in.
+        own: names of the parameters that the caller fills in, or that must keep their defaults.
 
     Raises:
-        UserError: an argument is unknown, or the function's signature cannot be read.
+        UserError: an argument is unknown or one of `own`, or the function's signature cannot be read.
     """
+    for key in own:
+        if key in arguments:
+            raise UserError(f"{where}.{key}={arguments[key]}: is not for a config to set; leave it out")
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
@@ -23,7 +25,7 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
     """The runs of several jobs as one plan, seed by seed, so that an early stop leaves complete comparisons.
 
     Raises:
-        UserError: a setting is wrong, or a loss refuses its arguments.
+        UserError: a setting is wrong, a loss refuses its arguments, or the jobs differ in how or where they are to train.
     """
     from anchorloss.runs.record import require_recordable
     from anchorloss.training import losses, networks  # imports torch, which `--help` does not need
@@ -31,6 +33,9 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
     if not configs:
         raise UserError("the sweep names no job; give every swept key at least one value")
     jobs = [parse(config) for config in configs]
+    _refuse_swept("experiment.name", [runs[0].experiment for runs, _ in jobs])
+    for field in fields(Execution):
+        _refuse_swept(field.name, [getattr(execution, field.name) for _, execution in jobs])
     for runs, _ in jobs:
         losses.resolve(runs[0].loss)
         networks.check(runs[0].model)
@@ -38,6 +43,13 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
     for run in unique.values():
         require_recordable(run)
     return sorted(unique.values(), key=lambda run: run.seed), jobs[0][1]
+
+
+def _refuse_swept(key: str, values: list[Any]) -> None:
+    """Refuse a key that all jobs of a sweep share and that has several values."""
+    if any(value != values[0] for value in values):
+        different = ",".join(dict.fromkeys(map(str, values)))
+        raise UserError(f"{key}={different}: cannot be swept; give the command once for each value")
 
 
 def train_all(configs: Sequence[DictConfig]) -> None:

@@ -54,6 +54,9 @@ def test_a_multirun_trains_all_losses(train, tmp_path):
         ),
         (["lossbce"], "lossbce"),
         (["-m", "loss=bce,anchor_bg", "optim.epochs=1,0"], "optim.epochs=0"),
+        (["-m", "experiment.name=a,b"], "experiment.name=a,b: cannot be swept"),
+        (["-m", "threads=1,2"], "threads=1,2: cannot be swept"),
+        (["loss=softmax", "+loss.reduction=sum"], "loss.reduction=sum"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
