@@ -78,5 +78,6 @@ def planned(experiment: str) -> Plan | None:
     losses = config.get("hydra", {}).get("sweeper", {}).get("params", {}).get("loss")
     # An experiment that starts from another one sweeps over the same losses unless it says otherwise.
     bases = [planned(name) for name in config.get("defaults", ()) if isinstance(name, str)]
-    swept = tuple(losses.split(",")) if losses else next((base.losses for base in bases if base), ())
+    named = tuple(loss.strip() for loss in losses.split(",")) if losses else ()
+    swept = named or next((base.losses for base in bases if base), ())
     return Plan(swept, tuple(config["seeds"])) if swept and "seeds" in config else None

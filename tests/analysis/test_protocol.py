@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from anchorloss.analysis import protocol
 from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, departures, planned
 from anchorloss.analysis.table import PAPER_LOSSES, build_table, stamps
 from anchorloss.analysis.table_text import make_table, to_markdown
@@ -115,6 +116,16 @@ def test_a_table_with_planned_seeds_missing_says_that_it_is_interim(tmp_path):
     assert "interim" not in write_report(tmp_path, FULL).read_text()
     finish_run(tmp_path, make_settings("bce", 0, experiment="without_a_plan"))
     assert make_table(tmp_path, "without_a_plan").interim is None
+
+
+def test_blanks_around_a_swept_loss_are_not_part_of_its_name(tmp_path, monkeypatch):
+    """Hydra does not take them for it either."""
+    monkeypatch.setattr(protocol, "EXPERIMENTS", tmp_path)
+    sweep = "seeds: [0]\nhydra: {sweeper: {params: {loss: 'bce, anchor_bg'}}}\n"
+    (tmp_path / "mine.yaml").write_text(sweep)
+    plan = planned("mine")
+    assert plan is not None
+    assert plan.losses == ("bce", "anchor_bg")
 
 
 def test_plans_are_read_where_there_are_some():
