@@ -53,6 +53,22 @@ def test_the_precisions_must_have_one_protocol(tmp_path):
         compare_precisions(tmp_path, "precision")
 
 
+def test_one_loss_must_have_the_same_arguments_in_both(tmp_path):
+    for precision, gamma in (("fp32", 0.5), ("bf16", 1.0)):
+        run = make_settings("anchor_bg", 0, experiment="precision", gamma=gamma)
+        finish_run(tmp_path, replace(run, precision=precision))
+    with pytest.raises(UserError, match=r"loss\.gamma"):
+        compare_precisions(tmp_path, "precision")
+
+
+def test_precisions_without_a_common_loss_are_refused(tmp_path):
+    for precision, loss in (("fp32", "bce"), ("bf16", "anchor_bg")):
+        run = make_settings(loss, 0, experiment="precision")
+        finish_run(tmp_path, replace(run, precision=precision))
+    with pytest.raises(UserError, match="no loss has finished runs in both"):
+        compare_precisions(tmp_path, "precision")
+
+
 def test_a_precision_without_runs_is_named(tmp_path):
     finish_run(tmp_path, make_settings("bce", 0, experiment="precision"))
     with pytest.raises(UserError, match="no finished run in bf16"):
