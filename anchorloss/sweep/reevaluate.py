@@ -15,7 +15,7 @@ from anchorloss.config.settings import DataSettings, Execution, ModelSettings
 from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.device import choose_convolutions, describe, processor_kind, resolve_device
 from anchorloss.errors import UserError
-from anchorloss.runs import store, weights
+from anchorloss.runs import provenance, store, weights
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.lockstep import SideBySide
@@ -137,9 +137,8 @@ class _Prepared:
         then = store.read_predictions(self.folder)
         made = self.record.provenance
         version = made.versions.get("torch", "unknown")
-        is_same = version == torch.__version__ and processor_kind(made.device) == processor_kind(
-            describe(device)
-        )
+        own = provenance.versions()["torch"]
+        is_same = version == own and processor_kind(made.device) == processor_kind(describe(device))
         different, problems = len(now.target), []
         if not np.array_equal(then.target, now.target):
             problems.append("the recorded labels are not those of the data set")

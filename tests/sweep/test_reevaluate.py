@@ -105,6 +105,13 @@ def test_the_weights_of_another_run_are_found_out(runs):
     assert "more than rounding explains" in found.problems[0]
 
 
+def test_a_local_version_that_torch_alone_names_makes_no_other_torch(runs, monkeypatch):
+    """The wheels of the Python Package Index: 2.13.0 is installed and recorded, and torch says 2.13.0+cu130."""
+    monkeypatch.setattr(torch, "__version__", f"{torch.__version__}.other")
+    (found,) = reevaluate([runs[0]], "nowhere")
+    assert found.elsewhere is None
+
+
 def test_a_recorded_number_that_is_not_that_of_the_predictions_is_refused(runs):
     top5 = json.loads((runs[0] / "record.json").read_text())["top5"]
     edit_record(runs[0], top5=top5 + 1)
