@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -60,11 +61,17 @@ class Session:
         self._opened = 0
         self._live = 0
         self._told = False
+        # Runs that train side by side start and end in threads.
+        self._lock = threading.RLock()
         # Tables are kept here until they are sent: beside the runs they belong to, not in the home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
 
     def open(self, settings: RunSettings) -> Any:
         """Start a W&B run of these settings, online or else offline; None where neither works."""
+        with self._lock:
+            return self._open(settings)
+
+    def _open(self, settings: RunSettings) -> Any:
         if "WANDB_SWEEP_ID" in os.environ and self._opened:
             self.trouble(f"a W&B sweep names one run a process; {settings.run} is not tracked")
             return None
@@ -88,7 +95,8 @@ class Session:
 
     def closed(self) -> None:
         """A run that was opened has been finished or given up."""
-        self._live -= 1
+        with self._lock:
+            self._live -= 1
 
     def _give_way(self, error: Exception) -> bool:
         """Go from online to offline, or from offline to nothing. Returns whether to try again."""
@@ -107,9 +115,10 @@ class Session:
 
     def trouble(self, what: str) -> None:
         """Report the first failure; more lines would only bury the results."""
-        if not self._told:
-            say(f"W&B: {what}")
-        self._told = True
+        with self._lock:
+            if not self._told:
+                say(f"W&B: {what}")
+            self._told = True
 
     def _arguments(self, settings: RunSettings) -> dict[str, Any]:
         label = DATA_SETS.get(settings.data.name, settings.data.name)

@@ -114,9 +114,8 @@ def train(
         finally:
             # Its memory must not be given to another run while the device still writes to it.
             trainer.wait()
-        seconds = progress.seconds
-    require_claim()
-    record = run.conclude(seconds)
+        require_claim()
+        record = run.conclude(progress.seconds)
     checkpoint.remove(folder)
     (folder / store.PROGRESS).unlink(missing_ok=True)
     tracker.finish(record, folder)

@@ -319,6 +319,31 @@ def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path, listening):
     assert len(offline_runs(tmp_path)) == 1
 
 
+OPEN_TWO = """
+from concurrent.futures import ThreadPoolExecutor
+from anchorloss.config.settings import LoggerSettings
+from anchorloss.tracking.tracking import Tracking
+from tests.in_process import settings
+session = Tracking(LoggerSettings(name="auto"))._session
+with ThreadPoolExecutor(2) as pool:
+    opened = list(pool.map(session.open, settings("seeds=[0,1]")))
+print(session.mode, None in opened)
+for run in opened:
+    run.finish()
+"""
+
+
+def test_two_runs_that_start_at_once_without_a_network_are_both_kept_offline(tmp_path):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = run(tmp_path, sys.executable, "-c", OPEN_TWO, WANDB_API_KEY=KEY, WANDB_BASE_URL=address)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["offline", "False"]
+    assert len(lines_of_wandb(done.stderr)) == 1
+    assert len(offline_runs(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("status", [401, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_server_that_refuses_means_offline_with_one_line(tmp_path, status):
     class Refuse(BaseHTTPRequestHandler):

@@ -8,10 +8,12 @@ import math
 import pytest
 import torch
 
-from anchorloss.errors import UserError
+from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.store import read_record, run_folder
+from anchorloss.tracking.tracker import Tracker
+from anchorloss.training.loop import train
 from tests.in_process import context_of, files, finish, settings, start
 
 
@@ -30,6 +32,28 @@ def test_the_same_config_gives_the_same_record(alone, tmp_path):
     again = finish(start(run, context, tmp_path))
     assert same_result(again, record)
     assert files(tmp_path, run) == expected
+
+
+def test_a_run_that_cannot_be_recorded_is_not_left_open_where_it_is_tracked(alone, tmp_path):
+    run, context, _, _ = alone
+    ended: list[type[BaseException] | None] = []
+
+    class Watching(Tracker):
+        def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+            ended.append(kind)
+
+    folder = run_folder(tmp_path, run.experiment, run.run)
+    folder.mkdir(parents=True)
+
+    def lost_after_the_last_epoch() -> None:
+        history = folder / "history.csv"
+        if history.exists() and len(history.read_text().splitlines()) > run.optim.epochs:
+            raise ClaimLostError("another process has it")
+
+    with pytest.raises(ClaimLostError):
+        finish(train(run, folder, context, Watching(), lost_after_the_last_epoch))
+    assert ended == [ClaimLostError]
+    assert not (folder / "record.json").exists()
 
 
 def test_another_seed_gives_another_record(alone, tmp_path):
