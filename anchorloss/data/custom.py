@@ -56,12 +56,15 @@ def load(function: str, root: Path, arguments: Mapping[str, Any]) -> Arrays:
         raise UserError(f"{where}: must return anchorloss.data.custom.Images, not {type(images).__name__}")
     try:
         return _checked(images)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from None
 
 
 def _checked(images: Images) -> Arrays:
-    names = tuple(str(name) for name in images.class_names)
+    try:
+        names = tuple(map(str, images.class_names))
+    except TypeError:
+        raise ValueError("class_names: must be a list of names") from None
     if not 2 <= len(names) <= 256 or len(set(names)) < len(names):
         raise ValueError(f"class_names has {len(set(names))} different names; 2 to 256 are needed, each once")
     if not all(name.isprintable() and 0 < len(name) <= 80 for name in names):
@@ -89,8 +92,10 @@ def _split(split: str, images: ArrayLike, labels: ArrayLike, classes: int) -> tu
             raise ValueError(
                 f"{split}_{name} must be whole numbers from 0 to {limit - 1}; found {values.dtype}"
             )
-    if pixels.min() == pixels.max():
-        raise ValueError(f"{split}_images: every pixel is the same")
+    # Training images are divided by the spread of each channel.
+    axes = (0, 2, 3) if split == "train" else None
+    if np.any(pixels.min(axes) == pixels.max(axes)):
+        raise ValueError(f"{split}_images: every pixel{' of a channel' if axes else ''} is the same")
     height, width = pixels.shape[2:]
     border = [(0, 0), (0, 0), *(((SIDE - n) // 2, SIDE - n - (SIDE - n) // 2) for n in (height, width))]
     padded = np.pad(pixels.astype(np.uint8), border)
