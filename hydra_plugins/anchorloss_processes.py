@@ -91,17 +91,26 @@ def gpu_names(count: int, visible: str | None) -> list[str]:
 def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) -> None:
     """One process: its GPU or its thread, then the sweep as `train.py` trains it."""
     os.environ["TQDM_POSITION"] = str(place + 1)
-    os.environ |= {"OMP_NUM_THREADS": "1"} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    # One GPU by its number, as in device=cuda:1, is not for this process to choose.
+    on_gpu = gpu is not None or any(config.device.startswith("cuda:") for config in configs)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    elif not on_gpu:
+        os.environ["OMP_NUM_THREADS"] = "1"
     # Importing torch takes seconds, in which a signal may come, and may fail for want of memory.
     with one_line_errors():
-        from anchorloss.sweep.executor import CONCURRENT_ON_GPU
-        from anchorloss.sweep.plan import train_all
+        from anchorloss.device import resolve_device
+        from anchorloss.sweep.executor import default_width
+        from anchorloss.sweep.plan import plan, train_all
 
-        # On a CPU the processes share the cores out, not the runs within one.
-        concurrent = 1 if gpu is None else max(1, min(share, CONCURRENT_ON_GPU))
         for config in configs:
-            if gpu is None:
+            if not on_gpu:
                 config.threads = config.threads or 1
-            if config.concurrent == "auto":
-                config.concurrent = str(concurrent)
+        if automatic := [config for config in configs if config.concurrent == "auto"]:
+            width = 1  # on a CPU the processes share the cores out, not the runs within one
+            if on_gpu:
+                runs, execution = plan(configs)
+                width = min(share, default_width(runs[0], execution, resolve_device(execution.device)))
+            for config in automatic:
+                config.concurrent = str(width)
         train_all(configs)

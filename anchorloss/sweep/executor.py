@@ -79,7 +79,7 @@ class _Sweep:
         self._device = device
         self._contexts: dict[str, RunContext] = {}
         self._tracking = Tracking(execution.logger)
-        self._width = execution.concurrent or _default_width(plan[0], execution, device)
+        self._width = execution.concurrent or default_width(plan[0], execution, device)
         self._side_by_side = SideBySide(device, torch.get_num_threads())
         self._waiting: list[RunSettings] = []
         self._claims: dict[str, Claim] = {}
@@ -243,7 +243,7 @@ def _folder(execution: Execution, settings: RunSettings) -> Path:
     return store.run_folder(execution.results_dir, settings.experiment, settings.run)
 
 
-def _default_width(settings: RunSettings, execution: Execution, device: torch.device) -> int:
+def default_width(settings: RunSettings, execution: Execution, device: torch.device) -> int:
     """What `concurrent=auto` is for runs like this one."""
     if device.type == "cuda":
         measured = fastest(settings, device, compile=execution.compile)
