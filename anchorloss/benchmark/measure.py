@@ -21,6 +21,7 @@ from anchorloss.benchmark.ladder import Variant, rungs
 from anchorloss.benchmark.rows import Row
 from anchorloss.benchmark.worker import Worker
 from anchorloss.device import computes_bf16, describe
+from anchorloss.errors import RunError
 from anchorloss.runs import provenance
 from anchorloss.sweep.lockstep import cores
 
@@ -59,19 +60,24 @@ def in_turns(
         After each round, what has been measured so far, in the order of `variants`.
 
     Raises:
-        RunError: a loop's process died.
+        RunError: a loop's process died after its first step, or no loop does its first.
     """
     begun = time.monotonic()
     start_deadline = begun + 2 / 3 * (effort.deadline - begun)
     with ExitStack() as stack:
-        workers = []
+        workers, died = [], []
         for variant in variants:
             say(f"  starting {variant.model}, batch {variant.batch_size}: {variant.name}")
             worker = stack.enter_context(closing(Worker(variant, start_deadline)))
             if worker.has_started:
                 workers.append(worker)
+            elif worker.has_died:
+                say(f"  {variant.name} does not start here (see above); left out")
+                died.append(f"{variant.name} of {variant.model}")
             else:
                 say(f"  no time to start {variant.name}")
+        if died and not workers:
+            raise RunError(f"{', '.join(died)}: cannot be started; see above")
         steps = [
             min(MOST_STEPS, max(LEAST_STEPS, round(effort.seconds / worker.seconds(1, 1))))
             for worker in workers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -32,11 +33,18 @@ class Worker:
         self._process.start()
         its_end.close()
         left = start_deadline - time.monotonic()
-        self.has_started = self._connection.poll(None if left == math.inf else max(left, 0))
+        answers = self._connection.poll(None if left == math.inf else max(left, 0))
         # From the data in memory to the end of the first step; and the batches that its loader may have ready.
         self.first_step_seconds: float
         self.prefetched: int
-        self.first_step_seconds, self.prefetched = self._receive() if self.has_started else (math.nan, 0)
+        self.first_step_seconds, self.prefetched = math.nan, 0
+        self.has_died = False
+        if answers:
+            try:
+                self.first_step_seconds, self.prefetched = self._receive()
+            except RunError:
+                self.has_died = True
+        self.has_started = answers and not self.has_died
 
     def close(self) -> None:
         """End the process."""
@@ -71,6 +79,11 @@ class Worker:
 
 
 def _serve(connection: Connection, variant: Variant) -> None:
+    with suppress(KeyboardInterrupt):  # the process that measures reports it
+        _answer(connection, variant)
+
+
+def _answer(connection: Connection, variant: Variant) -> None:
     start = time.perf_counter()
     loop = build_loop(variant)
     loop.steps(1)

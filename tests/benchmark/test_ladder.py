@@ -137,6 +137,12 @@ def test_loops_are_measured_in_processes_of_their_own():
 def test_a_loop_that_cannot_start_is_an_error_in_one_line():
     with pytest.raises(RunError, match="resnet9"):
         list(in_turns([replace(SMALL, model="resnet9")], Effort(1, 0.05), say=lambda _: None))
+    said: list[str] = []
+    (found,) = in_turns(
+        [replace(SMALL, name="broken", model="resnet9"), SMALL], Effort(1, 0.05), say=said.append
+    )
+    assert [each.variant for each in found] == [SMALL]
+    assert any("broken does not start here" in line for line in said)
 
 
 def test_a_loop_that_does_not_start_in_time_is_left_out():
