@@ -14,11 +14,11 @@ def main() -> None:
     arguments = options.parse_args()
     from anchorloss.analysis import settings_table, table_text
     from anchorloss.analysis.comparison import REFERENCE
+    from anchorloss.analysis.records import finished
     from anchorloss.runs.store import read_runs
 
     results_dir, experiment, reference = arguments.results_dir, arguments.experiment, arguments.reference
-    records = [run.record for run in read_runs(results_dir, experiment) if run.record is not None]
-    if settings_table.swept(records):
+    if settings_table.swept(finished(read_runs(results_dir, experiment))):
         show(
             settings_table.to_markdown(settings_table.make_settings_table(results_dir, experiment, reference))
         )

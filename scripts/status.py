@@ -28,6 +28,7 @@ def _show(results_dir: Path, experiment: str) -> bool:
     """Print one experiment; whether its runs could be read."""
     from anchorloss.analysis import settings_table, table_text
     from anchorloss.analysis.protocol import planned
+    from anchorloss.analysis.records import finished
     from anchorloss.analysis.status import describe_runs, read_experiment
     from anchorloss.analysis.table import build_table
 
@@ -40,7 +41,7 @@ def _show(results_dir: Path, experiment: str) -> bool:
     records = [run.record for run in runs if run.record is not None]
     if records:
         try:
-            if settings_table.swept(records):
+            if settings_table.swept(finished(runs)):
                 show(settings_table.to_markdown(settings_table.build(records, experiment)))
             else:
                 show(table_text.to_markdown(build_table(runs, experiment, planned(experiment))))

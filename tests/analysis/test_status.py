@@ -87,6 +87,17 @@ def test_a_sweep_over_settings_has_a_row_for_each_setting(tmp_path: Path) -> Non
     assert not (tmp_path / "table1").exists()
 
 
+def test_a_failed_run_at_another_setting_is_a_note_below_table_1(tmp_path: Path) -> None:
+    """One that was only tried, as a learning rate of a million."""
+    finish_run(tmp_path, make_settings("bce", 0), top1=73.88)
+    failed = make_settings("bce", 0, lr=1e6)
+    finish_run(tmp_path, failed, failed=True)
+    done = run_script(tmp_path)
+    assert done.returncode == 0
+    assert "Table 1, " in done.stdout
+    assert f"- failed: {failed.run}" in " ".join(done.stdout.split())
+
+
 def test_runs_that_do_not_fit_in_one_table_are_still_listed(tmp_path: Path) -> None:
     finish_run(tmp_path, make_settings("bce", 0))
     path = finish_run(tmp_path, make_settings("bce", 1)) / "record.json"
