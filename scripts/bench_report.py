@@ -62,7 +62,8 @@ def main() -> None:
 
         write_report(given.report, "many")
         whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # which share much: an upper bound
-        print(sum(resource.getrusage(one).ru_maxrss for one in whose) / 1024)
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, elsewhere KiB
+        print(sum(resource.getrusage(one).ru_maxrss for one in whose) / unit)
         return
     from anchorloss.device import describe, resolve_device, slug
     from anchorloss.runs.atomic import write_results

@@ -182,7 +182,7 @@ def permutation_test(values: Values, reference: Values, *, pair: bool = True) ->
     arrangements = 2 ** len(first) if paired else math.comb(len(first) + len(second), len(first))
     if arrangements > PERMUTATION_RESAMPLES:
         p = _sign_flips(first - second) if paired else _label_permutations(first, second)
-        return Permutation(p, 2 / (PERMUTATION_RESAMPLES + 1), exact=False)
+        return Permutation(p, 1 / (PERMUTATION_RESAMPLES + 1), exact=False)
     result = stats.permutation_test(
         sample,
         np.mean if paired else _difference_of_means,

@@ -28,7 +28,7 @@ def verdict(data: ExperimentData) -> Content:
             for c, claim in zip(found, claims, strict=True)
         ],
         "power": figures_scores.power_curve(
-            data, found, max((claim or 0.0 for claim in claims), default=0.0) or None, "power"
+            data, found, max((abs(claim or 0.0) for claim in claims), default=0.0) or None, "power"
         ),
     }
 

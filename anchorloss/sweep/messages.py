@@ -51,8 +51,9 @@ def say_skipped(record: store.Record, *, keep_weights: bool) -> None:
 def say_ended(record: store.Record) -> None:
     """Say how a run ended, above the progress bars."""
     if record.failure is not None:
-        place = f"epoch {record.failure.epoch}, step {record.failure.step}"
-        tqdm.write(f"{record.run}: failed at {place}: {record.failure.reason}", file=sys.stderr)
+        step = f", step {record.failure.step}" if record.failure.step >= 0 else ""  # an evaluation has none
+        place = f"epoch {record.failure.epoch}{step}"
+        tqdm.write(f"{record.run}: failed in {place}: {record.failure.reason}", file=sys.stderr)
     else:
         tqdm.write(f"{record.run}: Top-1 {record.top1:.2f} %, Top-5 {record.top5:.2f} %")
 

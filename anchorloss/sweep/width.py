@@ -168,8 +168,9 @@ def _path(device: torch.device) -> Path:
 def _key(settings: RunSettings, *, compile: bool) -> str:
     """What a step's speed depends on, the device aside."""
     model = settings.model
+    arguments = f", {json.dumps(model.arguments, sort_keys=True)}" if model.arguments else ""
     return (
-        f"{model.name}, shortcut {model.shortcut}, batch {settings.optim.batch_size}, "
+        f"{model.name}, shortcut {model.shortcut}{arguments}, batch {settings.optim.batch_size}, "
         f"{settings.precision}{', compiled' * compile}"
     )
 

@@ -18,7 +18,9 @@ _OPERATORS = (torch.conv2d, torch.nn.functional.linear)
 
 def is_needed(device: torch.device) -> bool:
     """Whether torch has no bfloat16 kernels for this device and would use its reference implementation."""
-    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu":
+        return False
+    return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class EmulatedBf16(TorchFunctionMode):
