@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,13 +87,27 @@ def describe(device: torch.device) -> str:
 
     if device.type == "cuda":
         return printable(torch.cuda.get_device_name(device))
-    processor = printable(_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine())
+    processor = printable(_processor())
     if device.type != "cpu":
         return processor
     threads = torch.get_num_threads()
     capability = torch.backends.cpu.get_cpu_capability()
     kernels = f", {capability}" if capability in ("AVX2", "DEFAULT") else ""
     return f"{processor} ({threads} thread{'s' if threads != 1 else ''}{kernels})"
+
+
+def _processor(cpuinfo: str = "/proc/cpuinfo") -> str:
+    """The processor's name; on ARM under Linux, which has none, its architecture, implementer and part."""
+    if name := _field(cpuinfo, "model name"):
+        return name
+    if part := _field(cpuinfo, "CPU part"):
+        return f"{platform.machine()} {_field(cpuinfo, 'CPU implementer')}:{part}"
+    if sys.platform == "darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with contextlib.suppress(OSError):
+            if name := subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip():
+                return name
+    return platform.processor() or platform.machine()
 
 
 def slug(description: str) -> str:

@@ -5,6 +5,8 @@ docs/clusters.md says why not hydra-ray-launcher.
 
 from __future__ import annotations
 
+import math
+
 from anchorloss.errors import UserError
 from anchorloss.sweep.cluster import ClusterLauncher, Job, train_job
 
@@ -13,7 +15,14 @@ class RayLauncher(ClusterLauncher):
     """Makes each job a task. When a node dies, Ray starts its tasks on another one, as often as necessary."""
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
-        """Take the keys of configs/hydra/launcher/ray.yaml."""
+        """Take the keys of configs/hydra/launcher/ray.yaml.
+
+        Raises:
+            UserError: `num_cpus` or `num_gpus` is no number from 0.
+        """
+        for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise UserError(f"hydra.launcher.{name}={value}: must be a finite number from 0")
         self._address = address
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus

@@ -27,7 +27,15 @@ class SlurmLauncher(ClusterLauncher):
     """Submits each job, or finds it in the queue, and waits for all."""
 
     def __init__(self, folder: str, poll_seconds: float, max_timeouts: int, **parameters: Any) -> None:
-        """Take the keys of configs/hydra/launcher/slurm.yaml; `parameters` are those of submitit's SlurmExecutor."""
+        """Take the keys of configs/hydra/launcher/slurm.yaml; `parameters` are those of submitit's SlurmExecutor.
+
+        Raises:
+            UserError: `poll_seconds` is no number above 0, or `max_timeouts` no whole number from 0.
+        """
+        if type(poll_seconds) not in (int, float) or not 0 < poll_seconds < math.inf:
+            raise UserError(f"hydra.launcher.poll_seconds={poll_seconds}: must be a finite number above 0")
+        if type(max_timeouts) is not int or max_timeouts < 0:
+            raise UserError(f"hydra.launcher.max_timeouts={max_timeouts}: must be a whole number from 0")
         self._folder = folder
         self._poll_seconds = poll_seconds
         self._max_timeouts = max_timeouts

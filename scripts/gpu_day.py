@@ -1,7 +1,8 @@
 """Use a GPU that is lent for half an hour: test the CUDA path, measure, and train an experiment in the time that is left.
 
-Each part is a command that is printed before it runs, and takes no longer than its share of --minutes, counted from the
-start. A failed test ends everything; nothing else does. Arguments after -- go to train.py:
+Each part is a command that is printed before it runs. The measurements and the training keep to their share of --minutes,
+counted from the start; the tests and the plan take what they need. A failed test ends everything; nothing else does.
+Arguments after -- go to train.py:
 
     python scripts/gpu_day.py --results-dir outputs/gpu_day -- data.root=/data/cifar100
     python scripts/gpu_day.py --results-dir outputs/gpu_day --minutes 9 --only train    # goes on, nine minutes more

@@ -29,11 +29,11 @@ def _show(results_dir: Path, experiment: str) -> bool:
     from anchorloss.analysis import settings_table, table_text
     from anchorloss.analysis.protocol import planned
     from anchorloss.analysis.records import finished
-    from anchorloss.analysis.status import describe_runs, read_experiment
+    from anchorloss.analysis.status import describe_runs, runs_of
     from anchorloss.analysis.table import build_table
 
     try:
-        runs = read_experiment(results_dir, experiment)
+        runs = runs_of(results_dir, experiment)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return False

@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def read_experiment(results_dir: Path, experiment: str) -> list[Run]:
+def runs_of(results_dir: Path, experiment: str) -> list[Run]:
     """Read the runs of an experiment.
 
     Raises:

@@ -1,7 +1,7 @@
 """The loop a textbook would write: PIL images one by one, a DataLoader, float32, NCHW, eager, SGD.
 
 The transforms are torchvision's `RandomCrop(32, padding=4)`, `RandomHorizontalFlip`, `ToTensor` and `Normalize`, done
-with the calls that torchvision makes; torchvision itself cannot be imported beside a torch without CUDA.
+with the calls that torchvision makes; torchvision itself only imports beside the torch that it was built for.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CIFAR-100 and CIFAR-10 as their authors published them: found, verified by checksum, and only then unpickled.
 
-torchvision.datasets is not used because torchvision does not import beside a torch without CUDA; see
+torchvision.datasets is not used because torchvision only imports beside the torch that it was built for; see
 `torchvision_download`.
 """
 
@@ -36,11 +36,13 @@ class Archive:
     Attributes:
         name: As in `data.name`.
         folder: The folder inside the archive.
+        file, url: The archive's file name, and where its authors publish it.
         md5: The archive's md5 sum.
         train, test, meta: Names of the training files, the test files and the file with the class names, each with its
             md5 sum.
         label_key: Key of the labels in a training or test file.
         class_key: Key of the class names in the meta file.
+        classes: How many classes there are.
     """
 
     name: str

@@ -15,7 +15,7 @@ PAIRS = 12
 
 
 def by_class(data: ExperimentData) -> Content | None:
-    """Accuracy by class of each loss minus BCE."""
+    """Accuracy by class of each loss minus that of the reference."""
     accuracies = {
         loss: np.array([class_accuracy(one, data.classes) for one in by_seed.values()])
         for loss, by_seed in data.predictions.items()

@@ -19,7 +19,7 @@ NAMED = 3
 def class_differences(
     data: ExperimentData, loss: str, change: Floats, chance: float | None, name: str
 ) -> str:
-    """Accuracy by class, loss minus BCE, sorted.
+    """Accuracy by class, loss minus the reference, sorted.
 
     change: points, shape (classes,). chance: band of ± two standard deviations that seeds alone would give.
     """

@@ -34,7 +34,7 @@ def verdict(data: ExperimentData) -> Content:
 
 
 def answer(data: ExperimentData) -> str:
-    """Which losses do better or worse than BCE in Top-1, in one sentence."""
+    """Which losses do better or worse than the reference in Top-1, in one sentence."""
     found = [c for c in data.comparisons["top1"] if c.difference is not None]
     if not found:
         return f"Nothing to compare: this needs finished runs of {data.reference_label} and of at least one other loss."

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anchorloss.device import processor_kind
+from anchorloss.device import _processor, processor_kind
 from anchorloss.training.emulated_bf16 import EmulatedBf16
 
 # Half a unit in the last place of bfloat16's 8 significant bits, and as much again for the order of summation.
@@ -79,3 +79,13 @@ def test_a_linear_layer_with_and_without_bias(bias):
 )
 def test_the_kind_of_a_processor_is_its_device_without_threads(device, kind):
     assert processor_kind(device) == kind
+
+
+def test_arm_processors_of_two_makers_are_two_kinds(tmp_path):
+    """Linux gives them no name, only the numbers of the implementer and the part."""
+    cpuinfo = tmp_path / "cpuinfo"
+    found = set()
+    for implementer, part in (("0x41", "0xd40"), ("0xc0", "0xac3")):
+        cpuinfo.write_text(f"processor\t: 0\nCPU implementer\t: {implementer}\nCPU part\t: {part}\n")
+        found.add(processor_kind(f"{_processor(str(cpuinfo))} (2 threads)"))
+    assert len(found) == 2
