@@ -14,6 +14,7 @@ from anchorloss.config.identity import LossSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.loss import modulation
+from anchorloss.training.capture import captured
 from anchorloss.training.losses import Loss
 from anchorloss.training.precision import forward_pass, input_dtype
 
@@ -121,16 +122,15 @@ class Prediction:
         for batch, part in zip(self._evaluation.images.split(BATCH), logits.split(BATCH), strict=True):
             if len(batch) not in self._graphs:
                 self._graphs[len(batch)] = self._capture(batch)
-            captured = self._graphs[len(batch)]
-            captured.images.copy_(batch)
-            captured.graph.replay()
-            part.copy_(captured.logits)
+            recorded = self._graphs[len(batch)]
+            recorded.images.copy_(batch)
+            recorded.graph.replay()
+            part.copy_(recorded.logits)
 
     def _capture(self, batch: Tensor) -> _BatchGraph:
         images = batch.clone()
-        graph = torch.cuda.CUDAGraph()
         self._network.eval()
-        with torch.cuda.graph(graph, stream=self._stream):
+        with captured(self._stream) as graph:
             logits = self._compute(images)
         self._network.train()
         return _BatchGraph(graph, images, logits)

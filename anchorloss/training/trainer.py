@@ -23,6 +23,7 @@ from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.errors import UserError
 from anchorloss.training import losses, networks
+from anchorloss.training.capture import captured
 from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
 
@@ -270,14 +271,15 @@ class Trainer:
         """Record one step as a CUDA graph, leaving weights, momentum, totals and position as they were."""
         state = self.state()
         self.warm_up(size, softmax)
-        graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            with captured(self.stream) as graph:
                 self.step(size, softmax)
-        except RuntimeError as error:
-            if not torch.are_deterministic_algorithms_enabled():
-                raise
+        except RuntimeError as ended:
+            # The end of a capture that has failed raises an error of its own.
+            error = ended.__context__ or ended
+            if isinstance(error, torch.OutOfMemoryError) or not torch.are_deterministic_algorithms_enabled():
+                raise error from None
             # Older versions' deterministic scatter copies from the host, which a graph cannot hold.
             raise UserError(
                 f"deterministic=true: torch {torch.__version__} cannot capture this step as a CUDA graph with "
