@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.source import source_files
@@ -33,7 +34,7 @@ from anchorloss.training.trainer import EpochTotals, Trainer
 
 # How much work is enqueued on a GPU at a time, in seconds and in steps.
 QUEUE_SECONDS = 1.0
-MOST_STEPS = 512
+MOST_STEPS = 256  # each is two launches, of which about a thousand fit into a stream's queue
 
 
 def train(
@@ -98,7 +99,11 @@ def train(
                 run.totals = trainer.totals()
                 if run.totals.failed_step is not None:
                     break
-                run.last = run.end_epoch(predict, run.totals)
+                logits = predict() if run.is_evaluation_due else None
+                # Other runs go on while a GPU evaluates this one.
+                while not trainer.is_idle:
+                    yield state.epoch + 1.0
+                run.last = run.end_epoch(logits, run.totals)
                 if run.last is not None and not math.isfinite(run.last.loss):
                     break
                 state.epoch += 1
@@ -149,8 +154,9 @@ class _Queue:
             return False
         if self._trainer.device.type == "cuda":
             steps = self._trainer.step_in_epoch - self.first
-            growth = QUEUE_SECONDS / max(time.monotonic() - self._begun, QUEUE_SECONDS / 2)
-            self._length = min(max(int(steps * growth), 1), MOST_STEPS)
+            if steps == self._length:  # the last ones of an epoch may be fewer
+                growth = QUEUE_SECONDS / max(time.monotonic() - self._begun, QUEUE_SECONDS / 2)
+                self._length = min(max(int(steps * growth), 1), MOST_STEPS)
         return True
 
 
@@ -186,15 +192,19 @@ class _Run:
     totals: EpochTotals | None = None
     last: Evaluation | None = None
 
-    def end_epoch(self, predict: Prediction, totals: EpochTotals) -> Evaluation | None:
-        """Evaluate where the settings say so, and add the epoch's row to the history."""
-        optim, state = self.settings.optim, self.state
-        done = state.epoch + 1
+    @property
+    def is_evaluation_due(self) -> bool:
+        """Whether the settings say to evaluate after the present epoch."""
+        optim, done = self.settings.optim, self.state.epoch + 1
+        return done % optim.evaluate_every == 0 or done == optim.epochs
+
+    def end_epoch(self, logits: Tensor | None, totals: EpochTotals) -> Evaluation | None:
+        """Measure the logits of the evaluation images, if there are any, and add the epoch's row to the history."""
         evaluation = None
-        if done % optim.evaluate_every == 0 or done == optim.epochs:
-            evaluation = measure(predict(), self.trainer.loss, self.context.evaluation.labels)
+        if logits is not None:
+            evaluation = measure(logits, self.trainer.loss, self.context.evaluation.labels)
         row = {
-            "epoch": done,
+            "epoch": self.state.epoch + 1,
             "learning_rate": self.trainer.current_learning_rate,
             "train_loss": totals.train_loss,
             "train_top1": totals.train_top1,
@@ -203,7 +213,7 @@ class _Run:
             "top5": evaluation.top5 if evaluation else None,
             **(evaluation.factors if evaluation else {}),
         }
-        state.history.append(row)
+        self.state.history.append(row)
         return evaluation
 
     def conclude(self, seconds: float) -> store.Record:
