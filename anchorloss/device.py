@@ -55,7 +55,7 @@ def computes_bf16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(
         _field("/proc/cpuinfo", "flags").split()
     )
@@ -132,6 +132,15 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return _statistic("/proc/self/status", "VmHWM")
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` of a GPU begin anew from what is in use."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def free_memory(device: torch.device) -> float:

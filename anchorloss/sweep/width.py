@@ -15,14 +15,14 @@ from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 
 from anchorloss.config.identity import RunSettings
-from anchorloss.device import describe, free_memory, peak_memory, slug
+from anchorloss.device import describe, free_memory, peak_memory, reset_peak_memory, slug
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.training import evaluation
 from anchorloss.training.context import RunContext
-from anchorloss.training.evaluation import Prediction
+from anchorloss.training.evaluation import EvaluationImages, Prediction
 from anchorloss.training.trainer import Trainer
 
 FOLDER = Path("outputs") / "widths"
@@ -86,7 +86,10 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
     """
     found: list[Speed] = []
     trainers: list[Trainer] = []
+    # They live as long as the trainers: torch may free the workspace of a stream with a graph that was captured on it.
+    predictions: list[Prediction] = []
     start = 0.0
+    reset_peak_memory(context.device)
     before = peak_memory(context.device)
     for width in tried:
         missing = width.runs - len(trainers)
@@ -101,6 +104,7 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
                 run = replace(settings, seed=seed)
                 trainers.append(Trainer(run, context.training, context.device, compile=context.compile))
                 trainers[-1].start_epoch(0)
+                predictions.append(_prediction(trainers[-1], context.evaluation))
                 _step(trainers[-1])
                 trainers[-1].wait()
             first, again = time.perf_counter() - begun, time.perf_counter()
@@ -108,18 +112,28 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
                 _step(trainer)
                 trainer.wait()
             start = max(first - (time.perf_counter() - again), 0) / missing
-        found.append(_measure(width, trainers[: width.runs], context, start))
+        found.append(_measure(width, trainers[: width.runs], predictions[: width.runs], context, start))
         best = max(speed.steps_per_second for speed in found if speed.width.threads == width.threads)
         if found[-1].steps_per_second < _SLOWER * best:
             break
     return found
 
 
-def _measure(width: Width, trainers: list[Trainer], context: RunContext, start: float) -> Speed:
+def _part(images: EvaluationImages) -> EvaluationImages:
+    """The images on which an evaluation is timed."""
+    return replace(images, images=images.images[:EVALUATION_IMAGES], labels=images.labels[:EVALUATION_IMAGES])
+
+
+def _prediction(trainer: Trainer, images: EvaluationImages) -> Prediction:
+    return Prediction(trainer.network, _part(images), trainer.settings.precision, trainer.stream)
+
+
+def _measure(
+    width: Width, trainers: list[Trainer], predictions: list[Prediction], context: RunContext, start: float
+) -> Speed:
     side_by_side = SideBySide(context.device, width.threads or torch.get_num_threads())
     settings, images = trainers[0].settings, context.evaluation
-    part = replace(images, images=images.images[:EVALUATION_IMAGES], labels=images.labels[:EVALUATION_IMAGES])
-    predictions = [Prediction(each.network, part, settings.precision, each.stream) for each in trainers]
+    part = _part(images)
 
     def step(rounds: int) -> float:
         """Seconds in which every run trains a full batch, over so many rounds."""
@@ -189,7 +203,10 @@ def _powers(most: int) -> list[int]:
 
 
 def _step(trainer: Trainer) -> int:
-    """Train the next batch, of this or the next epoch, and return its number of images."""
-    if trainer.step_in_epoch == trainer.steps:
+    """Train the next batch, of this or the next epoch, and return its number of images.
+
+    An epoch's last batch, which may not be full, is left out: on CUDA its first step captures a graph of its own.
+    """
+    if trainer.step_in_epoch >= max(trainer.steps - 1, 1):
         trainer.start_epoch(trainer.epoch + 1)
     return trainer.train_step()

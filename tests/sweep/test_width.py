@@ -12,6 +12,7 @@ import torch
 from anchorloss.sweep import width
 from anchorloss.sweep.estimate import makespan
 from anchorloss.sweep.width import Width, fastest, keep_fastest, measure, widths
+from anchorloss.training.trainer import Trainer
 from tests.conftest import SMALL
 from tests.in_process import context_of, settings
 
@@ -97,3 +98,13 @@ def test_a_plan_foretells_the_time_of_the_experiment(train):
     within = 1.25 if share > 0.85 else 2
     print(f"told {told} s, took {took:.0f} s with {share:.0%} of the time of {width} cores")
     assert 1 / within < told / took < within, said
+
+
+def test_only_full_batches_are_timed():
+    """On CUDA the last batch of an epoch would be the capture of a graph."""
+    (run,) = settings()
+    context = context_of(run)
+    trainer = Trainer(run, context.training, context.device)
+    trainer.start_epoch(0)
+    assert len(context.training.labels) % run.optim.batch_size > 0
+    assert {width._step(trainer) for _ in range(2 * trainer.steps)} == {run.optim.batch_size}
