@@ -2,7 +2,7 @@
 
 Each part is a command that is printed before it runs. The measurements and the training keep to their share of --minutes,
 counted from the start; the tests and the plan take what they need. A failed test ends everything; nothing else does.
-Arguments after -- go to train.py:
+Arguments after -- go to train.py, as compile=true where the measurements find that faster:
 
     python scripts/gpu_day.py --results-dir outputs/gpu_day -- data.root=/data/cifar100
     python scripts/gpu_day.py --results-dir outputs/gpu_day --minutes 9 --only train    # goes on, nine minutes more

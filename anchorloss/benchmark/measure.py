@@ -20,7 +20,7 @@ from anchorloss.benchmark.counting import count_work
 from anchorloss.benchmark.ladder import Variant, rungs
 from anchorloss.benchmark.rows import Row
 from anchorloss.benchmark.worker import Worker
-from anchorloss.device import computes_bf16, describe
+from anchorloss.device import choose_convolutions, computes_bf16, describe
 from anchorloss.errors import RunError
 from anchorloss.runs import provenance
 from anchorloss.sweep.lockstep import cores
@@ -157,6 +157,7 @@ def measure_growth(
 
 def measure_ceilings(device: torch.device, effort: Effort) -> list[Row]:
     """What the device does at best, in turns."""
+    choose_convolutions()
     found = [each for each in ceilings.ceilings(device) if computes_bf16(device) or "bf16" not in each.name]
     samples: dict[str, list[float]] = {each.name: [] for each in found}
     for _ in range(effort.rounds):

@@ -460,6 +460,7 @@ def simulated_cuda(computes_on: str = "cpu"):
             patch.setattr(torch.cuda, name, replacement)
         # torch.cuda.set_device keeps its own checks and ends in this.
         patch.setattr(torch._C, "_cuda_setDevice", lambda index: None, raising=False)
+        patch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         torch._C._set_only_lift_cpu_tensors(True)
         try:
