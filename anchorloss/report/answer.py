@@ -33,9 +33,10 @@ class Answer:
     comparisons: dict[str, Comparison]
 
     @property
-    def seeds(self) -> int:
-        """The most seeds that a loss was compared with."""
-        return max(found.summary.n for found in self.comparisons.values())
+    def seeds(self) -> str:
+        """How many seeds the losses were compared with: "5", or "2 to 3" where they differ."""
+        counts = sorted({found.summary.n for found in self.comparisons.values()})
+        return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
     @property
     def decides(self) -> bool:

@@ -60,7 +60,7 @@ def test_the_first_screen_has_the_answer_the_interval_and_the_figure():
     answer = (ROOT / "results" / "answer" / "answer.md").read_text().rstrip()
     assert answer in first_screen
     assert "95 % interval" in answer
-    assert re.search(r"\((final|interim, \d+ of \d+ seeds)\)", answer)
+    assert re.search(r"\((final|interim, \d+ of \d+ seeds complete)\)", answer)
     pictures = re.findall(r'src(?:set)?="([^"]+)"', first_screen)
     assert len(pictures) == 2
     assert all((ROOT / picture).is_file() for picture in pictures)
