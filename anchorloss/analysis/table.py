@@ -132,7 +132,9 @@ def build_table(
         protocol=(
             f"{data.label}, {first.model}, {first.epochs} epochs, {data.training_images:,} training images. Accuracy "
             f"in percent on the {data.evaluation_images:,} {first.evaluated_on} images after the last epoch, "
-            "mean ± sample standard deviation (n - 1) over n seeds."
+            "mean ± sample standard deviation (n - 1) over n seeds. A difference is over the seeds that a loss shares "
+            "with the reference, and need not be that of the two means; its 95 % interval is not corrected for several "
+            "comparisons."
         ),
         rows=_rows(losses, seeds, runs, published_for(data.label), reference),
         notes=_notes(losses, seeds, runs),
