@@ -8,8 +8,7 @@ from anchorloss.analysis.comparison import compare, explanation
 from anchorloss.analysis.markdown import document, markdown_table, spread
 from anchorloss.analysis.records import by_seed, finished, made_from, order, processors, require_one_protocol
 from anchorloss.errors import UserError
-from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.store import Record, read_runs
+from anchorloss.runs.store import read_runs
 
 REFERENCE, OTHER = "fp32", "bf16"
 
@@ -23,7 +22,7 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
         Markdown: Top-1 means, difference and 95 % interval of each loss.
 
     Raises:
-        UserError: No loss has finished runs in both precisions, or its runs differ in more than seed and precision.
+        UserError: No loss has finished runs in both precisions, or the runs differ in more than loss, seed and precision.
     """
     named = [experiment, *([beside] if beside else [])]
     runs = [run for name in named for run in read_runs(results_dir, name)]
@@ -38,15 +37,13 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
                 f"experiment={experiment}: no finished run in {name}; "
                 f"run python train.py experiment={experiment} precision={name}"
             )
-        require_one_protocol(found)
+    require_one_protocol([*of[REFERENCE], *of[OTHER]], apart_from=("precision",))
     losses = {record.loss for record in of[REFERENCE]} & {record.loss for record in of[OTHER]}
     if not losses:
         raise UserError(
             f"experiment={experiment}: no loss has finished runs in both {REFERENCE} and {OTHER}; name an experiment "
             "that has the others with --beside"
         )
-    for loss in losses:
-        _require_same_protocol(*(next(record for record in of[name] if record.loss == loss) for name in of))
     first = of[REFERENCE][0]
     cells = []
     for loss in sorted(losses, key=order):
@@ -67,13 +64,3 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
         f"{failed} failed runs are not in the means." if failed else "",
         made_from(used),
     )
-
-
-def _require_same_protocol(first: Record, second: Record) -> None:
-    """Raise UserError if two runs of a loss differ in more than seed and precision."""
-    difference = describe_difference(first.identity, second.identity)
-    others = [key for key in difference if key not in ("precision", "seed")]
-    if others:
-        raise UserError(
-            f"{first.run} and {second.run}: differ in {', '.join(others)} too; compare runs of one protocol"
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from anchorloss.analysis.markdown import escape, one_line
 from anchorloss.analysis.published import PAPER_LOSSES
@@ -44,14 +44,22 @@ def require_reference(reference: str, losses: Iterable[str]) -> None:
         raise UserError(f"--reference {reference}: has no run; use one of {', '.join(known)}")
 
 
-def require_one_protocol(records: Iterable[Record]) -> None:
+def require_one_protocol(records: Iterable[Record], *, apart_from: Collection[str] = ()) -> None:
     """Refuse records that differ in more than loss and seed; those of one loss may differ in the seed alone.
+
+    Args:
+        records: What is to be compared.
+        apart_from: Keys of the identity in which they may differ too.
 
     Raises:
         UserError: Two records differ in other settings; the message names them.
     """
     records = list(records)
-    for first, second, difference in differences([(record.loss, _settings(record)) for record in records]):
+    runs = [
+        (record.loss, {key: value for key, value in _settings(record).items() if key not in apart_from})
+        for record in records
+    ]
+    for first, second, difference in differences(runs):
         named = "; ".join(
             f"{key} is {ours} in one, {theirs} in the other" for key, (ours, theirs) in difference.items()
         )

@@ -45,19 +45,16 @@ def test_runs_that_differ_in_more_are_refused(tmp_path):
         compare_precisions(tmp_path, "precision")
 
 
-def test_the_precisions_must_have_one_protocol(tmp_path):
-    for precision, momentum in (("fp32", 0.9), ("bf16", 0.5)):
-        run = make_settings("bce", 0, experiment="precision", momentum=momentum)
+@pytest.mark.parametrize(
+    ("loss", "key", "values"),
+    [("bce", "optim.momentum", (0.9, 0.5)), ("anchor_bg", "loss.gamma", (0.5, 1.0))],
+)
+def test_the_precisions_must_have_one_protocol(tmp_path, loss, key, values):
+    """That of one loss includes its arguments."""
+    for precision, value in zip(("fp32", "bf16"), values, strict=True):
+        run = make_settings(loss, 0, experiment="precision", **{key.partition(".")[2]: value})
         finish_run(tmp_path, replace(run, precision=precision))
-    with pytest.raises(UserError, match=r"optim\.momentum"):
-        compare_precisions(tmp_path, "precision")
-
-
-def test_one_loss_must_have_the_same_arguments_in_both(tmp_path):
-    for precision, gamma in (("fp32", 0.5), ("bf16", 1.0)):
-        run = make_settings("anchor_bg", 0, experiment="precision", gamma=gamma)
-        finish_run(tmp_path, replace(run, precision=precision))
-    with pytest.raises(UserError, match=r"loss\.gamma"):
+    with pytest.raises(UserError, match=re.escape(key)):
         compare_precisions(tmp_path, "precision")
 
 
