@@ -99,9 +99,10 @@ def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) ->
         os.environ["OMP_NUM_THREADS"] = "1"
     # Importing torch takes seconds, in which a signal may come, and may fail for want of memory.
     with one_line_errors():
+        from anchorloss.config.parsing import parse
         from anchorloss.device import resolve_device
         from anchorloss.sweep.executor import default_width
-        from anchorloss.sweep.plan import plan, train_all
+        from anchorloss.sweep.plan import train_all
 
         for config in configs:
             if not on_gpu:
@@ -109,7 +110,7 @@ def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) ->
         if automatic := [config for config in configs if config.concurrent == "auto"]:
             width = 1  # on a CPU the processes share the cores out, not the runs within one
             if on_gpu:
-                runs, execution = plan(configs)
+                runs, execution = parse(configs[0])
                 width = min(share, default_width(runs[0], execution, resolve_device(execution.device)))
             for config in automatic:
                 config.concurrent = str(width)

@@ -22,7 +22,7 @@ from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.training import evaluation
 from anchorloss.training.context import RunContext
-from anchorloss.training.evaluation import EvaluationImages, Prediction
+from anchorloss.training.evaluation import Prediction
 from anchorloss.training.trainer import Trainer
 
 FOLDER = Path("outputs") / "widths"
@@ -88,6 +88,8 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
     trainers: list[Trainer] = []
     # They live as long as the trainers: torch may free the workspace of a stream with a graph that was captured on it.
     predictions: list[Prediction] = []
+    images = context.evaluation
+    part = replace(images, images=images.images[:EVALUATION_IMAGES], labels=images.labels[:EVALUATION_IMAGES])
     start = 0.0
     reset_peak_memory(context.device)
     before = peak_memory(context.device)
@@ -104,7 +106,9 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
                 run = replace(settings, seed=seed)
                 trainers.append(Trainer(run, context.training, context.device, compile=context.compile))
                 trainers[-1].start_epoch(0)
-                predictions.append(_prediction(trainers[-1], context.evaluation))
+                predictions.append(
+                    Prediction(trainers[-1].network, part, settings.precision, trainers[-1].stream)
+                )
                 _step(trainers[-1])
                 trainers[-1].wait()
             first, again = time.perf_counter() - begun, time.perf_counter()
@@ -119,21 +123,12 @@ def measure(settings: RunSettings, context: RunContext, tried: Sequence[Width]) 
     return found
 
 
-def _part(images: EvaluationImages) -> EvaluationImages:
-    """The images on which an evaluation is timed."""
-    return replace(images, images=images.images[:EVALUATION_IMAGES], labels=images.labels[:EVALUATION_IMAGES])
-
-
-def _prediction(trainer: Trainer, images: EvaluationImages) -> Prediction:
-    return Prediction(trainer.network, _part(images), trainer.settings.precision, trainer.stream)
-
-
 def _measure(
     width: Width, trainers: list[Trainer], predictions: list[Prediction], context: RunContext, start: float
 ) -> Speed:
     side_by_side = SideBySide(context.device, width.threads or torch.get_num_threads())
-    settings, images = trainers[0].settings, context.evaluation
-    part = _part(images)
+    settings, labels = trainers[0].settings, context.evaluation.labels
+    part = labels[:EVALUATION_IMAGES]
 
     def step(rounds: int) -> float:
         """Seconds in which every run trains a full batch, over so many rounds."""
@@ -148,14 +143,14 @@ def _measure(
         begun = time.perf_counter()
         for _ in range(rounds):
             side_by_side.each(
-                lambda predict: evaluation.measure(predict(), trainers[0].loss, part.labels), predictions
+                lambda predict: evaluation.measure(predict(), trainers[0].loss, part), predictions
             )
         return (time.perf_counter() - begun) / rounds
 
     step(2)
     seconds_of_step = step(min(max(math.ceil(SECONDS / step(2)), 3), 1000))
     evaluate(2)  # on CUDA the second captures what the later ones replay
-    seconds_of_evaluation = evaluate(3) * len(images.labels) / len(part.labels)
+    seconds_of_evaluation = evaluate(3) * len(labels) / len(part)
     return Speed(width, seconds_of_step, seconds_of_evaluation, start, peak_memory(context.device))
 
 
