@@ -277,7 +277,7 @@ class Trainer:
                 self.step(size, softmax)
         except RuntimeError as ended:
             # The end of a capture that has failed raises an error of its own.
-            error = ended.__context__ or ended
+            error = ended.__context__ if isinstance(ended.__context__, RuntimeError) else ended
             if isinstance(error, torch.OutOfMemoryError) or not torch.are_deterministic_algorithms_enabled():
                 raise error from None
             # Older versions' deterministic scatter copies from the host, which a graph cannot hold.
