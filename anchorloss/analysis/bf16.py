@@ -61,6 +61,6 @@ def compare_precisions(results_dir: Path, experiment: str, beside: str | None = 
         f"{first.model}, {first.epochs} epochs, {first.data.training_images:,} training images. Top-1 in percent on the "
         f"{first.data.evaluation_images:,} {first.evaluated_on} images after the last epoch.",
         markdown_table(["loss", REFERENCE, OTHER, "comparison"], cells, "lrrl"),
-        f"{failed} failed runs are not in the means." if failed else "",
+        f"Failed runs, not in the means: {failed}." if failed else "",
         made_from(used),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from anchorloss.analysis.markdown import document, escape, markdown_table
 from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.settings_table import swept
+from anchorloss.analysis.status import duration
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.provenance import short_commit
 from anchorloss.runs.store import Record, read_ended
@@ -16,7 +17,8 @@ from anchorloss.runs.store import Record, read_ended
 def list_runs(results_dir: Path, experiment: str) -> str:
     """List the runs of an experiment that have ended, in Markdown.
 
-    A run's row has its loss, the settings that are not the same in all runs, its accuracies, when it ran, and its commit.
+    A run's row has its loss, the settings that are not the same in all runs, its accuracies, when it ran, the time taken
+    without interruptions, its device and its commit.
 
     Raises:
         UserError: no run of the experiment has ended, or a record is damaged.
@@ -26,7 +28,7 @@ def list_runs(results_dir: Path, experiment: str) -> str:
     records.sort(key=lambda record: (order(record.loss), record.provenance.started, record.seed))
     data = records[0].data
     sets = ", ".join(sorted({record.evaluated_on for record in records}))
-    header = ["loss", *keys, "seed", "Top-1", "Top-5", "began", "ended", "commit"]
+    header = ["loss", *keys, "seed", "Top-1", "Top-5", "began", "ended", "took", "device", "commit"]
     return document(
         f"# Every run of experiment {experiment}",
         f"{data.label}, {data.training_images:,} training images; accuracies in percent on the "
@@ -47,5 +49,7 @@ def _cells(record: Record, keys: Sequence[str]) -> list[str]:
         str(record.seed),
         *scores,
         *(escape(time) for time in times),
+        duration(made.duration_seconds),
+        escape(made.device),
         short_commit(made.commit, made.dirty),
     ]

@@ -95,4 +95,5 @@ def made_from(records: Iterable[Record]) -> str:
     made = [record.provenance for record in records]
     commits = sorted({short_commit(one.commit, one.dirty) for one in made})
     devices = sorted({escape(one.device) for one in made})
-    return f"Made from {len(made)} records; commit {', '.join(commits)}; on {', '.join(devices)}."
+    count = f"{len(made)} record{'' if len(made) == 1 else 's'}"
+    return f"Made from {count}; commit {', '.join(commits)}; on {', '.join(devices)}."
