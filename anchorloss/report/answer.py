@@ -72,18 +72,18 @@ def to_markdown(answers: list[Answer]) -> str:
         unknown = "Not known yet: no experiment has two seeds of every loss."
         return f"**Does anchor loss beat BCE on CIFAR-100?** {unknown} {_status(answers, None)}"
     labels = {loss: row.label for loss, row in read_published().items()}
-    by_verdict = {
-        verdict: [
-            labels[loss].split()[0] for loss, found in leading.comparisons.items() if found.verdict == verdict
-        ]
+    better, worse = (
+        [labels[loss].split()[0] for loss, found in leading.comparisons.items() if found.verdict == verdict]
         for verdict in (SUPPORTED, CONTRADICTED)
-    }
-    if by_verdict[SUPPORTED]:
-        verdict = f"Yes, {listed(by_verdict[SUPPORTED])}"
-    elif len(by_verdict[CONTRADICTED]) == len(leading.comparisons):
-        verdict = "No"
+    )
+    if better:
+        verdict = f"Yes, {listed(better)}"
+    elif len(worse) == len(leading.comparisons):
+        verdict, worse = "No", []
     else:
         verdict = "Not resolved"
+    verdict += " so far" if leading.interim else ""
+    verdict += f"; {listed(worse)} {'is' if len(worse) == 1 else 'are'} worse" if worse else ""
     intervals = ", ".join(
         _interval(labels[loss], found.difference, place == 0)
         for place, (loss, found) in enumerate(leading.comparisons.items())

@@ -11,11 +11,8 @@ def to_markdown(data: ExperimentData) -> str:
     table = data.table
     lines = [f"# {' - '.join([f'Statistics of experiment {data.experiment}', *table.labels])}", ""]
     for measure in MEASURES:
-        better = ", better means lower" if measure.lower_is_better else ""
-        lines += [
-            f"{measure.title} ({measure.kind}), better than {data.reference_label}{better}:",
-            "",
-        ]
+        kind = f"{measure.kind}; lower is better" if measure.lower_is_better else measure.kind
+        lines += [f"{measure.title} ({kind}), better than {data.reference_label}:", ""]
         for found in data.comparisons[measure.key]:
             claimed = data.published_difference(found.loss, measure.key)
             lines.append(f"- {sentence(found, data.label(found.loss), data.reference_label, claimed)}")

@@ -94,7 +94,13 @@ def test_the_figure_is_drawn_to_scale():
 
 @pytest.mark.parametrize(
     ("gain", "verdict"),
-    [((0.0, 1.0, 0.0), "Yes, (ii)."), ((1.0, 1.0, 0.0), "Yes, (i) and (ii)."), ((-1.0, -1.0, -1.0), "No.")],
+    [
+        ((0.0, 1.0, 0.0), "Yes, (ii)."),
+        ((1.0, 1.0, 0.0), "Yes, (i) and (ii)."),
+        ((-1.0, 1.0, -1.0), "Yes, (ii); (i) and (iii) are worse."),
+        ((0.0, -1.0, 0.0), "Not resolved; (ii) is worse."),
+        ((-1.0, -1.0, -1.0), "No."),
+    ],
 )
 def test_the_verdict_follows_the_rule(tmp_path, gain, verdict):
     base = [73.0, 73.4, 73.9, 73.2, 74.0]
@@ -117,7 +123,7 @@ def test_a_size_with_planned_seeds_missing_is_interim_and_too_few_seeds_lead_not
     three = {loss: [46.0 + place, 46.5, 47.1 - place] for place, loss in enumerate(PAPER_LOSSES)}
     train(tmp_path, "table1_small", three, model="resnet8", epochs=10)
     text = to_markdown(read_answers(tmp_path))
-    assert "Not resolved.** With ResNet-8, 10 epochs and 3 seeds (interim, " in text
+    assert "Not resolved so far.** With ResNet-8, 10 epochs and 3 seeds (interim, " in text
     assert "ResNet-20, 40 epochs: interim, 1 of 10 seeds complete." in text
     assert b"one seed" in draw(read_answers(tmp_path), dark=False)
     assert to_markdown([]).count("not been run") == 1
