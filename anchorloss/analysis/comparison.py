@@ -110,6 +110,14 @@ class Comparison:
             return None
         return power.detectable(self._spreads, n or min(found.n, found.n_reference))
 
+    def detectable_interval(self) -> tuple[float, float] | None:
+        """Return `detectable` at both ends of the spread's 95 % interval; it is proportional to the spread."""
+        found, detectable = self.difference, self.detectable()
+        if detectable is None or found is None or found.degrees_of_freedom is None:
+            return None
+        low, high = power.spread_bounds(found.degrees_of_freedom)
+        return low * detectable, high * detectable
+
     @property
     def _spreads(self) -> tuple[float, ...]:
         """What `power` takes: the spread of the pairs, or that of each loss; empty where one is not known."""
@@ -208,9 +216,12 @@ def explanation(comparison: Comparison, reference_label: str, claimed: float | N
     parts.append(f"p {format_p(found.p_value)}{corrected if comparison.comparisons > 1 else ''}.")
     if found.p_value <= ALPHA < comparison.adjusted_p:
         parts.append("It is below 0.05 only before the correction.")
-    detectable = comparison.detectable()
-    if comparison.verdict == NOT_RESOLVED and detectable is not None:
-        parts.append(f"Minimum detectable difference (80 % power): {detectable:.2f} points.")
+    detectable, bounds = comparison.detectable(), comparison.detectable_interval()
+    if comparison.verdict == NOT_RESOLVED and detectable is not None and bounds is not None:
+        parts.append(
+            f"Minimum detectable difference (80 % power): {detectable:.2f} points "
+            f"(95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})."
+        )
         interval = comparison.seeds_interval(claimed) if claimed else None
         if claimed and interval and (needed := comparison.seeds_needed(claimed)) is not None:
             least, most = interval

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import pytest
+from scipy.stats import chi2
 
 from anchorloss.analysis.comparison import (
     CONTRADICTED,
@@ -17,7 +19,7 @@ from anchorloss.analysis.comparison import (
     resolved_winner,
     sentence,
 )
-from anchorloss.analysis.power import seeds
+from anchorloss.analysis.power import power, seeds
 
 BCE = {0: 73.60, 1: 73.95, 2: 73.80, 3: 74.10, 4: 73.95}
 PUBLISHED = {
@@ -93,7 +95,9 @@ def test_the_sentence_says_what_was_found_and_what_it_would_take():
     said = sentence(found, "(ii) background", "BCE", claimed=0.37)
     assert said.startswith("(ii) background: not resolved. Mean Top-1 is 0.31 points above BCE")
     assert f"correlation {found.difference.correlation:.2f}" in said
-    assert f"Minimum detectable difference (80 % power): {found.detectable():.2f} points." in said
+    least, most = found.detectable_interval()
+    detectable = f"{found.detectable():.2f} points (95 % interval {least:.2f} to {most:.2f})."
+    assert f"Minimum detectable difference (80 % power): {detectable}" in said
     low, high = found.seeds_interval(0.37)
     assert (
         f"need {found.seeds_needed(0.37)} seeds of each loss for 80 % power (95 % interval {low} to {high}"
@@ -122,6 +126,17 @@ def test_the_interval_of_the_number_of_seeds_holds_the_number():
         assert 2 <= low < found.seeds_needed(0.37) < high
     (alone,) = compare({"bce": {0: 73.9}, "anchor_bg": {0: 74.4}})
     assert alone.seeds_interval(0.37) is None
+
+
+def test_the_interval_of_the_detectable_difference_is_that_of_the_spread():
+    """With the variance of five pairs at an end of its chi-squared interval."""
+    (found,) = compare({"bce": BCE, "anchor_bg": NOISY})
+    spread = found.difference.spread
+    for quantile, end in zip((0.975, 0.025), found.detectable_interval(), strict=True):
+        true = spread * math.sqrt((len(BCE) - 1) / chi2.ppf(quantile, len(BCE) - 1))
+        assert power(end, [true], len(BCE)) == pytest.approx(0.8)
+    (alone,) = compare({"bce": {0: 73.9}, "anchor_bg": {0: 74.4}})
+    assert alone.detectable_interval() is None
 
 
 def test_no_pair_spans_two_kinds_of_processor():
