@@ -38,24 +38,33 @@ class Loss:
 def resolve(loss: LossSettings) -> Loss:
     """Import a loss and bind its arguments.
 
-    It is tried on two samples, so that a mistake is found before any run starts.
+    It is tried on two samples of three classes, so that a mistake is found before any run starts.
 
     Raises:
-        UserError: the function cannot be imported, does not take the arguments, or does not return a mean with a
-            gradient; the message names the key of the loss config.
+        UserError: the function cannot be imported, does not take the arguments, or does not return a finite mean with a
+            finite gradient in the logits; the message names the key of the loss config.
     """
     function = import_function("loss.function", loss.function)
     check_arguments("loss", loss.function, function, loss.arguments, own=("logits", "target", "reduction"))
     configured = partial(function, **loss.arguments)
+    logits = torch.linspace(-1, 1, 6).view(2, 3).requires_grad_()
+    gradient = None
     try:
-        value = configured(torch.zeros(2, 3, requires_grad=True), torch.tensor([0, 1]))
+        value = configured(logits, torch.tensor([0, 1]))
+        if isinstance(value, Tensor) and value.shape == () and value.requires_grad:
+            (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
     except Exception as error:
         raise UserError(
-            f"loss={loss.name}: {loss.function} fails with {dict(loss.arguments)}: {error}"
+            f"loss={loss.name}: {loss.function} fails with {dict(loss.arguments)} on 2 samples of 3 classes: {error}"
         ) from error
-    if not isinstance(value, Tensor) or value.shape != () or not value.requires_grad:
+    if gradient is None:
         raise UserError(
-            f"loss={loss.name}: {loss.function} must return the mean over the batch, a differentiable tensor without "
-            "dimensions"
+            f"loss={loss.name}: {loss.function} must return the mean over the batch, a tensor without dimensions that "
+            "is differentiable in the logits"
+        )
+    if not (torch.isfinite(value) and torch.isfinite(gradient).all()):
+        raise UserError(
+            f"loss={loss.name}: {loss.function} or its gradient is not finite with {dict(loss.arguments)} for logits "
+            "from -1 to 1; change an argument or the function"
         )
     return Loss(loss, configured)

@@ -45,7 +45,7 @@ def build(model: ModelSettings, num_classes: int) -> nn.Module:
 
 
 def check(model: ModelSettings) -> None:
-    """Try a network of one's own on two images, so that a mistake is found before any run starts.
+    """Try a network of one's own on two images, channels-last as in training, so that a mistake is found before any run.
 
     Raises:
         UserError: as `build`, or the network does not return logits (2, 10) for two images and ten classes.
@@ -53,12 +53,14 @@ def check(model: ModelSettings) -> None:
     if model.function is None:
         return
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        network = build(model, 10).eval()
+        network = build(model, 10).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
-            logits = network(torch.zeros(2, 3, 32, 32))
+            logits = network(torch.zeros(2, 3, 32, 32).to(memory_format=torch.channels_last))
         except Exception as error:
+            remedy = "; flatten with flatten(1) or reshape" if "view size" in str(error) else ""
             raise UserError(
-                f"model.function={model.function}: its network fails on images (2, 3, 32, 32): {error}"
+                f"model.function={model.function}: its network fails on images (2, 3, 32, 32) in channels-last memory "
+                f"format: {' '.join(str(error).split())}{remedy}"
             ) from error
     if not isinstance(logits, Tensor) or logits.shape != (2, 10):
         raise UserError(

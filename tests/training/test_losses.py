@@ -25,6 +25,12 @@ def fails(logits, target):
     raise RuntimeError("two\\nlines")
 def number(logits, target):
     return 1.0
+def of_the_target_alone(logits, target):
+    return target.float().requires_grad_().mean()
+def infinite(logits, target):
+    return logits.mean() / 0
+def steep(logits, target):
+    return (logits - logits[0, 0]).square().sum().sqrt() + (logits[0, 0] - logits[0, 0].detach()).sqrt()
 """,
 }
 
@@ -52,6 +58,9 @@ def number(logits, target):
         ("own.losses.one_each", "must return the mean"),
         ("own.losses.number", "must return the mean"),
         ("own.losses.fails", "fails with"),
+        ("own.losses.of_the_target_alone", "differentiable in the logits"),
+        ("own.losses.infinite", "not finite"),
+        ("own.losses.steep", "not finite"),
     ],
 )
 def test_a_function_that_is_no_loss(function, message, tmp_path, monkeypatch, capfd):

@@ -28,6 +28,15 @@ def wrong_shape(num_classes):
 def grey_alone(num_classes):
     return nn.Conv2d(1, num_classes, 1)
 
+class Views(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features = nn.Conv2d(3, 2, 5)
+        self.head = nn.Linear(2 * 28 * 28, num_classes)
+
+    def forward(self, images):
+        return self.head(self.features(images).view(-1, 2 * 28 * 28))
+
 def no_module(num_classes):
     return num_classes
 
@@ -71,6 +80,7 @@ def test_a_network_of_ours_starts_the_same_way():
         (own("flat", depth=3), r"model\.arguments\.depth=3: own_networks\.flat takes bias$"),
         (own("wrong_shape", prior_bias=False), "must return logits"),
         (own("grey_alone", prior_bias=False), r"fails on images \(2, 3, 32, 32\)"),
+        (own("Views"), r"fails on images .*flatten\(1\)"),
         (own("no_module"), r"must return a torch\.nn\.Module"),
         (own("fails"), r"model\.function=own_networks\.fails: fails with"),
         (own("nothing"), r"model\.function=own_networks\.nothing: cannot be imported"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 import models
-from anchorloss.config.settings import OptimSettings
+from anchorloss.config.settings import ModelSettings, OptimSettings
 from anchorloss.data.augmentation import plan_epoch
+from anchorloss.errors import UserError
 from anchorloss.training.schedule import learning_rate
 from anchorloss.training.trainer import Trainer
 from tests.in_process import context_of, settings
@@ -110,3 +113,90 @@ def test_a_state_has_the_batches_that_each_normalisation_has_seen():
     other = Trainer(run, context.training, context.device)
     other.restore(state, 1)
     assert all(torch.equal(other.state()["network"][name], value) for name, value in state["network"].items())
+
+
+NETWORKS = """
+from torch import nn
+
+def dropout(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, num_classes))
+
+class FailsOnLargeBatches(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3072, num_classes)
+
+    def forward(self, images):
+        if len(images) > 2:
+            raise ValueError("too many images")
+        return self.head(images.flatten(1))
+"""
+
+
+@pytest.fixture
+def networks(tmp_path, monkeypatch):
+    """`own_steps`, a module with networks of one's own."""
+    (tmp_path / "own_steps.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("own_steps", None)
+
+
+def with_network(run, name):
+    return replace(run, model=ModelSettings(name.lower(), function=f"own_steps.{name}"))
+
+
+def test_dropout_depends_on_the_run_alone(networks):
+    """The same weights beside another run, after a restart within the epoch, and whatever the process drew before."""
+    run, beside = (
+        with_network(run, "dropout") for run in settings("loss=anchor_bg", "seeds=[1,0]", "precision=fp32")
+    )
+    context = context_of(run)
+    alone, interleaved, other, resumed = (
+        Trainer(one, context.training, context.device) for one in (run, run, beside, run)
+    )
+    for trainer in (alone, interleaved, other):
+        trainer.start_epoch(0)
+    steps = range(alone.steps)
+    for _ in steps:
+        alone.train_step()
+    for step in steps:
+        torch.rand(1)
+        other.train_step()
+        interleaved.train_step()
+        if step == 1:
+            resumed.restore(copy.deepcopy(interleaved.state()), 0)
+    for _ in steps[2:]:
+        resumed.train_step()
+    weights = [list(trainer.network.parameters()) for trainer in (alone, interleaved, resumed, other)]
+    for ours, theirs, continued, different in zip(*weights, strict=True):
+        assert torch.equal(ours, theirs)
+        assert torch.equal(ours, continued)
+        assert not torch.equal(ours, different)
+    without = Trainer(run, context.training, context.device)
+    without.network[1].p = 0.0
+    without.start_epoch(0)
+    for _ in steps:
+        without.train_step()
+    assert not torch.equal(without.network[2].weight, alone.network[2].weight)
+
+
+def test_a_step_leaves_the_generator_of_the_process_as_it_was(networks):
+    run = with_network(settings("loss=bce")[0], "dropout")
+    context = context_of(run)
+    before = torch.get_rng_state()
+    trainer = Trainer(run, context.training, context.device)
+    trainer.start_epoch(0)
+    trainer.train_step()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_that_fails_in_training_is_named_with_its_run(networks):
+    run = with_network(settings("loss=bce")[0], "FailsOnLargeBatches")
+    context = context_of(run)
+    trainer = Trainer(run, context.training, context.device)
+    trainer.start_epoch(0)
+    with pytest.raises(
+        UserError, match=rf"^{run.run}: model.function=own_steps.FailsOnLargeBatches fails .*too many images"
+    ):
+        trainer.train_step()
