@@ -42,11 +42,17 @@ def main() -> None:
 
 def train(config: DictConfig) -> None:
     """Train the runs of one composed config; Hydra calls it."""
+    from hydra.core.hydra_config import HydraConfig
+
     from anchorloss.config.hydra_errors import config_errors
+    from anchorloss.errors import UserError
     from anchorloss.sweep.plan import train_all
 
     # An error that reached Hydra would get a second line from it.
     with one_line_errors(), config_errors():
+        launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
+        if launcher != "here":
+            raise UserError(f"hydra/launcher={launcher}: is for sweeps; add -m")
         train_all([config])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from anchorloss.config.hydra_errors import check_overrides
 from anchorloss.sweep.launcher import SweepLauncher, without_hydra
 from anchorloss.sweep.plan import plan
 
@@ -32,6 +33,7 @@ class CheckedSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         loader = self.hydra_context.config_loader
+        check_overrides(self._parse_config())
         parser = OverridesParser.create(config_loader=loader)
         (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         config = self.config

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from anchorloss.config.identity import LossSettings, RunSettings
 from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
+from anchorloss.errors import UserError
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.store import Record, Run
 
@@ -70,14 +73,42 @@ def interim(runs: Iterable[Run], plan: Plan | None) -> str | None:
 
 
 def planned(experiment: str) -> Plan | None:
-    """What configs/experiment/<experiment>.yaml plans; None if there is no such file or it sweeps over no loss."""
+    """What configs/experiment/<experiment>.yaml plans; None if there is no such file or it sweeps over no loss.
+
+    Raises:
+        UserError: the file is not a config, or its sweep over losses cannot be read.
+    """
     path = EXPERIMENTS / f"{experiment}.yaml"
     if not path.is_file():
         return None
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = _read(path)
     losses = config.get("hydra", {}).get("sweeper", {}).get("params", {}).get("loss")
     # An experiment that starts from another one sweeps over the same losses unless it says otherwise.
     bases = [planned(name) for name in config.get("defaults", ()) if isinstance(name, str)]
-    named = tuple(loss.strip() for loss in losses.split(",")) if losses else ()
-    swept = named or next((base.losses for base in bases if base), ())
+    swept = _names(path, losses) if losses else next((base.losses for base in bases if base), ())
     return Plan(swept, tuple(config["seeds"])) if swept and "seeds" in config else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a config ({' '.join(str(error).split())})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: not a config; write `key: value` lines in YAML")
+    return config
+
+
+def _names(path: Path, losses: Any) -> tuple[str, ...]:
+    """The names that runs of the swept loss configs have: `bce,mine` or `choice(bce,mine)` in Hydra's syntax."""
+    try:
+        if not isinstance(losses, str):
+            raise TypeError
+        swept = OverridesParser.create().parse_override(f"loss={losses}")
+    except (TypeError, HydraException):
+        raise UserError(f"{path}: hydra.sweeper.params.loss={losses}: write it as bce,anchor_bg") from None
+    options = swept.sweep_string_iterator() if swept.is_sweep_override() else [losses.strip()]
+    files = {option: EXPERIMENTS.parent / "loss" / f"{option}.yaml" for option in options}
+    return tuple(
+        _read(file).get("name", option) if file.is_file() else option for option, file in files.items()
+    )

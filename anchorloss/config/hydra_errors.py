@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
 from typing import get_type_hints
@@ -79,8 +80,9 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if group not in _GROUPS or (key.startswith("~") and equals and value not in ("", "null")):
             continue
         if key.startswith("~") or value in ("", "null", "''", '""') or value.startswith(("[", "{")):
+            several = f"; sweep over several with -m {group}=a,b" if value.startswith("[") else ""
             raise UserError(
-                f"{argument}: a run needs one {group} config; choose one, as in {group}={_GROUPS[group]}"
+                f"{argument}: a run needs one {group} config; choose one, as in {group}={_GROUPS[group]}{several}"
             )
 
 
@@ -116,14 +118,7 @@ def _explain(error: Exception) -> str:
         return f"{group}={option}: there is no such config{near}; use one of {', '.join(options)}"
     unknown_key = re.search(r"Could not override '([^']+)'", text)
     if unknown_key:
-        hints = get_type_hints(Config)
-        names = [part.name for part in fields(Config)]
-        groups = {
-            name: [part.name for part in fields(hints[name])] for name in names if is_dataclass(hints[name])
-        }
-        groups["loss"] = ["name", "function", "anchor", "gamma", "slack", "scores"]
-        names += [f"{group}.{name}" for group in groups for name in groups[group]]
-        return f"{unknown_key[1]}: there is no such key{did_you_mean(unknown_key[1], names)}; {_SHOW_ALL}"
+        return _explain_unknown(unknown_key[1])
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as key=value; quote what is not plain, as in key='\"a b\"'"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
@@ -132,4 +127,31 @@ def _explain(error: Exception) -> str:
         return str(error.__cause__)
     said = " ".join(text.partition("Config search path")[0].split())
     cause = str(error.__cause__ or "")
+    merged = re.fullmatch(r"Error merging override ([^=]+)=(.*)", said)
+    if merged and "is not a ListConfig" in cause:
+        return f"{merged[1]}={merged[2]}: must be a list; write '{merged[1]}=[{merged[2]}]'"
     return f"{said}: {cause.splitlines()[0]}" if cause else f"{said}; {_SHOW_ALL}"
+
+
+def _explain_unknown(key: str) -> str:
+    """Say that there is no such key, which one is near, and how an argument of a function of one's own is added."""
+    hints = get_type_hints(Config)
+    names = [part.name for part in fields(Config)]
+    groups = {
+        name: [part.name for part in fields(hints[name])] for name in names if is_dataclass(hints[name])
+    }
+    groups["loss"] = ["name", "function", "anchor", "gamma", "slack", "scores"]
+    group, _, last = key.rpartition(".")
+    part = {"loss": "loss", "model": "model.arguments", "data": "data.arguments"}.get(key.partition(".")[0])
+    if group in groups:
+        sought, known = last, {name: f"{group}.{name}" for name in groups[group]}
+    else:
+        dotted = {f"{of}.{name}": name for of in groups for name in groups[of]}
+        known = {name: name for name in dotted} | {name: full for full, name in dotted.items()}
+        sought, known = key, known | {name: name for name in names}
+    near = get_close_matches(sought, known, n=1) if group in groups or not part else []
+    meant = f" (did you mean {known[near[0]]}?)" if near else ""
+    own = (
+        f"; an argument of a function is added with +{part}.{last}=..." if part and group and not near else ""
+    )
+    return f"{key}: there is no such key{meant}{own}; {_SHOW_ALL}"

@@ -25,6 +25,9 @@ _WITHOUT_EFFECT = {
     "target": ("gamma_background",),
     "background": ("gamma_target",),
 }
+# The names that tables and reports take for the paper's.
+_PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
+_ANCHOR_LOSS = "anchorloss.loss.anchor_loss"
 _LARGEST_ARGUMENTS = dict.fromkeys(_WITHOUT_EFFECT["none"], 1e6) | {"slack": 1.0, "label_smoothing": 1.0}
 
 
@@ -113,7 +116,8 @@ def _check_model(model: ModelSettings) -> None:
         known,
         "model.name",
         name,
-        "must be resnet18, resnet34, resnet50 or resnetD with D = 6n+2 from 8 to 1202",
+        "must be resnet18, resnet34, resnet50 or resnetD with D = 6n+2 from 8 to 1202; a network of your own needs "
+        "model.function",
     )
 
 
@@ -121,7 +125,12 @@ def _check_data(data: DataSettings) -> None:
     if data.function is None:
         known = tuple(DATA_SETS)
         near = did_you_mean(data.name, known)
-        _require(data.name in known, "data.name", data.name, f"must be one of {', '.join(known)}{near}")
+        _require(
+            data.name in known,
+            "data.name",
+            data.name,
+            f"must be one of {', '.join(known)}{near}; a data set of your own needs data.function",
+        )
         _no_arguments("data", data.arguments)
     else:
         taken = {word.lower() for pair in DATA_SETS.items() for word in pair}
@@ -158,10 +167,12 @@ def _loss(loss: dict[str, Any]) -> LossSettings:
         name,
         "names a folder: use letters, digits, '_', '+' and '.'",
     )
+    taken = name in _PAPER_LOSSES and function != _ANCHOR_LOSS
+    _require(not taken, "loss.name", name, "is taken; name your loss otherwise")
     for key, largest in _LARGEST_ARGUMENTS.items():
         if arguments.get(key) is not None:
             arguments[key] = _number(f"loss.{key}", arguments[key], largest)
-    anchor = arguments.get("anchor") if function == "anchorloss.loss.anchor_loss" else None
+    anchor = arguments.get("anchor") if function == _ANCHOR_LOSS else None
     for key in _WITHOUT_EFFECT.get(anchor, ()) if isinstance(anchor, str) else ():
         _require(
             not arguments.get(key),

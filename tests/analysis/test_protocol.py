@@ -11,6 +11,7 @@ from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, departures, planne
 from anchorloss.analysis.table import PAPER_LOSSES, build_table, stamps
 from anchorloss.analysis.table_text import make_table, to_markdown
 from anchorloss.config.parsing import parse
+from anchorloss.errors import UserError
 from anchorloss.report.page import write_report
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.store import read_runs
@@ -126,6 +127,36 @@ def test_blanks_around_a_swept_loss_are_not_part_of_its_name(tmp_path, monkeypat
     plan = planned("mine")
     assert plan is not None
     assert plan.losses == ("bce", "anchor_bg")
+
+
+def test_a_plan_has_the_names_that_runs_get(tmp_path, monkeypatch):
+    """A loss config's file name need not be its `name`, and Hydra has another way to write a choice."""
+    monkeypatch.setattr(protocol, "EXPERIMENTS", tmp_path / "experiment")
+    for folder in ("experiment", "loss"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "loss" / "my_hinge.yaml").write_text("name: hinge\nfunction: my_losses.hinge\n")
+    mine = tmp_path / "experiment" / "mine.yaml"
+    for swept in ("bce,my_hinge", "choice(bce, my_hinge)", "my_hinge", " my_hinge "):
+        mine.write_text(f"seeds: [0]\nhydra: {{sweeper: {{params: {{loss: '{swept}'}}}}}}\n")
+        plan = planned("mine")
+        assert plan is not None
+        assert plan.losses == ("bce", "hinge")[-1 if "bce" not in swept else 0 :]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hydra: {sweeper: {params: {loss: [bce, anchor_bg]}}}\n", "write it as bce,anchor_bg"),
+        ("hydra: {sweeper: {params: {loss: 'choice(bce'}}}\n", "write it as bce,anchor_bg"),
+        ("", "not a config"),
+        ("a: [1", "not a config"),
+    ],
+)
+def test_a_plan_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, text, message):
+    monkeypatch.setattr(protocol, "EXPERIMENTS", tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        planned("mine")
 
 
 def test_plans_are_read_where_there_are_some():

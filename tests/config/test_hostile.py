@@ -114,6 +114,7 @@ OVERRIDES = [
     f"seeds={'[' * 60}0{']' * 60}",
     "hydra.launcher._target_=nowhere.Launcher",
     "hydra/launcher=nowhere",
+    "loss.function=anchorloss.rivals.focal",  # named bce still
     "hydra.sweeper.max_batch_size=2",  # the whole sweep is one batch
 ]
 TYPOS = {
@@ -127,6 +128,13 @@ TYPOS = {
     "data.name=cifar": "cifar1",
     "experiment=tabel1": "table1",
     "+optim.nesterow=true": "nesterov",
+    "lr=0.2": "optim.lr",
+    "epoch=2": "optim.epochs",
+    "loss=anchor_bg loss.detach=false": "+loss.detach=",
+    "model.width=8": "+model.arguments.width=",
+    "seeds=3": "'seeds=[3]'",
+    "hydra/launcher=processes": "add -m",
+    "-m hydra.sweeper.params={loss:[bce,anchor_bg]}": "-m loss=a,b",
 }
 FILES = {
     "scalar": b"5\n",
