@@ -88,9 +88,13 @@ def _split(split: str, images: ArrayLike, labels: ArrayLike, classes: int) -> tu
             f"{split}_labels has shape {targets.shape}; needs one label for each of {len(pixels)} images"
         )
     for name, values, limit in (("images", pixels, 256), ("labels", targets, classes)):
-        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= limit:
+        if values.dtype.kind not in "iu":
             raise ValueError(
                 f"{split}_{name} must be whole numbers from 0 to {limit - 1}; found {values.dtype}"
+            )
+        if values.min() < 0 or values.max() >= limit:
+            raise ValueError(
+                f"{split}_{name} must be from 0 to {limit - 1}; found {values.min()} to {values.max()}"
             )
     # Training images are divided by the spread of each channel.
     axes = (0, 2, 3) if split == "train" else None
