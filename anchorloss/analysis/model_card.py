@@ -9,7 +9,7 @@ import yaml
 
 from anchorloss.analysis.markdown import escape, markdown_table
 from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.published import read_published
+from anchorloss.analysis.published import PAPER_LOSSES, read_published
 from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.table import Table, build_table
 from anchorloss.errors import UserError
@@ -57,15 +57,21 @@ def to_markdown(records: list[Record], table: Table) -> str:
         ]
         for record in records
     ]
-    environment = jinja2.Environment(keep_trailing_newline=True)
+    first, model = records[0], records[0].identity["model"]
+    environment = jinja2.Environment(keep_trailing_newline=True, trim_blocks=True)
     environment.filters["yaml"] = _scalar
+    environment.filters["python"] = repr
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         records=records,
-        first=records[0],
+        first=first,
+        of_paper=all(record.loss in PAPER_LOSSES for record in records),
+        function=model.get("function"),
+        arguments=model.get("arguments", {}),
+        classes=len(first.data.class_names or ()) or (10 if first.data.name == "cifar10" else 100),
         table=table,
         provenance=made_from(records),
-        pixels=MEAN_STD.get(records[0].data.name),
+        pixels=MEAN_STD.get(first.data.name),
         weights=markdown_table(["loss", "seed", "Top-1 %", "Top-5 %", "file", "SHA-256"], rows, "lrrrll"),
         escape=escape,
         WEIGHTS=WEIGHTS,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from anchorloss.analysis.model_card import make_card
+from anchorloss.config.identity import LossSettings
+from anchorloss.config.settings import ModelSettings
 from anchorloss.errors import UserError
 from anchorloss.runs.atomic import sha256
 from anchorloss.runs.store import WEIGHTS
@@ -42,6 +45,22 @@ def test_the_card_has_a_model_index_of_the_records(tmp_path):
         ]
     assert sha256(b"weights").removeprefix("sha256:")[:16] in body
     assert "interim, 0 of 5 seeds" in body
+
+
+def test_the_card_of_a_network_and_loss_of_ones_own_names_them(tmp_path):
+    own = replace(
+        make_settings(),
+        loss=LossSettings("hinge", "my_losses.hinge", {}),
+        model=ModelSettings("mobilenet", function="my_networks.MobileNet", arguments={"width": 16}),
+    )
+    keep_weights(finish_run(tmp_path, own))
+    text = make_card(tmp_path, "table1").read_text()
+    assert "from my_networks import MobileNet" in text
+    assert "network = MobileNet(100, width=16)" in text
+    assert "Ryou" not in text
+    assert "models.build" not in text
+    code = text.partition("```python\n")[2].partition("```")[0]
+    compile(code, "card", "exec")
 
 
 def test_changed_weights_get_no_card(tmp_path):
