@@ -69,9 +69,9 @@ picture: $(INSTALLED) ## render the report to results/EXPERIMENT/report.png with
 		--user-data-dir=$$(mktemp -d) --screenshot=results/$(EXPERIMENT)/report.png \
 		file://$(CURDIR)/results/$(EXPERIMENT)/report.html
 
-wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/)
-	mkdir -p outputs/wandb
-	$(VENV)/bin/wandb sync --yes outputs/wandb
+wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/ or $WANDB_DIR/wandb/)
+	mkdir -p "$${WANDB_DIR:-outputs}/wandb"
+	$(VENV)/bin/wandb sync --yes "$${WANDB_DIR:-outputs}/wandb"
 
 bench: $(INSTALLED) ## compare our training loop with the textbook loop, one optimisation at a time, on this machine
 	$(RUN) scripts/bench.py $(ARGS)

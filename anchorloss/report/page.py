@@ -37,7 +37,7 @@ class Section:
 
 SECTIONS = (
     Section("verdict", "Better than {reference}?", verdict, compares=True),
-    Section("table", "Beside the paper", sections.beside_the_paper),
+    Section("table", "{beside}", sections.beside_the_paper),
     Section("training", "Learning curves", sections.training),
     Section("modulation", "The modulating factor over training", sections.modulation),
     Section("classes", "Class by class", class_sections.by_class),

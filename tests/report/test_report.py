@@ -28,7 +28,7 @@ from anchorloss.report.text import DASH
 from anchorloss.runs.store import read_runs
 from tests.commands import call
 from tests.fake_runs import FACTORS, make_runs
-from tests.run_folders import with_provenance
+from tests.run_folders import finish_run, make_settings, with_provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "link", "br"}
@@ -440,3 +440,14 @@ def test_the_cost_of_a_page_grows_with_the_runs_and_no_faster(tmp_path):
     # 1,000 runs at this rate stay far below 5 MB.
     assert (sizes[2] - sizes[1]) / 80 < 2000
     assert drawn[2] < drawn[0] + 2 * 2 * 50
+
+
+def test_the_paper_stands_beside_its_own_data_set_alone(tmp_path):
+    for data in ("cifar100", "cifar10"):
+        for loss in ("bce", "anchor_bg"):
+            finish_run(tmp_path, make_settings(loss, experiment=data, data=data, epochs=10))
+    beside, alone = (write_report(tmp_path, data).read_text() for data in ("cifar100", "cifar10"))
+    for words in ("Beside the paper", "Top-1, paper", "Compare differences with the paper's"):
+        assert words in beside
+        assert words not in alone
+    assert "Every seed" in alone
