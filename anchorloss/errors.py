@@ -68,7 +68,7 @@ def explain(error: Exception) -> tuple[int, str]:
     text = str(error)
     if isinstance(error, UserError):
         return 2, text
-    if _is_about_memory(error):
+    if is_about_memory(error):
         text = text or "no more could be allocated"
         return 1, f"out of memory ({text}); free some, or train fewer runs at once"
     if isinstance(error, RunError):
@@ -116,7 +116,8 @@ def _reason(error: OSError) -> str:
     return f"{reason}; {remedy}" if remedy else reason
 
 
-def _is_about_memory(error: Exception) -> bool:
+def is_about_memory(error: Exception) -> bool:
+    """Whether memory, of the machine or a device, has run out."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return isinstance(error, (RuntimeError, ImportError)) and _MEMORY.search(str(error)) is not None

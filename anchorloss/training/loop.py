@@ -202,7 +202,8 @@ class _Run:
         """Measure the logits of the evaluation images, if there are any, and add the epoch's row to the history."""
         evaluation = None
         if logits is not None:
-            evaluation = measure(logits, self.trainer.loss, self.context.evaluation.labels)
+            with self.trainer.own_generator():
+                evaluation = measure(logits, self.trainer.loss, self.context.evaluation.labels)
         row = {
             "epoch": self.state.epoch + 1,
             "learning_rate": self.trainer.current_learning_rate,

@@ -4,21 +4,18 @@ Nothing in `Trainer.step` waits for the device: position, totals and the check f
 So on CUDA a step is captured as a graph and replayed, and several runs, each on its own stream, overlap on one GPU.
 
 A run's randomness is a pure function of (seed, epoch), drawn on the CPU: a run sees the same batches alone or among
-others and on any device, and a resumed run needs no generator state. On a CPU this holds for what a network or loss of
-one's own draws too, as dropout does, with a function of (seed, epoch, step).
+others and on any device, and a resumed run needs no generator state. On a CPU, what a network or loss of one's own
+draws from torch's generator in a step, as dropout does, is a function of (seed, epoch, step).
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,13 +23,11 @@ from anchorloss.config.identity import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.dataset import Dataset
 from anchorloss.errors import UserError
-from anchorloss.training import losses, networks
+from anchorloss.training import losses, networks, own_code
 from anchorloss.training.capture import captured
 from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
 
-# torch's generator belongs to the process, and runs in several threads may want it at the same moment.
-_GENERATOR = threading.Lock()
 # The totals of an epoch before its first step.
 _EPOCH_START: dict[str, float] = {"loss": 0.0, "correct": 0, "failed_step": -1, "last_finite_loss": math.nan}
 
@@ -84,8 +79,10 @@ class Trainer:
         self.images = images
         self.device = device
         self.steps = math.ceil(len(images.labels) / settings.optim.batch_size)
-        self.loss = losses.resolve(settings.loss)
-        self.network, self._draws = self._build_network()
+        with own_code.generator(settings.seed):
+            self.loss = losses.resolve(settings.loss)
+            self._is_random = own_code.draws_random_numbers(settings, self.loss, images.classes)
+            self.network = self._build_network()
         self._batch_counters = _remove_batch_counters(self.network)
         self._eager_forward = forward_pass(self.network, device, settings.precision)
         self._forward = forward_pass(self.network, device, settings.precision, compile=compile)
@@ -123,10 +120,10 @@ class Trainer:
         size = min(optim.batch_size, len(self.images.labels) - self.step_in_epoch * optim.batch_size)
         softmax = self.epoch < optim.softmax_warmup_epochs
         rate = learning_rate(optim, self.epoch, self.step_in_epoch, self.steps)
-        with _named_errors(self.settings):
+        with own_code.named_errors(self.settings):
             if self.stream is None:
                 self._set_learning_rate(rate)
-                with self._own_generator():
+                with self.own_generator():
                     self.step(size, softmax)
             else:
                 with torch.cuda.stream(self.stream):
@@ -220,28 +217,19 @@ class Trainer:
         """The learning rate of the last step, or of the first if there was none."""
         return learning_rate(self.settings.optim, self.epoch, max(self.step_in_epoch - 1, 0), self.steps)
 
-    def _build_network(self) -> tuple[nn.Module, bool]:
-        """The network as the seed gives it, and whether a training step draws from torch's generator."""
-        model, draws = self.settings.model, False
-        with _GENERATOR, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            network = networks.build(model, self.images.classes)
-            if model.function is not None or self.settings.loss.source is not None:
-                with _named_errors(self.settings):
-                    draws = _draws(network, self.loss)
-        network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network, draws
-
     @contextmanager
-    def _own_generator(self) -> Iterator[None]:
-        """Seed torch's generator for the present step, if the step draws from it."""
-        if not self._draws:
+    def own_generator(self) -> Iterator[None]:
+        """Seed torch's generator for the present step if network or loss draw from it, and keep other runs from it."""
+        if not self._is_random or self.stream is not None:
             yield
             return
-        position = [self.settings.seed, self.epoch, self.step_in_epoch]
-        with _GENERATOR, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> 1))
+        with own_code.generator(self.settings.seed, self.epoch, self.step_in_epoch):
             yield
+
+    def _build_network(self) -> nn.Module:
+        torch.manual_seed(self.settings.seed)
+        network = networks.build(self.settings.model, self.images.classes)
+        return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _build_optimizer(self) -> torch.optim.SGD:
         optim = self.settings.optim
@@ -310,33 +298,6 @@ class Trainer:
             ) from error
         self.restore(state, self.epoch)
         return graph
-
-
-def _draws(network: nn.Module, loss: losses.Loss) -> bool:
-    """Whether a training step with them draws from torch's generator, as dropout does."""
-    before = torch.get_rng_state()
-    images = torch.zeros(2, 3, 32, 32).to(memory_format=torch.channels_last)
-    trial = copy.deepcopy(network).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    with torch.no_grad():
-        loss(trial(images), torch.tensor([0, 1]))
-    return not torch.equal(before, torch.get_rng_state())
-
-
-@contextmanager
-def _named_errors(settings: RunSettings) -> Iterator[None]:
-    """Name run and function if a network or loss of one's own fails."""
-    try:
-        yield
-    except Exception as error:
-        functions = {
-            "loss": settings.loss.function if settings.loss.source else None,
-            "model": settings.model.function,
-        }
-        own = " or ".join(f"{part}.function={path}" for part, path in functions.items() if path)
-        if not own or isinstance(error, UserError | torch.OutOfMemoryError):
-            raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{settings.run}: {own} fails in training ({reason}); change it") from error
 
 
 def _copy_all(own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

@@ -116,7 +116,17 @@ def test_a_state_has_the_batches_that_each_normalisation_has_seen():
 
 
 NETWORKS = """
+import torch
 from torch import nn
+
+class Drawing(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head, self.drawn = nn.Linear(3072, num_classes), []
+
+    def forward(self, images):
+        self.drawn.append(torch.rand(1).item())
+        return self.head(images.flatten(1))
 
 def dropout(num_classes):
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, num_classes))
@@ -179,6 +189,20 @@ def test_dropout_depends_on_the_run_alone(networks):
     for _ in steps:
         without.train_step()
     assert not torch.equal(without.network[2].weight, alone.network[2].weight)
+
+
+def test_each_step_draws_its_own_numbers(networks):
+    """None is drawn twice by two seeds in two epochs."""
+    drawn = []
+    for run in settings("loss=bce", "seeds=[0,1]"):
+        context = context_of(run)
+        trainer = Trainer(with_network(run, "Drawing"), context.training, context.device)
+        for epoch in range(2):
+            trainer.start_epoch(epoch)
+            for _ in range(trainer.steps):
+                trainer.train_step()
+        drawn += trainer.network.drawn
+    assert len(drawn) == len(set(drawn)) == 4 * trainer.steps
 
 
 def test_a_step_leaves_the_generator_of_the_process_as_it_was(networks):
