@@ -82,11 +82,14 @@ def planned(experiment: str) -> Plan | None:
     if not path.is_file():
         return None
     config = _read(path)
-    losses = config.get("hydra", {}).get("sweeper", {}).get("params", {}).get("loss")
+    swept: Any = config
+    for key in ("hydra", "sweeper", "params", "loss"):
+        swept = swept.get(key) if isinstance(swept, dict) else None
     # An experiment that starts from another one sweeps over the same losses unless it says otherwise.
     bases = [planned(name) for name in config.get("defaults", ()) if isinstance(name, str)]
-    swept = _names(path, losses) if losses else next((base.losses for base in bases if base), ())
-    return Plan(swept, tuple(config["seeds"])) if swept and "seeds" in config else None
+    losses = _names(path, swept) if swept else next((base.losses for base in bases if base), ())
+    seeds = config.get("seeds")
+    return Plan(losses, tuple(seeds)) if losses and isinstance(seeds, list) else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -105,9 +108,10 @@ def _names(path: Path, losses: Any) -> tuple[str, ...]:
         if not isinstance(losses, str):
             raise TypeError
         swept = OverridesParser.create().parse_override(f"loss={losses}")
-    except (TypeError, HydraException):
+        values: list[Any] = list(swept.sweep_iterator()) if swept.is_sweep_override() else [swept.value()]
+        options = [value if isinstance(value, str) else value.text for value in values]
+    except (TypeError, AttributeError, HydraException):
         raise UserError(f"{path}: hydra.sweeper.params.loss={losses}: write it as bce,anchor_bg") from None
-    options = swept.sweep_string_iterator() if swept.is_sweep_override() else [losses.strip()]
     files = {option: EXPERIMENTS.parent / "loss" / f"{option}.yaml" for option in options}
     return tuple(
         _read(file).get("name", option) if file.is_file() else option for option, file in files.items()

@@ -11,9 +11,9 @@ import jinja2
 from anchorloss.analysis.comparison import REFERENCE
 from anchorloss.analysis.markdown import document, escape, markdown_table, one_line, spread, spreadsheet_text
 from anchorloss.analysis.protocol import planned
+from anchorloss.analysis.published import published_for
 from anchorloss.analysis.stats import Difference
 from anchorloss.analysis.table import SCORES, LossRow, Score, Table, build_table
-from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.atomic import write_results
 from anchorloss.runs.store import read_runs
 
@@ -166,8 +166,8 @@ def _with_interval(found: Difference | None, dash: str) -> str:
 
 
 def _has_paper(table: Table) -> bool:
-    """Whether a column for the paper makes sense: not for a data set of one's own."""
-    return table.data_label in DATA_SETS.values()
+    """Whether the paper has figures for this data set."""
+    return bool(published_for(table.data_label))
 
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {

@@ -80,7 +80,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if group not in _GROUPS or (key.startswith("~") and equals and value not in ("", "null")):
             continue
         if key.startswith("~") or value in ("", "null", "''", '""') or value.startswith(("[", "{")):
-            several = f"; sweep over several with -m {group}=a,b" if value.startswith("[") else ""
+            can_be_swept = value.startswith("[") and group not in ("experiment", "logger")
+            several = f"; write {group}=a,b to sweep over several" if can_be_swept else ""
             raise UserError(
                 f"{argument}: a run needs one {group} config; choose one, as in {group}={_GROUPS[group]}{several}"
             )
@@ -142,15 +143,19 @@ def _explain_unknown(key: str) -> str:
     }
     groups["loss"] = ["name", "function", "anchor", "gamma", "slack", "scores"]
     group, _, last = key.rpartition(".")
+    dotted = [f"{of}.{name}" for of in groups for name in groups[of]]
+    # The one key of this name, in whatever group; else one that is spelt nearly like it.
+    near = [full for full in dotted if full.endswith(f".{last}")]
+    if len(near) != 1 and group in groups:
+        near = [f"{group}.{name}" for name in get_close_matches(last, groups[group], n=1)]
+    elif len(near) != 1:
+        near = get_close_matches(key, [*names, *dotted], n=1)
+        bare = get_close_matches(last, groups["optim"], n=1) if not group else []
+        near = near or [f"optim.{name}" for name in bare]
     part = {"loss": "loss", "model": "model.arguments", "data": "data.arguments"}.get(key.partition(".")[0])
-    if group in groups:
-        sought, known = last, {name: f"{group}.{name}" for name in groups[group]}
-    else:
-        dotted = {f"{of}.{name}": name for of in groups for name in groups[of]}
-        known = {name: name for name in dotted} | {name: full for full, name in dotted.items()}
-        sought, known = key, known | {name: name for name in names}
-    near = get_close_matches(sought, known, n=1) if group in groups or not part else []
-    meant = f" (did you mean {known[near[0]]}?)" if near else ""
+    if part == group and part not in groups:
+        near = []
+    meant = f" (did you mean {near[0]}?)" if near else ""
     own = (
         f"; an argument of a function is added with +{part}.{last}=..." if part and group and not near else ""
     )

@@ -25,8 +25,8 @@ _WITHOUT_EFFECT = {
     "target": ("gamma_background",),
     "background": ("gamma_target",),
 }
-# The names that tables and reports take for the paper's.
-_PAPER_LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")
+# The names that tables and reports take for the paper's losses, and their anchors.
+_PAPER_LOSSES = {"bce": "none", "anchor_target": "target", "anchor_bg": "background", "anchor_both": "both"}
 _ANCHOR_LOSS = "anchorloss.loss.anchor_loss"
 _LARGEST_ARGUMENTS = dict.fromkeys(_WITHOUT_EFFECT["none"], 1e6) | {"slack": 1.0, "label_smoothing": 1.0}
 
@@ -167,12 +167,14 @@ def _loss(loss: dict[str, Any]) -> LossSettings:
         name,
         "names a folder: use letters, digits, '_', '+' and '.'",
     )
-    taken = name in _PAPER_LOSSES and function != _ANCHOR_LOSS
-    _require(not taken, "loss.name", name, "is taken; name your loss otherwise")
+    anchor = arguments.get("anchor") if function == _ANCHOR_LOSS else None
+    other = function != _ANCHOR_LOSS or (
+        anchor != _PAPER_LOSSES.get(name) and anchor in _PAPER_LOSSES.values()
+    )
+    _require(name not in _PAPER_LOSSES or not other, "loss.name", name, "is taken; name your loss otherwise")
     for key, largest in _LARGEST_ARGUMENTS.items():
         if arguments.get(key) is not None:
             arguments[key] = _number(f"loss.{key}", arguments[key], largest)
-    anchor = arguments.get("anchor") if function == _ANCHOR_LOSS else None
     for key in _WITHOUT_EFFECT.get(anchor, ()) if isinstance(anchor, str) else ():
         _require(
             not arguments.get(key),

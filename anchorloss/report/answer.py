@@ -79,7 +79,7 @@ def to_markdown(answers: list[Answer]) -> str:
     if better:
         verdict = f"Yes, {listed(better)}"
     elif len(worse) == len(leading.comparisons):
-        verdict, worse = "No", []
+        verdict, worse = "Not" if leading.interim else "No", []
     else:
         verdict = "Not resolved"
     verdict += " so far" if leading.interim else ""

@@ -55,8 +55,7 @@ def test_the_card_of_a_network_and_loss_of_ones_own_names_them(tmp_path):
     )
     keep_weights(finish_run(tmp_path, own))
     text = make_card(tmp_path, "table1").read_text()
-    assert "from my_networks import MobileNet" in text
-    assert "network = MobileNet(100, width=16)" in text
+    assert 'network = hydra.utils.get_method("my_networks.MobileNet")(100, width=16)' in text
     assert "Ryou" not in text
     assert "models.build" not in text
     code = text.partition("```python\n")[2].partition("```")[0]

@@ -136,11 +136,18 @@ def test_a_plan_has_the_names_that_runs_get(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     (tmp_path / "loss" / "my_hinge.yaml").write_text("name: hinge\nfunction: my_losses.hinge\n")
     mine = tmp_path / "experiment" / "mine.yaml"
-    for swept in ("bce,my_hinge", "choice(bce, my_hinge)", "my_hinge", " my_hinge "):
-        mine.write_text(f"seeds: [0]\nhydra: {{sweeper: {{params: {{loss: '{swept}'}}}}}}\n")
+    for swept, losses in (
+        ("bce,my_hinge", ("bce", "hinge")),
+        ("choice(bce, my_hinge)", ("bce", "hinge")),
+        ("'bce','my_hinge'", ("bce", "hinge")),
+        (" my_hinge ", ("hinge",)),
+    ):
+        mine.write_text(f'seeds: [0]\nhydra: {{sweeper: {{params: {{loss: "{swept}"}}}}}}\n')
         plan = planned("mine")
         assert plan is not None
-        assert plan.losses == ("bce", "hinge")[-1 if "bce" not in swept else 0 :]
+        assert plan.losses == losses
+    mine.write_text("seeds: [0]\nhydra: {sweeper: {params: null}}\n")
+    assert planned("mine") is None
 
 
 @pytest.mark.parametrize(
@@ -148,6 +155,7 @@ def test_a_plan_has_the_names_that_runs_get(tmp_path, monkeypatch):
     [
         ("hydra: {sweeper: {params: {loss: [bce, anchor_bg]}}}\n", "write it as bce,anchor_bg"),
         ("hydra: {sweeper: {params: {loss: 'choice(bce'}}}\n", "write it as bce,anchor_bg"),
+        ("hydra: {sweeper: {params: {loss: 'glob(*)'}}}\n", "write it as bce,anchor_bg"),
         ("", "not a config"),
         ("a: [1", "not a config"),
     ],

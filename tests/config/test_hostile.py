@@ -114,7 +114,6 @@ OVERRIDES = [
     f"seeds={'[' * 60}0{']' * 60}",
     "hydra.launcher._target_=nowhere.Launcher",
     "hydra/launcher=nowhere",
-    "loss.function=anchorloss.rivals.focal",  # named bce still
     "hydra.sweeper.max_batch_size=2",  # the whole sweep is one batch
 ]
 TYPOS = {
@@ -130,11 +129,16 @@ TYPOS = {
     "+optim.nesterow=true": "nesterov",
     "lr=0.2": "optim.lr",
     "epoch=2": "optim.epochs",
+    "model.epochs=2": "optim.epochs",
+    "data.batch_size=64": "optim.batch_size",
+    "loss=anchor_bg loss.name=bce": "is taken",
+    "loss.anchor=background": "is taken",
+    "loss.function=anchorloss.rivals.focal": "is taken",
     "loss=anchor_bg loss.detach=false": "+loss.detach=",
     "model.width=8": "+model.arguments.width=",
     "seeds=3": "'seeds=[3]'",
     "hydra/launcher=processes": "add -m",
-    "-m hydra.sweeper.params={loss:[bce,anchor_bg]}": "-m loss=a,b",
+    "-m hydra.sweeper.params={loss:[bce,anchor_bg]}": "write loss=a,b",
 }
 FILES = {
     "scalar": b"5\n",

@@ -114,6 +114,16 @@ def test_the_verdict_follows_the_rule(tmp_path, gain, verdict):
     assert "has not been run" not in text
 
 
+def test_an_interim_answer_says_so_far(tmp_path):
+    scores = {loss: [73.0, 73.4, 73.9] for loss in PAPER_LOSSES}
+    for loss in PAPER_LOSSES[1:]:
+        scores[loss] = [
+            value - 1 + noise for value, noise in zip(scores["bce"], (0.05, -0.04, 0.02), strict=True)
+        ]
+    train(tmp_path, "table1", scores)
+    assert "CIFAR-100? Not so far.** With" in to_markdown(read_answers(tmp_path))
+
+
 def test_a_size_with_planned_seeds_missing_is_interim_and_too_few_seeds_lead_nothing(tmp_path):
     one = {loss: [60.0 + place] for place, loss in enumerate(PAPER_LOSSES)}
     train(tmp_path, "table1_resnet20", one, model="resnet20", epochs=40)
