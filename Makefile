@@ -93,7 +93,7 @@ test-ray: $(INSTALLED) ## test a sweep on a real Ray of two nodes, started here
 test-cuda: $(INSTALLED) ## test the CUDA path, on a GPU
 	TEST_CUDA=1 $(RUN) -m pytest -q -n0 tests/training/test_cuda.py $(ARGS)
 
-gpu-day: $(INSTALLED) ## half an hour with a GPU: test the CUDA path, measure, train EXPERIMENT; MINUTES=30
+gpu-day: $(INSTALLED) ## use half an hour with a GPU: test the CUDA path, measure, train EXPERIMENT; MINUTES=30
 	$(RUN) scripts/gpu_day.py --experiment $(EXPERIMENT) --minutes $(MINUTES) --results-dir outputs/gpu_day $(ARGS)
 
 test-browser: $(INSTALLED) ## test the report in a real Chromium (Debian, root; screenshots in artifacts/)
