@@ -33,9 +33,10 @@ class CheckedSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         loader = self.hydra_context.config_loader
-        check_overrides(self._parse_config())
+        params = self._parse_config()
+        check_overrides(params)
         parser = OverridesParser.create(config_loader=loader)
-        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        (jobs,) = self.split_arguments(parser.parse_overrides([*params, *arguments]), None)
         config = self.config
         plan([without_hydra(loader.load_sweep_config(config, list(job))) for job in jobs])
         results = self.launcher.launch(jobs, initial_job_idx=0)

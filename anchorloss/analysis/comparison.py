@@ -1,7 +1,7 @@
 """Each loss against a reference: the tests, the correction for making several, and the verdict in one sentence.
 
-The claim "this loss is better than the reference" is judged by one rule. With p the two-sided t test's
-p-value after Holm's correction within its family,
+The claim "this loss is better than the reference" is judged by one rule. With p the two-sided t test's p-value after
+Holm's correction within its family,
     supported      p <= 0.05 and the loss does better,
     contradicted   p <= 0.05 and the loss does worse,
     not resolved   otherwise, also where there are too few seeds for a test.

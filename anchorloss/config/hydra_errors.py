@@ -144,17 +144,18 @@ def _explain_unknown(key: str) -> str:
     groups["loss"] = ["name", "function", "anchor", "gamma", "slack", "scores"]
     group, _, last = key.rpartition(".")
     dotted = [f"{of}.{name}" for of in groups for name in groups[of]]
-    # The one key of this name, in whatever group; else one that is spelt nearly like it.
-    near = [full for full in dotted if full.endswith(f".{last}")]
-    if len(near) != 1 and group in groups:
-        near = [f"{group}.{name}" for name in get_close_matches(last, groups[group], n=1)]
-    elif len(near) != 1:
-        near = get_close_matches(key, [*names, *dotted], n=1)
-        bare = get_close_matches(last, groups["optim"], n=1) if not group else []
-        near = near or [f"optim.{name}" for name in bare]
     part = {"loss": "loss", "model": "model.arguments", "data": "data.arguments"}.get(key.partition(".")[0])
-    if part == group and part not in groups:
+    same = [full for full in dotted if full.endswith(f".{last}")]
+    if group in ("model.arguments", "data.arguments"):
         near = []
+    elif len(same) == 1:
+        near = same
+    elif group in groups:
+        near = [f"{group}.{name}" for name in get_close_matches(last, groups[group], n=1)]
+    else:
+        near = get_close_matches(key, [*names, *dotted], n=1)
+        if not near and not group:
+            near = [f"optim.{name}" for name in get_close_matches(last, groups["optim"], n=1)]
     meant = f" (did you mean {near[0]}?)" if near else ""
     own = (
         f"; an argument of a function is added with +{part}.{last}=..." if part and group and not near else ""

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from anchorloss.config.identity import LossSettings, RunSettings
-from anchorloss.config.settings import DATA_SETS, NAME, Config, DataSettings, Execution, ModelSettings
+from anchorloss.config.settings import (
+    DATA_SETS,
+    NAME,
+    PAPER_LOSSES,
+    Config,
+    DataSettings,
+    Execution,
+    ModelSettings,
+)
 from anchorloss.config.source import source_hash
 from anchorloss.config.validation import UNKNOWN, did_you_mean, first_problem
 from anchorloss.errors import UserError
@@ -25,8 +33,6 @@ _WITHOUT_EFFECT = {
     "target": ("gamma_background",),
     "background": ("gamma_target",),
 }
-# The names that tables and reports take for the paper's losses, and their anchors.
-_PAPER_LOSSES = {"bce": "none", "anchor_target": "target", "anchor_bg": "background", "anchor_both": "both"}
 _ANCHOR_LOSS = "anchorloss.loss.anchor_loss"
 _LARGEST_ARGUMENTS = dict.fromkeys(_WITHOUT_EFFECT["none"], 1e6) | {"slack": 1.0, "label_smoothing": 1.0}
 
@@ -168,10 +174,11 @@ def _loss(loss: dict[str, Any]) -> LossSettings:
         "names a folder: use letters, digits, '_', '+' and '.'",
     )
     anchor = arguments.get("anchor") if function == _ANCHOR_LOSS else None
-    other = function != _ANCHOR_LOSS or (
-        anchor != _PAPER_LOSSES.get(name) and anchor in _PAPER_LOSSES.values()
-    )
-    _require(name not in _PAPER_LOSSES or not other, "loss.name", name, "is taken; name your loss otherwise")
+    if name in PAPER_LOSSES:
+        # An anchor that does not exist is refused by the loss itself.
+        is_its_own = anchor == PAPER_LOSSES[name] or anchor not in PAPER_LOSSES.values()
+        is_the_papers = function == _ANCHOR_LOSS and is_its_own
+        _require(is_the_papers, "loss.name", name, "is taken; name your loss otherwise")
     for key, largest in _LARGEST_ARGUMENTS.items():
         if arguments.get(key) is not None:
             arguments[key] = _number(f"loss.{key}", arguments[key], largest)

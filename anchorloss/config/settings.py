@@ -27,6 +27,8 @@ _LARGEST = 1e30
 
 # The data sets that are there, and what tables call them. One of your own is called by its name.
 DATA_SETS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
+# The names of the paper's losses, which no other loss may have, and their anchors.
+PAPER_LOSSES = {"bce": "none", "anchor_target": "target", "anchor_bg": "background", "anchor_both": "both"}
 
 
 @dataclass

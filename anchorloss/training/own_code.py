@@ -29,7 +29,7 @@ def generator(*place: int) -> Iterator[None]:
 
 def draws_random_numbers(settings: RunSettings, loss: losses.Loss, classes: int) -> bool:
     """Return whether a training step draws from torch's generator; True for code of one's own that cannot be tried."""
-    if settings.model.function is None and settings.loss.source is None:
+    if not _functions(settings):
         return False
     try:
         network = networks.build(settings.model, classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -48,11 +48,14 @@ def named_errors(settings: RunSettings) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        functions = {
-            "loss": settings.loss.function if settings.loss.source else None,
-            "model": settings.model.function,
-        }
-        own = " or ".join(f"{part}.function={path}" for part, path in functions.items() if path)
+        own = " or ".join(f"{part}.function={path}" for part, path in _functions(settings).items())
         if not own or isinstance(error, UserError) or is_about_memory(error):
             raise
         raise UserError(f"{settings.run}: {own} fails in training: {explain(error)[1]}") from error
+
+
+def _functions(settings: RunSettings) -> dict[str, str]:
+    """The import paths of the run's loss and network, as far as they are one's own."""
+    loss, network = settings.loss, settings.model.function
+    found = {"loss": loss.function if loss.source is not None else None, "model": network}
+    return {part: path for part, path in found.items() if path is not None}
