@@ -56,18 +56,54 @@ def test_the_module_and_what_it_imports_count(code):
     assert source_hash("own_loss.loss") == second, "other line endings, same source"
 
 
-def test_relative_imports_within_a_package_count(code):
-    package = code / "own_package" / "inner"
-    package.mkdir(parents=True)
+@pytest.fixture
+def package(code):
+    """A package whose modules import each other, and a module in a folder without `__init__.py`."""
+    inner = code / "own_package" / "inner"
+    inner.mkdir(parents=True)
     (code / "own_package" / "__init__.py").write_text("from .inner import loss\n")
-    (package / "__init__.py").write_text("from .formula import *\n")
-    (package / "formula.py").write_text(LOSS.format(helper="..helper"))
+    (inner / "__init__.py").write_text("from .formula import *\n")
+    (inner / "formula.py").write_text(LOSS.format(helper="..helper"))
     (code / "own_package" / "helper.py").write_text(HELPER.format(factor=1))
+    (code / "own_space").mkdir()
+    (code / "own_space" / "loss.py").write_text(
+        "import own_package.helper as h\n\ndef loss(logits, target):\n    return h.scale(logits.mean())\n"
+    )
+    return code / "own_package"
+
+
+# Made at commit 5d23178. Runs with code of one's own are found again by them, so they never change.
+GOLDEN = {
+    "own_loss.loss": "0a3c63f31ec6fc38",
+    "own_package.loss": "41d6e4531819045a",
+    "own_package.inner.loss": "55b62b961aa58778",
+    "own_package.inner.formula.loss": "65a6bdde1f64f37a",
+    "own_space.loss.loss": "b6b5970280f2478e",
+}
+OWN = ["loss.name=mine", "loss.function=own_loss.loss", "~loss.anchor", "~loss.gamma", "~loss.slack"]
+OWN_NETWORK = ["model.name=net", "model.function=own_package.inner.loss", "+model.arguments.width=2"]
+GOLDEN_RUNS = {
+    "mine-resnet8-seed0-d0906cea8e": [],
+    "mine-resnet8-seed0-bc0cf9d9b3": ["+loss.scores=softmax", "+loss.epsilon=1", "+loss.gamma=2"],
+    "mine-net-seed0-57dd95d224": ["+loss.scores=softmax", "+loss.epsilon=1.0", "+loss.gamma=2", *OWN_NETWORK],
+}
+
+
+@pytest.mark.usefixtures("package")
+def test_the_hash_of_the_same_source_never_changes():
+    for function, expected in GOLDEN.items():
+        assert source_hash(function) == expected, function
+    for expected, overrides in GOLDEN_RUNS.items():
+        (run,) = settings(*OWN, *overrides)
+        assert run.run == expected
+
+
+def test_relative_imports_within_a_package_count(package):
     for function in ("own_package.loss", "own_package.inner.formula.loss"):
         before = source_hash(function)
-        (code / "own_package" / "helper.py").write_text(HELPER.format(factor=len(function)))
+        (package / "helper.py").write_text(HELPER.format(factor=len(function)))
         assert source_hash(function) != before
-        assert code / "own_package" / "helper.py" in source_files([function])
+        assert package / "helper.py" in source_files([function])
 
 
 def test_modules_that_import_each_other_end(code):
