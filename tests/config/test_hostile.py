@@ -133,7 +133,7 @@ TYPOS = {
     "data.batch_size=64": "optim.batch_size",
     "loss=anchor_bg loss.name=bce": "is taken",
     "loss.anchor=background": "is taken",
-    "loss.function=anchorloss.rivals.focal": "is taken",
+    "loss.function=torch.nn.functional.cross_entropy": "is taken",
     "loss=anchor_bg loss.detach=false": "+loss.detach=",
     "model.width=8": "+model.arguments.width=",
     "seeds=3": "'seeds=[3]'",

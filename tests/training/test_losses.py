@@ -77,5 +77,5 @@ def test_a_function_that_is_no_loss(function, message, tmp_path, monkeypatch, ca
 
 
 def test_an_unknown_argument_is_named_with_those_there_are():
-    with pytest.raises(UserError, match=r"loss\.gama=1: anchorloss\.rivals\.focal takes gamma, alpha$"):
-        resolve(LossSettings("focal", "anchorloss.rivals.focal", {"gama": 1}))
+    with pytest.raises(UserError, match=r"loss\.gama=1: anchorloss\.loss\.anchor_loss takes gamma, anchor, "):
+        resolve(LossSettings("mine", "anchorloss.loss.anchor_loss", {"gama": 1}))
