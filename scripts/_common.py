@@ -49,7 +49,7 @@ def unused(path: Path) -> Path:
 
 def publish(arguments: argparse.Namespace, name: str, markdown: str, svg: bytes | None = None) -> None:
     """Write results/<experiment>/<name>.md, and a figure as <name>.svg beside it; print the Markdown."""
-    from anchorloss.runs.atomic import write_results
+    from anchorloss.runs.files import write_results
 
     contents = {f"{name}.md": markdown.encode()} | ({f"{name}.svg": svg} if svg else {})
     write_results(arguments.results_dir / arguments.experiment, contents)

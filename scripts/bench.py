@@ -67,7 +67,7 @@ def main() -> None:
     arguments = options.parse_args()
     from anchorloss.benchmark.rows import read_csv
     from anchorloss.benchmark.tables import insert, to_markdown
-    from anchorloss.runs.atomic import write_atomically
+    from anchorloss.runs.files import write_atomically
     from anchorloss.runs.reading import read_file
 
     page = None if arguments.into is None else read_file(arguments.into)
@@ -90,7 +90,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
     from anchorloss.benchmark.rows import to_csv
     from anchorloss.benchmark.tables import to_markdown
     from anchorloss.device import describe, resolve_device, slug
-    from anchorloss.runs.atomic import write_results
+    from anchorloss.runs.files import write_results
 
     device = resolve_device(arguments.device)
     path = unused(arguments.results_dir / "bench" / f"{slug(describe(device))}.csv")

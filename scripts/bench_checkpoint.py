@@ -19,7 +19,7 @@ from anchorloss.config.settings import Config, DataSettings, ModelSettings, Opti
 from anchorloss.data.dataset import load_dataset
 from anchorloss.device import describe, slug
 from anchorloss.runs import checkpoint, provenance
-from anchorloss.runs.atomic import write_once
+from anchorloss.runs.files import write_once
 from anchorloss.training.trainer import Trainer, TrainingImages
 
 

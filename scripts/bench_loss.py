@@ -200,7 +200,7 @@ def main() -> None:
     from anchorloss.benchmark.allocator import keep_freed_memory
     from anchorloss.device import describe, resolve_device, slug
     from anchorloss.runs import provenance
-    from anchorloss.runs.atomic import write_results
+    from anchorloss.runs.files import write_results
 
     keep_freed_memory()  # time the losses, not the kernel clearing pages
     torch.set_num_threads(arguments.threads)

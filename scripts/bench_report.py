@@ -66,7 +66,7 @@ def main() -> None:
         print(sum(resource.getrusage(one).ru_maxrss for one in whose) / unit)
         return
     from anchorloss.device import describe, resolve_device, slug
-    from anchorloss.runs.atomic import write_results
+    from anchorloss.runs.files import write_results
 
     path = unused(given.results_dir / "bench" / f"report-{slug(describe(resolve_device('cpu')))}.csv")
     few, many = (measure(n, given.images, given.epochs) for n in (given.runs, 10 * given.runs))

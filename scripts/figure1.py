@@ -7,7 +7,7 @@ from pathlib import Path
 from _common import folder, parser, run
 
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import write_atomically
+from anchorloss.runs.files import write_atomically
 
 FORMATS = ("svg", "png")
 

@@ -15,7 +15,7 @@ def main() -> None:
     from anchorloss.analysis import settings_table, table_text
     from anchorloss.analysis.comparison import REFERENCE
     from anchorloss.analysis.records import finished
-    from anchorloss.runs.store import read_runs
+    from anchorloss.runs.folder import read_runs
 
     results_dir, experiment, reference = arguments.results_dir, arguments.experiment, arguments.reference
     if settings_table.swept(finished(read_runs(results_dir, experiment))):

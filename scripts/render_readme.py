@@ -19,8 +19,8 @@ from anchorloss.analysis.table import build_table, planned_table
 from anchorloss.analysis.table_text import make_table, to_markdown
 from anchorloss.errors import UserError
 from anchorloss.report import answer, answer_figure
-from anchorloss.runs.atomic import write_atomically, write_results
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.files import write_atomically, write_results
+from anchorloss.runs.folder import read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

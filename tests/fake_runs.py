@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from anchorloss.runs.atomic import sha256
+from anchorloss.runs.files import sha256
+from anchorloss.runs.folder import write_record
 from anchorloss.runs.record import Best
-from anchorloss.runs.store import write_record
 from tests.run_folders import TEST_LOSS, make_record, make_settings, plan_run, with_provenance
 
 LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
 from anchorloss.data.dataset import load_dataset
-from anchorloss.runs.store import Record, run_folder
+from anchorloss.runs.folder import Record, run_folder
 from anchorloss.sweep import plan
 from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.context import RunContext

@@ -13,10 +13,10 @@ import yaml
 
 from anchorloss.config.identity import LossSettings, RunSettings
 from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
-from anchorloss.runs.atomic import sha256, write_atomically
 from anchorloss.runs.contents import HISTORY_COLUMNS
+from anchorloss.runs.files import sha256, write_atomically
+from anchorloss.runs.folder import Progress, run_folder, write_progress, write_record
 from anchorloss.runs.record import Best, Data, Failure, Provenance, Record
-from anchorloss.runs.store import Progress, run_folder, write_progress, write_record
 
 CLASSES = {"cifar100": 100, "cifar10": 10, "synthetic": 100}
 LABELS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}

@@ -14,7 +14,7 @@ from anchorloss.analysis.records import by_seed, finished, made_from, processors
 from anchorloss.analysis.stats import mean_interval, summarise
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.store import Record, read_runs
+from anchorloss.runs.folder import Record, read_runs
 
 
 @dataclass(frozen=True)

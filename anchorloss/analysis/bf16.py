@@ -8,7 +8,7 @@ from anchorloss.analysis.comparison import compare, explanation
 from anchorloss.analysis.markdown import document, markdown_table, spread
 from anchorloss.analysis.records import by_seed, finished, made_from, order, processors, require_one_protocol
 from anchorloss.errors import UserError
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 
 REFERENCE, OTHER = "fp32", "bf16"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from anchorloss.runs.store import Predictions
+from anchorloss.runs.folder import Predictions
 
 BINS = 15
 # A diagram shows no bin with fewer: a share of 20 images has a standard error of up to 11 points.

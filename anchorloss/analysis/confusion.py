@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorloss.analysis.stats import Summary, summarise
-from anchorloss.runs.store import Predictions
+from anchorloss.runs.folder import Predictions
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from anchorloss.analysis.records import (
     require_reference,
 )
 from anchorloss.analysis.table import stamps
-from anchorloss.runs.store import HISTORY, Run, read_ended, read_history
+from anchorloss.runs.folder import HISTORY, RunFolder, read_ended, read_history
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,7 @@ def draw(curves: Curves) -> bytes:
         return to_bytes(figure)
 
 
-def _name(run: Run) -> str:
+def _name(run: RunFolder) -> str:
     return f"{run.loss} seed {run.seed}"
 
 

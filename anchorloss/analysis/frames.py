@@ -10,7 +10,7 @@ import pandas as pd
 
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import flatten
-from anchorloss.runs.store import HISTORY, Run, read_history, read_runs
+from anchorloss.runs.folder import HISTORY, RunFolder, read_history, read_runs
 
 
 def runs(experiment: str, results_dir: str | Path = "results") -> pd.DataFrame:
@@ -53,7 +53,7 @@ def histories(experiment: str, results_dir: str | Path = "results") -> pd.DataFr
     return pd.concat(parts, ignore_index=True)
 
 
-def _found(experiment: str, results_dir: str | Path) -> list[Run]:
+def _found(experiment: str, results_dir: str | Path) -> list[RunFolder]:
     found = read_runs(Path(results_dir), experiment)
     if not found:
         raise UserError(
@@ -62,7 +62,7 @@ def _found(experiment: str, results_dir: str | Path) -> list[Run]:
     return found
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: RunFolder) -> dict[str, Any]:
     row: dict[str, Any] = {"loss": run.loss, "model": run.model, "seed": run.seed, "state": run.state}
     settings = run.settings
     if run.record is not None:

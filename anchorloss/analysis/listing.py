@@ -10,8 +10,8 @@ from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.settings_table import swept
 from anchorloss.analysis.status import duration
 from anchorloss.runs.differences import describe_difference
+from anchorloss.runs.folder import Record, read_ended
 from anchorloss.runs.provenance import short_commit
-from anchorloss.runs.store import Record, read_ended
 
 
 def list_runs(results_dir: Path, experiment: str) -> str:

@@ -13,8 +13,8 @@ from anchorloss.analysis.published import PAPER_LOSSES, read_published
 from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.table import Table, build_table
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import write_results
-from anchorloss.runs.store import WEIGHTS, Record, read_runs, verify_files
+from anchorloss.runs.files import write_results
+from anchorloss.runs.folder import WEIGHTS, Record, read_runs, verify_files
 
 FILE = "MODEL_CARD.md"
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")

@@ -15,7 +15,7 @@ from anchorloss.config.identity import LossSettings, RunSettings
 from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.store import Record, Run
+from anchorloss.runs.folder import Record, RunFolder
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "configs" / "experiment"
 FULL = "table1"
@@ -60,7 +60,7 @@ def departures(record: Record) -> list[str]:
     return said
 
 
-def interim(runs: Iterable[Run], plan: Plan | None) -> str | None:
+def interim(runs: Iterable[RunFolder], plan: Plan | None) -> str | None:
     """Say "interim, 3 of 10 seeds complete" while planned seeds are missing; None once all are there.
 
     A seed counts when its runs of all planned losses have ended, finished or failed. Without a plan nothing is missing.

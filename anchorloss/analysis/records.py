@@ -9,11 +9,11 @@ from anchorloss.analysis.published import PAPER_LOSSES
 from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import differences
+from anchorloss.runs.folder import Record, RunFolder
 from anchorloss.runs.provenance import short_commit
-from anchorloss.runs.store import Record, Run
 
 
-def finished(runs: Iterable[Run]) -> list[Record]:
+def finished(runs: Iterable[RunFolder]) -> list[Record]:
     """Return the records of the runs that have finished."""
     return [run.record for run in runs if run.record is not None and run.record.status == "finished"]
 
@@ -78,7 +78,7 @@ def _settings(record: Record) -> dict[str, object]:
     }
 
 
-def failure_text(run: Run) -> str:
+def failure_text(run: RunFolder) -> str:
     """Return why a run failed, to follow its name; empty for other runs."""
     failure = run.record.failure if run.record else None
     if failure is None:

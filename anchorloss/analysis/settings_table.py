@@ -14,9 +14,9 @@ from anchorloss.analysis.records import by_seed, made_from, order, require_refer
 from anchorloss.analysis.stats import Summary, summarise
 from anchorloss.analysis.table import SCORES, stamps
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import write_results
 from anchorloss.runs.differences import describe_difference, differences
-from anchorloss.runs.store import Record, read_ended
+from anchorloss.runs.files import write_results
+from anchorloss.runs.folder import Record, read_ended
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anchorloss.analysis.records import failure_text, order
 from anchorloss.errors import UserError
-from anchorloss.runs.store import RUNS, Run, read_runs
+from anchorloss.runs.folder import RUNS, RunFolder, read_runs
 from anchorloss.terminal import counted
 
 WIDTH, INDENT = 80, " " * 4
@@ -31,7 +31,7 @@ def experiments_of(results_dir: Path) -> list[str]:
     return names
 
 
-def describe_runs(runs: list[Run], experiment: str) -> str:
+def describe_runs(runs: list[RunFolder], experiment: str) -> str:
     """Describe an experiment: a line of counts, then for each run its state, name, epochs, Top-1 so far, and a remark.
 
     A remark that does not fit in 80 columns goes on the next line.
@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def runs_of(results_dir: Path, experiment: str) -> list[Run]:
+def runs_of(results_dir: Path, experiment: str) -> list[RunFolder]:
     """Read the runs of an experiment.
 
     Raises:
@@ -81,18 +81,18 @@ def runs_of(results_dir: Path, experiment: str) -> list[Run]:
     return runs
 
 
-def _epochs(run: Run) -> str:
+def _epochs(run: RunFolder) -> str:
     if record := run.record:
         return f"{record.failure.epoch if record.failure else record.epochs}/{record.epochs}"
     return f"{run.progress.epoch}/{run.progress.epochs}" if run.progress else ""
 
 
-def _top1(run: Run) -> str:
+def _top1(run: RunFolder) -> str:
     top1 = run.record.top1 if run.record else run.progress.top1 if run.progress else None
     return "" if top1 is None else f"{top1:.2f}"
 
 
-def _remark(run: Run) -> str:
+def _remark(run: RunFolder) -> str:
     if run.record is not None:
         return (
             failure_text(run).removeprefix(": ") or f"in {duration(run.record.provenance.duration_seconds)}"

@@ -20,7 +20,7 @@ from anchorloss.analysis.records import (
 )
 from anchorloss.analysis.stats import Difference, Summary, summarise
 from anchorloss.errors import UserError
-from anchorloss.runs.store import Record, Run
+from anchorloss.runs.folder import Record, RunFolder
 
 SCORES = {"top1": "Top-1", "top5": "Top-5"}
 
@@ -102,7 +102,7 @@ class Table:
 
 
 def build_table(
-    runs: Iterable[Run], experiment: str, plan: Plan | None = None, reference: str = REFERENCE
+    runs: Iterable[RunFolder], experiment: str, plan: Plan | None = None, reference: str = REFERENCE
 ) -> Table:
     """Build the table of these runs. It counts or lists every one of them, and lists every run of `plan` that is missing.
 
@@ -174,7 +174,11 @@ def stamps(records: Sequence[Record]) -> tuple[str, ...]:
 
 
 def _rows(
-    losses: Sequence[str], seeds: Sequence[int], runs: list[Run], paper: dict[str, Published], reference: str
+    losses: Sequence[str],
+    seeds: Sequence[int],
+    runs: list[RunFolder],
+    paper: dict[str, Published],
+    reference: str,
 ) -> tuple[LossRow, ...]:
     labels = {loss: row.label for loss, row in read_published().items()}
     records = {loss: finished(run for run in runs if run.loss == loss) for loss in losses}
@@ -214,7 +218,7 @@ def _scores(
     return scores
 
 
-def _notes(losses: list[str], seeds: list[int], runs: list[Run]) -> tuple[str, ...]:
+def _notes(losses: list[str], seeds: list[int], runs: list[RunFolder]) -> tuple[str, ...]:
     """One note for every run that is not in the means, and for every one that is not there at all."""
     notes = []
     seen = {run.seed for run in runs}

@@ -14,8 +14,8 @@ from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.published import published_for
 from anchorloss.analysis.stats import Difference
 from anchorloss.analysis.table import SCORES, LossRow, Score, Table, build_table
-from anchorloss.runs.atomic import write_results
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.files import write_results
+from anchorloss.runs.folder import read_runs
 
 TEMPLATE = Path(__file__).with_name("table1.tex.j2")
 

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import write_atomically
+from anchorloss.runs.files import write_atomically
 
 REMEDY = "name the official folder or archive with data.root=…, or get it with `make data`"
 # The largest official file has 155 MB; an archive that claims more is not unpacked into memory.

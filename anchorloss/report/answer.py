@@ -11,7 +11,7 @@ from anchorloss.analysis.published import PAPER_LOSSES, read_published
 from anchorloss.analysis.records import by_seed, finished, processors, require_one_protocol
 from anchorloss.analysis.stats import Difference
 from anchorloss.report.text import listed, signed
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 
 # From the full protocol down; the first with two or more shared seeds for every loss leads.
 EXPERIMENTS = (FULL, "table1_resnet20", "table1_small")

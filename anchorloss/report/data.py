@@ -16,7 +16,7 @@ from anchorloss.analysis.published import Published, published_for
 from anchorloss.analysis.records import by_seed, order, processors
 from anchorloss.analysis.table import SCORES, Table, build_table
 from anchorloss.data.class_names import class_name
-from anchorloss.runs.store import Predictions, Record, Run, read_history, read_predictions, read_runs
+from anchorloss.runs.folder import Predictions, Record, RunFolder, read_history, read_predictions, read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ class ExperimentData:
 
     experiment: str
     table: Table
-    runs: tuple[Run, ...]
+    runs: tuple[RunFolder, ...]
     losses: tuple[str, ...]
     records: dict[str, dict[int, Record]]
     histories: dict[str, dict[int, pd.DataFrame]]
@@ -112,7 +112,7 @@ def read_experiment(results_dir: Path, experiment: str, reference: str = REFEREN
     losses = tuple(row.loss for row in table.rows)
     ordered = tuple(sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name)))
 
-    def by_loss(read: Callable[[Run], Any]) -> dict[str, dict[int, Any]]:
+    def by_loss(read: Callable[[RunFolder], Any]) -> dict[str, dict[int, Any]]:
         found: dict[str, dict[int, Any]] = {loss: {} for loss in losses}
         for run in ordered:
             if run.state == "finished":

@@ -17,7 +17,7 @@ from anchorloss.report.figures_loss import loss_itself
 from anchorloss.report.rendering import environment
 from anchorloss.report.text import Content
 from anchorloss.report.verdict import verdict
-from anchorloss.runs.atomic import write_results
+from anchorloss.runs.files import write_results
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from anchorloss.errors import RunError, UserError
-from anchorloss.runs.atomic import write_atomically
+from anchorloss.runs.files import write_atomically
 from anchorloss.runs.reading import read_file
 
 NEWEST = "checkpoint.pt"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import sha256
+from anchorloss.runs.files import sha256
 from anchorloss.runs.reading import LARGEST_MEASURED, damaged, read_file
 from anchorloss.runs.record import HISTORY, PREDICTIONS, RECORD, Record
 

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from anchorloss.errors import RunError, UserError
-from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import claimed
 from anchorloss.runs.differences import describe_difference, same_result
-from anchorloss.runs.reading import read_file
-from anchorloss.runs.store import (
+from anchorloss.runs.files import write_atomically, write_once
+from anchorloss.runs.folder import (
     CONFIG,
     HISTORY,
     PREDICTIONS,
@@ -22,18 +21,19 @@ from anchorloss.runs.store import (
     RUNS,
     WEIGHTS,
     Record,
-    Run,
+    RunFolder,
     check_config,
     read_record,
     read_run,
     run_folder,
     verify_files,
 )
+from anchorloss.runs.reading import read_file
 
 _FILES = (CONFIG, RECORD, HISTORY, PREDICTIONS, WEIGHTS)
 
 
-def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[Run, Path]], list[str]]:
+def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[RunFolder, Path]], list[str]]:
     """Look at every run under `sources` and decide where it goes; nothing is written.
 
     A source is a results folder, its `runs`, or the folder of one experiment; `into` is a results folder.
@@ -45,7 +45,7 @@ def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[Run, Pat
         UserError: names a damaged file, a link, a source without runs, a run that is in progress in `into`, something
             that is in the way there, or all runs of which there are two different results.
     """
-    copies: dict[Path, Run] = {}
+    copies: dict[Path, RunFolder] = {}
     skipped: list[str] = []
     conflicts: list[str] = []
     runs = [run for source in sources for run in runs_in(source)]
@@ -74,7 +74,7 @@ def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[Run, Pat
     return [(run, target) for target, run in copies.items()], skipped
 
 
-def copy_run(run: Run, target: Path) -> None:
+def copy_run(run: RunFolder, target: Path) -> None:
     """Bring one ended run to `target`: a new folder appears whole; an unfinished one gets its record last.
 
     Raises:
@@ -101,7 +101,7 @@ def copy_run(run: Run, target: Path) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def look_at_target(into: Path, target: Path) -> Run | None:
+def look_at_target(into: Path, target: Path) -> RunFolder | None:
     """The run that is at `target`, in the results folder `into`; None if there is none.
 
     Raises:
@@ -113,7 +113,7 @@ def look_at_target(into: Path, target: Path) -> Run | None:
     return read_run(target) if target.is_dir() else None
 
 
-def runs_in(source: Path) -> list[Run]:
+def runs_in(source: Path) -> list[RunFolder]:
     """The runs of a results folder, of its `runs`, or of one experiment.
 
     Raises:
@@ -149,7 +149,7 @@ def _differences(a: Record, b: Record) -> str:
     return ", ".join(f"{key} {first} and {second}" for key, (first, second) in pairs)
 
 
-def _contents(run: Run, record: Record) -> dict[str, bytes]:
+def _contents(run: RunFolder, record: Record) -> dict[str, bytes]:
     """The files that belong to an ended run, by name: those of its record, and the records of earlier failures."""
     earlier = [
         path.name
@@ -160,7 +160,7 @@ def _contents(run: Run, record: Record) -> dict[str, bytes]:
     return {name: content for name, content in contents.items() if content is not None}
 
 
-def _is_record_of(run: Run, path: Path) -> bool:
+def _is_record_of(run: RunFolder, path: Path) -> bool:
     try:
         content = None if path.is_symlink() else read_file(path, 1 << 20)
         return content is not None and Record.from_json(content, path).run == run.name

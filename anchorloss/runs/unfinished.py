@@ -10,18 +10,18 @@ from anchorloss.config.identity import identity_hash
 from anchorloss.config.settings import NAME
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import checkpoint
-from anchorloss.runs.atomic import write_once
 from anchorloss.runs.claims import claimed
+from anchorloss.runs.files import write_once
+from anchorloss.runs.folder import CONFIG, RunFolder, read_config, read_progress, run_folder, write_progress
 from anchorloss.runs.merge import look_at_target, runs_in
 from anchorloss.runs.reading import read_file
-from anchorloss.runs.store import CONFIG, Run, read_config, read_progress, run_folder, write_progress
 
 
 @dataclass(frozen=True)
 class Unfinished:
     """A run to be continued elsewhere; `step` is (epochs done, steps done in the next)."""
 
-    run: Run
+    run: RunFolder
     target: Path
     content: bytes
     step: tuple[int, int]
@@ -81,7 +81,7 @@ def copy_unfinished(found: Unfinished) -> None:
             write_progress(target, progress)
 
 
-def _experiment(run: Run) -> str:
+def _experiment(run: RunFolder) -> str:
     """The experiment that the run's config names. The config must be that of the run's name."""
     config = read_config(run.folder)
     identity = {key: value for key, value in config.items() if key not in ("experiment", "seeds")}
@@ -96,7 +96,7 @@ def _experiment(run: Run) -> str:
     return str(experiment)
 
 
-def _newest(run: Run) -> tuple[bytes, tuple[int, int]] | None:
+def _newest(run: RunFolder) -> tuple[bytes, tuple[int, int]] | None:
     """The content of a run's newest checkpoint, and its step."""
     found = checkpoint.newest(run.folder, run.name.rpartition("-")[2])
     if found is None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
 from anchorloss.errors import RunError, UserError
-from anchorloss.runs import store
+from anchorloss.runs.folder import Record, read_record, run_folder
 from anchorloss.sweep.launcher import SweepLauncher
 from anchorloss.sweep.plan import train_all
 from anchorloss.terminal import counted
@@ -37,8 +37,8 @@ class Job:
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
         return f"{self.runs[0].loss.name}-{self.runs[0].model.name}-{digest}"
 
-    def record(self, run: RunSettings) -> store.Record | None:
-        return store.read_record(store.run_folder(Path(self.config.results_dir), run.experiment, run.run))
+    def record(self, run: RunSettings) -> Record | None:
+        return read_record(run_folder(Path(self.config.results_dir), run.experiment, run.run))
 
     @property
     def is_done(self) -> bool:

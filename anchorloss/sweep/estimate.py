@@ -14,7 +14,7 @@ from anchorloss.analysis.status import duration
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.settings import Execution
 from anchorloss.device import resolve_device
-from anchorloss.runs import store
+from anchorloss.runs.folder import read_progress, read_record, run_folder
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.messages import announce
 from anchorloss.sweep.width import Speed, keep_fastest, measure, widths
@@ -77,8 +77,8 @@ def _work(plan: Sequence[RunSettings], execution: Execution, device: torch.devic
     found: dict[str, _Work] = {}
     contexts: dict[str, RunContext] = {}
     for settings in plan:
-        folder = store.run_folder(execution.results_dir, settings.experiment, settings.run)
-        record = store.read_record(folder)
+        folder = run_folder(execution.results_dir, settings.experiment, settings.run)
+        record = read_record(folder)
         if record is not None and not (record.status == "failed" and execution.retry_failed):
             continue
         data = repr(settings.data)
@@ -87,7 +87,7 @@ def _work(plan: Sequence[RunSettings], execution: Execution, device: torch.devic
         optim = settings.optim
         key = repr((settings.model, data, settings.precision, optim.batch_size, optim.evaluate_every))
         work = found.setdefault(key, _Work(settings, contexts[data], []))
-        progress = store.read_progress(folder)
+        progress = read_progress(folder)
         work.epochs_left.append(optim.epochs - (progress.epoch if progress is not None else 0))
     return list(found.values())
 

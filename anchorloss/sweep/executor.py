@@ -20,9 +20,10 @@ from anchorloss.config.settings import Execution
 from anchorloss.config.source import source_files
 from anchorloss.device import choose_convolutions, resolve_device
 from anchorloss.errors import ClaimLostError, RunError, UserError
-from anchorloss.runs import provenance, store
-from anchorloss.runs.atomic import remove_temporary_files, write_once
+from anchorloss.runs import provenance
 from anchorloss.runs.claims import Claim
+from anchorloss.runs.files import remove_temporary_files, write_once
+from anchorloss.runs.folder import CONFIG, RECORD, Record, read_record, run_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.sweep.messages import SweepProgress, announce, refuse_failed, say_ended, say_skipped
@@ -45,7 +46,7 @@ class _LiveRun:
 
     settings: RunSettings
     claim: Claim
-    training: Generator[float, None, store.Record]
+    training: Generator[float, None, Record]
     epochs_done: float | None = None
 
 
@@ -67,7 +68,7 @@ def execute(plan: list[RunSettings], execution: Execution, begun: float | None =
     device = resolve_device(execution.device)
     prepare_torch(execution, device)
     _Sweep(plan, execution, device).carry_out(begun)
-    refuse_failed([store.read_record(_folder(execution, settings)) for settings in plan])
+    refuse_failed([read_record(_folder(execution, settings)) for settings in plan])
 
 
 class _Sweep:
@@ -83,7 +84,7 @@ class _Sweep:
         self._side_by_side = SideBySide(device, torch.get_num_threads())
         self._waiting: list[RunSettings] = []
         self._claims: dict[str, Claim] = {}
-        self._to_retry: dict[str, store.Record] = {}
+        self._to_retry: dict[str, Record] = {}
         self._live: list[_LiveRun] = []
         self._next_look = 0.0
         self._prepare()
@@ -92,7 +93,7 @@ class _Sweep:
     def _prepare(self) -> None:
         """Leave out what is done, and make the folders of the rest once their data is at hand."""
         for settings in self._plan:
-            record = store.read_record(_folder(self._execution, settings))
+            record = read_record(_folder(self._execution, settings))
             if record is not None and record.status == "failed" and self._execution.retry_failed:
                 self._to_retry[settings.run] = record
             elif record is not None:
@@ -174,16 +175,16 @@ class _Sweep:
     def _start(self, settings: RunSettings, claim: Claim) -> _LiveRun:
         folder = _folder(self._execution, settings)
         # Another process may only now be planning the sweep, and writing the folder's config.
-        remove_temporary_files(folder, store.CONFIG)
+        remove_temporary_files(folder, CONFIG)
         # Another process may have set it aside, and left a checkpoint to go on from.
-        if self._to_retry.pop(settings.run, None) is not None and (folder / store.RECORD).exists():
+        if self._to_retry.pop(settings.run, None) is not None and (folder / RECORD).exists():
             _set_failed_aside(folder)
         tracker = self._tracking.start(settings)
         training = train(settings, folder, self._context(settings), tracker, claim.require)
         return _LiveRun(settings, claim, training)
 
     def _is_done(self, settings: RunSettings) -> bool:
-        record = store.read_record(_folder(self._execution, settings))
+        record = read_record(_folder(self._execution, settings))
         return record is not None and record != self._to_retry.get(settings.run)
 
     def _take_turns(self) -> None:
@@ -221,12 +222,12 @@ class _Sweep:
                 stack.callback(_close, run)
 
 
-def _take_turn(run: _LiveRun) -> float | store.Record | ClaimLostError:
+def _take_turn(run: _LiveRun) -> float | Record | ClaimLostError:
     """The run's next turn: its epochs done, its record if it has ended, the error if it is another process's now."""
     try:
         return next(run.training)
     except StopIteration as end:
-        record: store.Record = end.value
+        record: Record = end.value
         return record
     except ClaimLostError as loss:
         return loss
@@ -240,7 +241,7 @@ def _close(run: _LiveRun) -> None:
 
 
 def _folder(execution: Execution, settings: RunSettings) -> Path:
-    return store.run_folder(execution.results_dir, settings.experiment, settings.run)
+    return run_folder(execution.results_dir, settings.experiment, settings.run)
 
 
 def default_width(settings: RunSettings, execution: Execution, device: torch.device) -> int:
@@ -264,11 +265,11 @@ def _make_folder(settings: RunSettings, folder: Path) -> None:
     ).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_once(folder / store.CONFIG, content)
+        write_once(folder / CONFIG, content)
     except FileExistsError:
-        if read_file(folder / store.CONFIG) != content:
+        if read_file(folder / CONFIG) != content:
             raise UserError(
-                f"{folder / store.CONFIG}: differs from the run it names; move the folder away"
+                f"{folder / CONFIG}: differs from the run it names; move the folder away"
             ) from None
     except OSError as error:
         raise UserError(f"results_dir={folder}: cannot be made ({error.strerror}); name another") from None
@@ -291,4 +292,4 @@ def _set_failed_aside(folder: Path) -> None:
     number = 1
     while (folder / f"failed-{number}.json").exists():
         number += 1
-    (folder / store.RECORD).rename(folder / f"failed-{number}.json")
+    (folder / RECORD).rename(folder / f"failed-{number}.json")

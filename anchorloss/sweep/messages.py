@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from anchorloss.config.identity import RunSettings
 from anchorloss.device import describe
-from anchorloss.runs import store
 from anchorloss.runs.differences import differences
+from anchorloss.runs.folder import WEIGHTS, Record
 from anchorloss.terminal import counted
 
 BAR_SECONDS = 0.5
@@ -38,17 +38,17 @@ def announce(plan: Sequence[RunSettings], to_do: int, device: torch.device) -> N
     print(f"{len(plan) - to_do} of {len(plan)} are done, {to_do} to do, on {describe(device)}", flush=True)
 
 
-def say_skipped(record: store.Record, *, keep_weights: bool) -> None:
+def say_skipped(record: Record, *, keep_weights: bool) -> None:
     """Say that a run has its record already."""
     if record.status == "failed":
         print(f"{record.run}: has failed; skipped (--retry-failed runs it again)")
     else:
-        without = keep_weights and store.WEIGHTS not in record.files
+        without = keep_weights and WEIGHTS not in record.files
         hint = " (its weights were not kept; to have them, train it again in another results_dir)" * without
         print(f"{record.run}: finished with Top-1 {record.top1:.2f} %; skipped{hint}")
 
 
-def say_ended(record: store.Record) -> None:
+def say_ended(record: Record) -> None:
     """Say how a run ended, above the progress bars."""
     if record.failure is not None:
         step = f", step {record.failure.step}" if record.failure.step >= 0 else ""  # an evaluation has none
@@ -58,7 +58,7 @@ def say_ended(record: store.Record) -> None:
         tqdm.write(f"{record.run}: Top-1 {record.top1:.2f} %, Top-5 {record.top5:.2f} %")
 
 
-def refuse_failed(records: Collection[store.Record | None]) -> None:
+def refuse_failed(records: Collection[Record | None]) -> None:
     """Name the failed runs among the records of a plan, and end the command with status 1 if there are any."""
     failed = [record.run for record in records if record is not None and record.status == "failed"]
     if failed:

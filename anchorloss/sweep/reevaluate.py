@@ -15,7 +15,16 @@ from anchorloss.config.settings import DataSettings, Execution, ModelSettings
 from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.device import choose_convolutions, describe, processor_kind, resolve_device
 from anchorloss.errors import UserError
-from anchorloss.runs import provenance, store, weights
+from anchorloss.runs import provenance, weights
+from anchorloss.runs.folder import (
+    RECORD,
+    WEIGHTS,
+    Record,
+    read_predictions,
+    read_record,
+    read_runs,
+    verify_files,
+)
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.lockstep import SideBySide
@@ -40,7 +49,7 @@ class Reevaluation:
         problems: why the record and its weights do not agree; empty if they do.
     """
 
-    record: store.Record
+    record: Record
     now: Evaluation
     different: int
     elsewhere: str | None
@@ -53,8 +62,8 @@ def with_weights(results_dir: Path, experiment: str) -> list[Path]:
     Raises:
         UserError: if there is none.
     """
-    runs = store.read_runs(results_dir, experiment)
-    kept = [run.folder for run in runs if run.record is not None and store.WEIGHTS in run.record.files]
+    runs = read_runs(results_dir, experiment)
+    kept = [run.folder for run in runs if run.record is not None and WEIGHTS in run.record.files]
     if not kept:
         raise UserError(
             f"experiment={experiment}: none of its {len(runs)} runs kept its weights, so there is nothing to evaluate; "
@@ -77,23 +86,23 @@ def reevaluate(folders: Iterable[Path], data_root: str, device: str = "auto") ->
     datasets: dict[str, Dataset] = {}
     prepared: dict[int, list[_Prepared]] = {}
     for folder in folders:
-        record = store.read_record(folder)
-        if record is None or store.WEIGHTS not in record.files:
+        record = read_record(folder)
+        if record is None or WEIGHTS not in record.files:
             raise UserError(
-                f"{folder}: has no finished run with its weights; name a folder with {store.RECORD} and {store.WEIGHTS}"
+                f"{folder}: has no finished run with its weights; name a folder with {RECORD} and {WEIGHTS}"
             )
-        store.verify_files(folder, record)
+        verify_files(folder, record)
         settings, execution = settings_of(folder, record, data_root, device)
         key = repr(settings.data)
         if key not in datasets:
             datasets[key] = load_dataset(settings.data)
         if datasets[key].checksum != record.data.checksum:
             raise UserError(
-                f"data.root={data_root}: its checksum is {datasets[key].checksum}, that of {folder / store.RECORD} is "
+                f"data.root={data_root}: its checksum is {datasets[key].checksum}, that of {folder / RECORD} is "
                 f"{record.data.checksum}; name the data set that the run was evaluated on"
             )
         run = _Prepared(folder, record, settings, execution, datasets[key])
-        _load(settings.model, folder / store.WEIGHTS, datasets[key])
+        _load(settings.model, folder / WEIGHTS, datasets[key])
         prepared.setdefault(execution.threads, []).append(run)
 
     found = []
@@ -125,16 +134,16 @@ class _Prepared:
     """A run whose files are verified."""
 
     folder: Path
-    record: store.Record
+    record: Record
     settings: RunSettings
     execution: Execution
     dataset: Dataset
 
     def evaluate(self, device: torch.device) -> Reevaluation:
-        network = _load(self.settings.model, self.folder / store.WEIGHTS, self.dataset).to(device)
+        network = _load(self.settings.model, self.folder / WEIGHTS, self.dataset).to(device)
         images = EvaluationImages.of(self.dataset, device)
         now = evaluate(network, losses.resolve(self.settings.loss), images, self.settings.precision)
-        then = store.read_predictions(self.folder)
+        then = read_predictions(self.folder)
         made = self.record.provenance
         version = made.versions.get("torch", "unknown")
         own = provenance.versions()["torch"]

@@ -18,8 +18,19 @@ from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config, Execution, LoggerSettings
 from anchorloss.device import describe, resolve_device
 from anchorloss.errors import UserError
-from anchorloss.runs import provenance, store
+from anchorloss.runs import provenance
 from anchorloss.runs.differences import describe_difference
+from anchorloss.runs.folder import (
+    CONFIG,
+    HISTORY,
+    WEIGHTS,
+    Record,
+    check_config,
+    read_config,
+    read_record,
+    run_folder,
+    verify_files,
+)
 from anchorloss.sweep.executor import execute, prepare_torch
 from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.context import RunContext
@@ -48,10 +59,10 @@ def rerun(
 
     Raises: UserError if the folder has no finished run that this code can name, or the data are missing; RunError.
     """
-    record = store.read_record(folder)
+    record = read_record(folder)
     if record is None or record.status != "finished":
         raise UserError(f"{folder}: has no record of a finished run; name a folder with a record.json")
-    store.verify_files(folder, record)
+    verify_files(folder, record)
     settings, execution = settings_of(folder, record, data_root, device)
     prepare_torch(execution, resolve_device(device))
     with tempfile.TemporaryDirectory() as temporary:
@@ -60,26 +71,22 @@ def rerun(
         else:
             execution = dataclasses.replace(execution, results_dir=into or Path(temporary))
             execute([settings], execution)
-            again = store.read_record(
-                store.run_folder(execution.results_dir, settings.experiment, settings.run)
-            )
+            again = read_record(run_folder(execution.results_dir, settings.experiment, settings.run))
             assert again is not None
             differences = describe_difference(record.result(), again.result())
     return RerunResult(record.run, differences, _circumstances(record, device))
 
 
-def settings_of(
-    folder: Path, record: store.Record, data_root: str, device: str
-) -> tuple[RunSettings, Execution]:
+def settings_of(folder: Path, record: Record, data_root: str, device: str) -> tuple[RunSettings, Execution]:
     """The run of a folder as settings, and how to carry it out as its record was made.
 
     Raises:
         UserError: if its config does not name the run of the record.
     """
-    store.check_config(folder, record)
-    found = store.read_config(folder)
+    check_config(folder, record)
+    found = read_config(folder)
     if not found:
-        raise UserError(f"{folder / store.CONFIG}: missing; copy the whole run folder again")
+        raise UserError(f"{folder / CONFIG}: missing; copy the whole run folder again")
     runs, execution = parse(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), found)))
     settings = dataclasses.replace(runs[0], data=dataclasses.replace(runs[0].data, root=data_root))
     if settings.run != record.run:
@@ -94,7 +101,7 @@ def settings_of(
         logger=LoggerSettings("none"),
         threads=record.provenance.threads or (int(told[1]) if told else 0),
         compile=record.provenance.compile,
-        keep_weights=store.WEIGHTS in record.files,
+        keep_weights=WEIGHTS in record.files,
     )
 
 
@@ -106,13 +113,13 @@ def _compare_first_epoch(
     context = RunContext.load(settings.data, execution, resolve_device(execution.device))
     with closing(train(settings, again, context, Tracker())) as steps:
         for _ in steps:
-            if (again / store.HISTORY).exists():
+            if (again / HISTORY).exists():
                 break
-    texts = ((each / store.HISTORY).read_text() for each in (folder, again))
+    texts = ((each / HISTORY).read_text() for each in (folder, again))
     return describe_difference(*(next(csv.DictReader(text.splitlines())) for text in texts))
 
 
-def _circumstances(record: store.Record, device: str) -> dict[str, tuple[str, str]]:
+def _circumstances(record: Record, device: str) -> dict[str, tuple[str, str]]:
     commit, dirty = provenance.commit()
     here = {"commit": commit, "dirty": dirty, "device": describe(resolve_device(device))}
     now: dict[str, Any] = {**here, "versions": provenance.versions()}

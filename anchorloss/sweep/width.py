@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from anchorloss.config.identity import RunSettings
 from anchorloss.device import describe, free_memory, peak_memory, reset_peak_memory, slug
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import write_results
+from anchorloss.runs.files import write_results
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.training import evaluation

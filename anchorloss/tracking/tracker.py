@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from anchorloss.runs.store import Record
+from anchorloss.runs.folder import Record
 
 
 class Tracker:

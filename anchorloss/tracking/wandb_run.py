@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.settings import DATA_SETS
-from anchorloss.runs.store import PREDICTIONS, Record, read_predictions
+from anchorloss.runs.folder import PREDICTIONS, Record, read_predictions
 from anchorloss.tracking.tracker import Tracker
 
 # Seconds to wait for a server: when a run starts, and for unsent data at its end.

@@ -22,8 +22,9 @@ from anchorloss.config.identity import RunSettings
 from anchorloss.config.source import source_files
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
-from anchorloss.runs import checkpoint, provenance, store, weights
-from anchorloss.runs.atomic import sha256, write_atomically
+from anchorloss.runs import checkpoint, provenance, weights
+from anchorloss.runs.files import sha256, write_atomically
+from anchorloss.runs.folder import HISTORY, PREDICTIONS, PROGRESS, Record, write_record
 from anchorloss.runs.record import WEIGHTS, Best, Data, Failure, Provenance
 from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.context import RunContext
@@ -43,7 +44,7 @@ def train(
     context: RunContext,
     tracker: Tracker,
     require_claim: Callable[[], None] = lambda: None,
-) -> Generator[float, None, store.Record]:
+) -> Generator[float, None, Record]:
     """Train the run in `folder`, from its newest checkpoint if it has one, and write its record.
 
     Closing the generator saves a checkpoint.
@@ -122,7 +123,7 @@ def train(
         require_claim()
         record = run.conclude(progress.seconds)
     checkpoint.remove(folder)
-    (folder / store.PROGRESS).unlink(missing_ok=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
     tracker.finish(record, folder)
     return record
 
@@ -217,7 +218,7 @@ class _Run:
         self.state.history.append(row)
         return evaluation
 
-    def conclude(self, seconds: float) -> store.Record:
+    def conclude(self, seconds: float) -> Record:
         """Write history, predictions, weights if they are kept and, last, the record.
 
         It says `failed` if the run did not reach its last epoch.
@@ -229,25 +230,25 @@ class _Run:
             files[name] = sha256(content)
 
         if self.state.history:
-            files[store.HISTORY] = sha256(self.write_history())
+            files[HISTORY] = sha256(self.write_history())
         common: Any = {"data": self._data(), "files": files, "provenance": self._provenance(seconds)}
         # One that no record names may be left of a process that was to keep weights and was killed.
         (self.folder / WEIGHTS).unlink(missing_ok=True)
         last = self.last
         if self.state.epoch == self.settings.optim.epochs and last is not None:
-            write(store.PREDICTIONS, last.predictions())
+            write(PREDICTIONS, last.predictions())
             if self.context.keep_weights:
                 write(WEIGHTS, weights.to_bytes(self.trainer.network_state()))
             evaluated = (row for row in self.state.history if row["top1"] is not None)
             row = max(evaluated, key=lambda row: row["top1"])
             best = Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
-            record = store.Record.finished(
+            record = Record.finished(
                 self.settings, top1=last.top1, top5=last.top5, test_loss=last.loss, best=best, **common
             )
         else:
-            record = store.Record.failed(self.settings, failure=self._failure(), **common)
+            record = Record.failed(self.settings, failure=self._failure(), **common)
         try:
-            store.write_record(self.folder, record)
+            write_record(self.folder, record)
         except FileExistsError:
             raise ClaimLostError(
                 f"{self.folder.name}: another process has ended this run meanwhile"
@@ -262,7 +263,7 @@ class _Run:
         writer.writeheader()
         writer.writerows(self.state.history)
         content = text.getvalue().encode()
-        write_atomically(self.folder / store.HISTORY, content)
+        write_atomically(self.folder / HISTORY, content)
         return content
 
     def _data(self) -> Data:

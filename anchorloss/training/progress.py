@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from anchorloss.config.identity import RunSettings
-from anchorloss.runs import store
+from anchorloss.runs.folder import Progress, write_progress
 from anchorloss.training.state import RunState, now
 
 BAR_SECONDS = 0.5
@@ -70,9 +70,9 @@ class ProgressReporter:
         self._shown = time.monotonic()
         if self._shown - self._written >= FILE_SECONDS or fraction == 0:
             self._written = self._shown
-            store.write_progress(
+            write_progress(
                 self._folder,
-                store.Progress(
+                Progress(
                     epoch=self._state.epoch,
                     epochs=self._epochs,
                     train_loss=train_loss,

@@ -9,7 +9,7 @@ import pytest
 
 from anchorloss.analysis.curves import draw, read_curves, to_markdown
 from anchorloss.errors import UserError
-from anchorloss.runs.store import read_history
+from anchorloss.runs.folder import read_history
 from tests.run_folders import finish_run, interrupt_run, make_settings
 
 

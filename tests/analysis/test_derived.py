@@ -10,7 +10,7 @@ from anchorloss.analysis.table import build_table
 from anchorloss.analysis.table_text import to_csv, to_latex, to_markdown
 from anchorloss.report import statistics_text
 from anchorloss.report.data import read_experiment
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "results"

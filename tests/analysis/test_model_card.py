@@ -12,8 +12,8 @@ from anchorloss.analysis.model_card import make_card
 from anchorloss.config.identity import LossSettings
 from anchorloss.config.settings import ModelSettings
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import sha256
-from anchorloss.runs.store import WEIGHTS
+from anchorloss.runs.files import sha256
+from anchorloss.runs.folder import WEIGHTS
 from tests.commands import call
 from tests.run_folders import edit_record, finish_run, make_settings
 

@@ -14,7 +14,7 @@ from anchorloss.config.parsing import parse
 from anchorloss.errors import UserError
 from anchorloss.report.page import write_report
 from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 from tests.conftest import ROOT
 from tests.in_process import composed
 from tests.run_folders import finish_run, make_record, make_settings

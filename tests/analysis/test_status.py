@@ -6,7 +6,7 @@ import pytest
 
 from anchorloss.analysis.status import duration
 from anchorloss.runs.claims import Claim
-from anchorloss.runs.store import Progress, write_progress
+from anchorloss.runs.folder import Progress, write_progress
 from tests.commands import Done, call
 from tests.run_folders import finish_run, interrupt_run, make_settings, plan_run
 

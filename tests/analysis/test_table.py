@@ -18,7 +18,7 @@ from anchorloss.analysis.published import read_published
 from anchorloss.analysis.table import Table, build_table
 from anchorloss.analysis.table_text import make_table, to_csv, to_latex, to_markdown
 from anchorloss.errors import UserError
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 from anchorloss.terminal import plain_text
 from tests.commands import Done, call
 from tests.run_folders import ANCHORS, edit_record, finish_run, interrupt_run, make_settings, plan_run

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from anchorloss.runs import store
 from anchorloss.runs.differences import same_result
+from anchorloss.runs.folder import read_record
 from tests.conftest import ROOT, SMALL
 
 RUNS = (*SMALL, "loss=bce", "seeds=[0,1]", "optim.epochs=60", "concurrent=2", "experiment.name=rehearsed")
@@ -47,7 +47,7 @@ def test_a_day_with_a_gpu_from_the_tests_to_runs_that_go_on_at_home(tmp_path):
     script("train.py", *RUNS, "results_dir=home", folder=tmp_path)
     script("train.py", *RUNS, "results_dir=undisturbed", folder=tmp_path)
     for folder in unfinished:
-        record = store.read_record(folder)
-        expected = store.read_record(tmp_path / "undisturbed" / "runs" / "rehearsed" / folder.name)
+        record = read_record(folder)
+        expected = read_record(tmp_path / "undisturbed" / "runs" / "rehearsed" / folder.name)
         assert record.provenance.resumed >= 1
         assert same_result(record, expected)

@@ -13,8 +13,8 @@ from anchorloss.config import settings
 from anchorloss.config.identity import identity_hash
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config
+from anchorloss.runs.folder import check_config, read_config, read_record
 from anchorloss.runs.record import Record
-from anchorloss.runs.store import check_config, read_config, read_record
 from tests.conftest import ROOT
 from tests.in_process import composed
 

@@ -10,8 +10,8 @@ import pytest
 from anchorloss.analysis.calibration import reliability
 from anchorloss.analysis.confusion import class_accuracy, confused_pairs, target_ranks
 from anchorloss.data.class_names import CIFAR100, class_name
+from anchorloss.runs.folder import Predictions
 from anchorloss.runs.record import Data
-from anchorloss.runs.store import Predictions
 from tests.fake_runs import predictions
 
 

@@ -25,7 +25,7 @@ from anchorloss.report.figures_classes import reliability_diagram
 from anchorloss.report.figures_training import factors
 from anchorloss.report.page import build_page, write_report
 from anchorloss.report.text import DASH
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 from tests.commands import call
 from tests.fake_runs import FACTORS, make_runs
 from tests.run_folders import finish_run, make_settings, with_provenance

@@ -11,7 +11,7 @@ import pytest
 
 from anchorloss.config.settings import DataSettings
 from anchorloss.data.dataset import load_dataset
-from anchorloss.runs.store import Record, read_predictions, read_record, verify_files
+from anchorloss.runs.folder import Record, read_predictions, read_record, verify_files
 from tests.conftest import ROOT
 
 FOLDERS = sorted(path.parent for path in (ROOT / "results" / "runs").glob("*/*/record.json"))

@@ -15,8 +15,8 @@ import pytest
 
 from anchorloss.config.identity import identity_hash
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import sha256
-from anchorloss.runs.store import read_config, read_ended, read_progress, read_record
+from anchorloss.runs.files import sha256
+from anchorloss.runs.folder import read_config, read_ended, read_progress, read_record
 from tests.commands import call, time_limit
 from tests.run_folders import finish_run, make_settings
 

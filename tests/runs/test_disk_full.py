@@ -9,7 +9,7 @@ import time
 import pytest
 
 from anchorloss.runs.differences import same_result
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 from tests import processes
 from tests.conftest import SMALL, command
 from tests.in_process import context_of, finish, settings, start

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.claims import Claim
+from anchorloss.runs.folder import RunFolder, read_record, read_run, read_runs, verify_files
 from anchorloss.runs.merge import copy_run, plan_merge
-from anchorloss.runs.store import Run, read_record, read_run, read_runs, verify_files
 from tests.commands import Done, call
 from tests.run_folders import ANCHORS, finish_run, interrupt_run, make_record, make_settings, plan_run
 from tests.small_disk import small_disk
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORT = {"epochs": 3}
 
 
-def merge(sources: list[Path], into: Path) -> tuple[list[tuple[Run, Path]], list[str]]:
+def merge(sources: list[Path], into: Path) -> tuple[list[tuple[RunFolder, Path]], list[str]]:
     plan = plan_merge(sources, into)
     for run, target in plan[0]:
         copy_run(run, target)

@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from anchorloss.errors import ClaimLostError
-from anchorloss.runs import checkpoint, store
+from anchorloss.runs import checkpoint
 from anchorloss.runs.claims import FILE, Claim
 from anchorloss.runs.differences import same_result
+from anchorloss.runs.folder import CONFIG, HISTORY, PREDICTIONS, RECORD, Record, read_record, verify_files
 from anchorloss.sweep import executor, plan
 from anchorloss.training import loop
 from tests.conftest import ROOT
@@ -69,8 +70,8 @@ class Command:
             sys.argv = before
         return status, printed.getvalue()
 
-    def records(self) -> dict[str, store.Record]:
-        found = (store.read_record(folder) for folder in self.folders())
+    def records(self) -> dict[str, Record]:
+        found = (read_record(folder) for folder in self.folders())
         return {record.run: record for record in found if record is not None}
 
     def folders(self) -> list[Path]:
@@ -81,7 +82,7 @@ class Command:
         return [folder for folder in self.folders() if (folder / checkpoint.NEWEST).exists()]
 
 
-def alone(results: Path) -> dict[str, store.Record]:
+def alone(results: Path) -> dict[str, Record]:
     """The records of the sweep's runs, each trained by itself on the CPU, without the executor."""
     records = {}
     for loss in ("bce", "anchor_bg"):
@@ -91,22 +92,22 @@ def alone(results: Path) -> dict[str, store.Record]:
     return records
 
 
-def assert_same_results(command: Command, expected: dict[str, store.Record], results: Path) -> None:
+def assert_same_results(command: Command, expected: dict[str, Record], results: Path) -> None:
     """The sweep has these records and no others, beside the same files, and nothing is left of the training."""
     found = command.records()
     assert found.keys() == expected.keys()
     for folder in command.folders():
         record = found[folder.name]
         assert same_result(record, expected[folder.name]), folder.name
-        store.verify_files(folder, record)
+        verify_files(folder, record)
         other = results / "runs" / "simulated" / folder.name
-        for name in (store.HISTORY, store.PREDICTIONS):
+        for name in (HISTORY, PREDICTIONS):
             assert (folder / name).read_bytes() == (other / name).read_bytes()
         assert {path.name for path in folder.iterdir()} == {
-            store.CONFIG,
-            store.HISTORY,
-            store.PREDICTIONS,
-            store.RECORD,
+            CONFIG,
+            HISTORY,
+            PREDICTIONS,
+            RECORD,
         }
 
 
@@ -176,7 +177,7 @@ def case_sweep() -> None:
             begun = command.saved()
             assert {each.name.split("-seed")[0] for each in begun} == {"bce-small", "anchor_bg-small"}
             assert all("-seed0-" in each.name for each in begun)
-            assert all((each / store.CONFIG).exists() for each in command.folders())
+            assert all((each / CONFIG).exists() for each in command.folders())
             assert not list(command.results.rglob(FILE))
             assert not command.records()
             assert not torch.are_deterministic_algorithms_enabled()
@@ -267,7 +268,7 @@ def case_shared() -> None:
         def end_elsewhere(run: Path) -> None:
             """Bring the run's record as another process would."""
             other = Path(folder) / "alone" / "runs" / "simulated" / run.name
-            for name in (store.HISTORY, store.PREDICTIONS, store.RECORD):
+            for name in (HISTORY, PREDICTIONS, RECORD):
                 (run / name).write_bytes((other / name).read_bytes())
 
         with simulated_time() as gpu, counted_steps() as steps, pytest.MonkeyPatch.context() as patch:
@@ -285,7 +286,7 @@ def case_shared() -> None:
                 def acquire(self) -> bool:
                     if self.folder == held and len(command.records()) == 3:
                         gpu.seconds += 5  # time passes while this process waits
-                    if self.folder == ended and not (ended / store.RECORD).exists():
+                    if self.folder == ended and not (ended / RECORD).exists():
                         end_elsewhere(ended)
                     return super().acquire()
 
@@ -347,8 +348,8 @@ def case_sweep_with_failures() -> None:
             status, printed = other("minutes=0.06")
             assert status == 0, printed
             broken, whole = other.saved()
-            (broken / store.HISTORY).unlink(missing_ok=True)
-            (broken / store.HISTORY).mkdir()
+            (broken / HISTORY).unlink(missing_ok=True)
+            (broken / HISTORY).mkdir()
             before = (whole / checkpoint.NEWEST).read_bytes()
             status, printed = other("checkpoint_seconds=1e9")
             assert status == 2, printed

@@ -19,7 +19,8 @@ from anchorloss.benchmark import ladder
 from anchorloss.data import augmentation
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.loss import anchor_loss
-from anchorloss.runs import checkpoint, store, weights
+from anchorloss.runs import checkpoint, weights
+from anchorloss.runs.folder import PROGRESS, WEIGHTS, read_history, read_predictions, verify_files
 from anchorloss.tracking.tracker import Tracker
 from anchorloss.training import emulated_bf16, loop, losses
 from anchorloss.training import evaluation as evaluation_module
@@ -255,13 +256,13 @@ def case_textbook() -> None:
             record = finish(start(run, context, Path(results)))
             assert steps.count == 4 * 3
         folder = Path(results) / "runs" / run.experiment / run.run
-        store.verify_files(folder, record)
-        rows = store.read_history(folder).to_dict("records")
-        predictions = store.read_predictions(folder)
+        verify_files(folder, record)
+        rows = read_history(folder).to_dict("records")
+        predictions = read_predictions(folder)
         kept = small.Small(100)
-        weights.load_into(kept, (folder / store.WEIGHTS).read_bytes(), folder)
+        weights.load_into(kept, (folder / WEIGHTS).read_bytes(), folder)
         assert not (folder / checkpoint.NEWEST).exists()
-        assert not (folder / store.PROGRESS).exists()
+        assert not (folder / PROGRESS).exists()
 
     assert len(rows) == 4
     top1s = {}

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from anchorloss.errors import UserError
-from anchorloss.runs.store import RECORD
+from anchorloss.runs.folder import RECORD
 from anchorloss.sweep.cluster import Job
 from tests.run_folders import finish_run, make_settings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anchorloss.runs.differences import same_result
-from anchorloss.runs.store import read_runs, verify_files
+from anchorloss.runs.folder import read_runs, verify_files
 from hydra_plugins.anchorloss_processes import gpu_names
 from tests.conftest import SMALL
 

@@ -16,8 +16,8 @@ import models
 from anchorloss.config.settings import DataSettings, ModelSettings
 from anchorloss.data import dataset
 from anchorloss.errors import UserError
-from anchorloss.runs import store
-from anchorloss.runs.atomic import sha256
+from anchorloss.runs.files import sha256
+from anchorloss.runs.folder import PREDICTIONS, WEIGHTS, read_runs
 from anchorloss.sweep import executor, plan
 from anchorloss.sweep.reevaluate import evaluate_file, reevaluate, with_weights
 from tests import processes, small_cifar
@@ -58,7 +58,7 @@ def test_the_weights_give_every_recorded_number(trained):
     done = evaluate("--experiment", "scratch", "--results-dir", trained)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("  0 of 100 predictions differ from the record's\n") == 2
-    for run in store.read_runs(trained, "scratch"):
+    for run in read_runs(trained, "scratch"):
         assert run.record is not None
         assert f"{run.name}: Top-1 {run.record.top1:.2f} %, Top-5 {run.record.top5:.2f} %\n" in done.stdout
     for found in reevaluate(with_weights(trained, "scratch"), "nowhere"):
@@ -75,25 +75,23 @@ def test_committed_weights_give_the_recorded_numbers_on_the_real_images(cifar_ro
 
 
 def test_one_flipped_byte_is_refused(runs):
-    original = (runs[1] / store.WEIGHTS).read_bytes()
+    original = (runs[1] / WEIGHTS).read_bytes()
     for at in (0, 40, len(original) // 2, len(original) - 1):
         content = bytearray(original)
         content[at] ^= 1
-        (runs[1] / store.WEIGHTS).write_bytes(content)
+        (runs[1] / WEIGHTS).write_bytes(content)
         with pytest.raises(UserError, match=r"weights\.safetensors: its SHA-256 is not the one"):
             reevaluate(runs, "nowhere")
     done = evaluate(*runs)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith(
-        f"error: {runs[1] / store.WEIGHTS}: its SHA-256 is not the one in record.json"
-    )
+    assert done.stderr.startswith(f"error: {runs[1] / WEIGHTS}: its SHA-256 is not the one in record.json")
     assert done.stderr.count("\n") == 1
 
 
 def test_the_weights_of_another_run_are_found_out(runs):
     """Their checksum is in the record, as if they were its own."""
-    change(runs[0], store.WEIGHTS, (runs[1] / store.WEIGHTS).read_bytes())
+    change(runs[0], WEIGHTS, (runs[1] / WEIGHTS).read_bytes())
     done = evaluate(runs[0])
     assert done.returncode == 1
     assert "WRONG: " in done.stdout
@@ -120,14 +118,14 @@ def test_a_recorded_number_that_is_not_that_of_the_predictions_is_refused(runs):
 
 
 def test_elsewhere_the_number_of_other_predictions_is_said(runs):
-    predictions = dict(np.load(runs[0] / store.PREDICTIONS))
+    predictions = dict(np.load(runs[0] / PREDICTIONS))
     for image in (3, 7):
         while predictions["predicted"][image] == predictions["target"][image]:
             image += 1  # a wrong answer, so that no accuracy changes with it
         other = {predictions["target"][image], predictions["predicted"][image]}
         predictions["predicted"][image] = min({1, 2, 3} - other)
-    np.savez_compressed(runs[0] / store.PREDICTIONS, **predictions)
-    change(runs[0], store.PREDICTIONS, (runs[0] / store.PREDICTIONS).read_bytes())
+    np.savez_compressed(runs[0] / PREDICTIONS, **predictions)
+    change(runs[0], PREDICTIONS, (runs[0] / PREDICTIONS).read_bytes())
     (found,) = reevaluate([runs[0]], "nowhere")
     assert found.problems == ("2 predictions and 0 ranks of the target differ on the same processor",)
     made = json.loads((runs[0] / "record.json").read_text())["provenance"]
@@ -140,7 +138,7 @@ def test_elsewhere_the_number_of_other_predictions_is_said(runs):
 
 def test_weights_of_another_network_are_refused(runs):
     other = models.build("resnet14", 100).state_dict()
-    change(runs[0], store.WEIGHTS, safetensors.torch.save(other))
+    change(runs[0], WEIGHTS, safetensors.torch.save(other))
     with pytest.raises(
         UserError, match=r"weights\.safetensors: the tensor .* in the file, .* in the network"
     ):
@@ -150,7 +148,7 @@ def test_weights_of_another_network_are_refused(runs):
 def test_what_is_missing_is_one_line(runs, tmp_path):
     official = finish_run(tmp_path / "official", make_settings("anchor_bg", model="resnet8"))
     weights = safetensors.torch.save(models.build("resnet8", 100).state_dict())
-    change(official, store.WEIGHTS, weights)
+    change(official, WEIGHTS, weights)
     done = evaluate(official, "--data-root", tmp_path / "nothing")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"data.root={tmp_path / 'nothing'}: holds neither" in done.stderr
@@ -159,7 +157,7 @@ def test_what_is_missing_is_one_line(runs, tmp_path):
         reevaluate([without], "nowhere")
     with pytest.raises(UserError, match="experiment=table1: none of its 1 runs kept its weights"):
         with_weights(tmp_path / "without", "table1")
-    (runs[0] / store.WEIGHTS).unlink()
+    (runs[0] / WEIGHTS).unlink()
     with pytest.raises(UserError, match="missing, though"):
         reevaluate(runs, "nowhere")
     done = evaluate()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anchorloss.device import describe, processor_kind, resolve_device
-from anchorloss.runs.store import read_record, read_runs
+from anchorloss.runs.folder import read_record, read_runs
 from anchorloss.sweep.rerun import rerun
 from tests import processes
 from tests.conftest import ROOT, SMALL

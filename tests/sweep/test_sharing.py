@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from anchorloss.runs.differences import same_result
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 from tests.conftest import ROOT, SMALL, command
 from tests.processes import Process
 

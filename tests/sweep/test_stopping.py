@@ -12,7 +12,7 @@ import pytest
 from anchorloss.config.parsing import parse
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import same_result
-from anchorloss.runs.store import read_runs, run_folder
+from anchorloss.runs.folder import read_runs, run_folder
 from anchorloss.sweep import executor
 from anchorloss.sweep.executor import execute
 from tests.conftest import SMALL, command

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from anchorloss.runs.store import read_runs
+from anchorloss.runs.folder import read_runs
 from tests.commands import call
 from tests.conftest import ROOT, SMALL
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import yaml
 
-from anchorloss.runs import store
 from anchorloss.runs.differences import same_result
+from anchorloss.runs.folder import read_record
 from anchorloss.sweep import plan
 from tests import processes
 from tests.conftest import ROOT, SMALL, command
@@ -119,7 +119,7 @@ def test_group_tags_and_config_are_the_runs(two_runs):
     folder, _ = two_runs
     for path in offline_runs(folder):
         told = logged(path)["run"][0]
-        record = store.read_record(folder / "results/runs/scratch" / told["display_name"])
+        record = read_record(folder / "results/runs/scratch" / told["display_name"])
         assert told["project"] == "anchor-loss"
         assert told["run_group"] == "scratch/anchor_bg"
         assert told["job_type"] == f"seed{record.seed}"
@@ -142,7 +142,7 @@ def test_the_summary_is_the_record(two_runs):
     folder, _ = two_runs
     for path in offline_runs(folder):
         told = final_summary(path)
-        record = store.read_record(folder / "results/runs/scratch" / told["name"])
+        record = read_record(folder / "results/runs/scratch" / told["name"])
         summary = told["summary"]
         assert told["exit_code"] == 0
         assert summary["status"] == "finished"
@@ -182,7 +182,7 @@ def test_a_tracked_run_has_the_same_result(two_runs):
     assert done.returncode == 0, done.stderr
     (untracked,) = (folder / "untracked/runs/scratch").iterdir()
     tracked = folder / "results/runs/scratch" / untracked.name
-    assert same_result(store.read_record(tracked), store.read_record(untracked))
+    assert same_result(read_record(tracked), read_record(untracked))
     assert len(offline_runs(folder)) == 2
 
 

@@ -11,7 +11,7 @@ import torch
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.differences import same_result
-from anchorloss.runs.store import read_record, run_folder
+from anchorloss.runs.folder import read_record, run_folder
 from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.loop import train
 from tests.in_process import context_of, files, finish, settings, start

@@ -14,10 +14,10 @@ from anchorloss.config.parsing import parse
 from anchorloss.data import augmentation
 from anchorloss.errors import UserError
 from anchorloss.runs import weights
-from anchorloss.runs.atomic import sha256
 from anchorloss.runs.differences import same_result
+from anchorloss.runs.files import sha256
+from anchorloss.runs.folder import WEIGHTS, read_predictions, read_record, verify_files
 from anchorloss.runs.merge import copy_run, plan_merge
-from anchorloss.runs.store import WEIGHTS, read_predictions, read_record, verify_files
 from tests.in_process import composed, context_of, files, finish, settings, start
 
 

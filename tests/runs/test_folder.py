@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from anchorloss.config.identity import identity_hash
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import describe_difference, same_result
-from anchorloss.runs.store import (
+from anchorloss.runs.folder import (
     Progress,
     Record,
     claim_is_live,
@@ -493,7 +493,9 @@ def test_a_damaged_claim_is_nobodys(tmp_path: Path, text: str) -> None:
 
 
 def test_reading_records_imports_neither_torch_nor_pandas() -> None:
-    code = "import sys, anchorloss.runs.store; print(sorted({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, anchorloss.runs.folder; print(sorted({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 

@@ -13,10 +13,10 @@ from pydantic import BeforeValidator
 
 from anchorloss.config.validation import refuse_aliases
 from anchorloss.errors import UserError
-from anchorloss.runs.atomic import write_atomically, write_once
 from anchorloss.runs.claims import claim_is_live
 from anchorloss.runs.contents import parse_history, read_record, read_verified, unpack_predictions
 from anchorloss.runs.differences import describe_difference
+from anchorloss.runs.files import write_atomically, write_once
 from anchorloss.runs.reading import damaged, parse_json, read_file
 from anchorloss.runs.record import HISTORY, NAME, PREDICTIONS, RECORD, RUN_NAME, Record, StrictModel, Text
 from anchorloss.runs.record import WEIGHTS as WEIGHTS
@@ -66,7 +66,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run folder as it stands: `state` is finished, failed, running, interrupted or waiting."""
 
     folder: Path
@@ -174,7 +174,7 @@ def check_config(folder: Path, record: Record) -> None:
         raise damaged(folder / CONFIG, f"{key} is {ours:.60}, and {theirs:.60} in {RECORD}")
 
 
-def read_runs(results_dir: Path, experiment: str) -> list[Run]:
+def read_runs(results_dir: Path, experiment: str) -> list[RunFolder]:
     """The runs of an experiment, by loss, seed and name.
 
     Raises:
@@ -196,7 +196,7 @@ def read_runs(results_dir: Path, experiment: str) -> list[Run]:
     return sorted(runs, key=lambda run: (run.loss, run.seed, run.name))
 
 
-def read_ended(results_dir: Path, experiment: str) -> list[tuple[Run, Record]]:
+def read_ended(results_dir: Path, experiment: str) -> list[tuple[RunFolder, Record]]:
     """The runs of an experiment that finished or failed.
 
     Raises:
@@ -210,7 +210,7 @@ def read_ended(results_dir: Path, experiment: str) -> list[tuple[Run, Record]]:
     return ended
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFolder:
     """One run folder as it stands. Raises: UserError if its record is damaged or it is not named as a run."""
     parts = RUN_NAME.fullmatch(folder.name)
     if parts is None:
@@ -229,7 +229,7 @@ def read_run(folder: Path) -> Run:
     else:
         state = "waiting"
     progress = None if record is not None else read_progress(folder)
-    return Run(
+    return RunFolder(
         folder, folder.name, parts["loss"], parts["model"], int(parts["seed"]), state, record, progress
     )
 

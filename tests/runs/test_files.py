@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from anchorloss.errors import RunError, UserError
-from anchorloss.runs import atomic
-from anchorloss.runs.atomic import remove_temporary_files, sha256, write_atomically, write_once
+from anchorloss.runs import files
+from anchorloss.runs.files import remove_temporary_files, sha256, write_atomically, write_once
 from tests.small_disk import small_disk
 
 
@@ -110,7 +110,7 @@ def test_write_once_where_the_file_system_has_no_links(
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(atomic.os, "link", no_links)
+    monkeypatch.setattr(files.os, "link", no_links)
     path = tmp_path / "record.json"
     write_once(path, b"first")
     with pytest.raises(FileExistsError):
@@ -158,9 +158,9 @@ def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, sys; from anchorloss.runs import atomic;"
-        "atomic.os.fsync = lambda _: os.kill(os.getpid(), 9);"
-        "atomic.write_atomically(pathlib.Path(sys.argv[1]), b'x' * 1000)"
+        "import os, pathlib, sys; from anchorloss.runs import files;"
+        "files.os.fsync = lambda _: os.kill(os.getpid(), 9);"
+        "files.write_atomically(pathlib.Path(sys.argv[1]), b'x' * 1000)"
     )
     path = tmp_path / "checkpoint.pt"
     write_atomically(path, b"old")
