@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+# The package that stands here, whichever is installed; Python's safe path has no place for it.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from anchorloss.errors import one_line_errors
 
 if TYPE_CHECKING:

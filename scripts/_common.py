@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+# The package that stands beside the scripts, whichever is installed; Python's safe path has neither.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from anchorloss.errors import one_line_errors
 from anchorloss.terminal import plain_text
 

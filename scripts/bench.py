@@ -6,12 +6,14 @@ Writes results/bench/DEVICE.csv and .md, after each round; a device that has the
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterable
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import folder, parser, run, show, unused
 
 from anchorloss.errors import UserError

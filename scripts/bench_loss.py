@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from itertools import accumulate, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import folder, parser, run, unused
 
 from anchorloss.errors import UserError

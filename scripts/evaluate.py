@@ -10,8 +10,11 @@ With --weights and --model, evaluate any safetensors file.
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import folder, parser, run
 
 from anchorloss.errors import UserError

@@ -5,6 +5,10 @@ Runs that differ in more than loss and seed get a row for each combination of wh
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run, show
 
 

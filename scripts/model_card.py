@@ -5,6 +5,10 @@ It has the format of the Hugging Face Hub, with a `model-index` made from the re
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run
 
 

@@ -6,6 +6,10 @@ they do, bit for bit on a CPU. Exit status 1 if they do not.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import folder, parser, run
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run
 
 from anchorloss.errors import RunError, UserError
