@@ -12,6 +12,7 @@ from anchorloss.analysis.protocol import planned
 from anchorloss.analysis.published import PAPER_LOSSES, read_published
 from anchorloss.analysis.records import made_from, order
 from anchorloss.analysis.table import Table, build_table
+from anchorloss.config.settings import DATA_SETS
 from anchorloss.errors import UserError
 from anchorloss.runs.files import write_results
 from anchorloss.runs.folder import WEIGHTS, Record, read_runs, verify_files
@@ -43,8 +44,6 @@ def make_card(results_dir: Path, experiment: str) -> Path:
 
 def to_markdown(records: list[Record], table: Table) -> str:
     """The card of these records, which all kept their weights; `table` is that of the whole experiment."""
-    from anchorloss.data.dataset import MEAN_STD  # imports torch
-
     labels = {loss: row.label for loss, row in read_published().items()}
     rows = [
         [
@@ -58,6 +57,7 @@ def to_markdown(records: list[Record], table: Table) -> str:
         for record in records
     ]
     first, model = records[0], records[0].identity["model"]
+    known = DATA_SETS.get(first.data.name, {})
     environment = jinja2.Environment(keep_trailing_newline=True, trim_blocks=True)
     environment.filters["yaml"] = _scalar
     environment.filters["python"] = repr
@@ -68,10 +68,10 @@ def to_markdown(records: list[Record], table: Table) -> str:
         of_paper=all(record.loss in PAPER_LOSSES for record in records),
         function=model.get("function"),
         arguments=model.get("arguments", {}),
-        classes=len(first.data.class_names or ()) or (10 if first.data.name == "cifar10" else 100),
+        classes=len(first.data.class_names or ()) or known["classes"],
         table=table,
         provenance=made_from(records),
-        pixels=MEAN_STD.get(first.data.name),
+        pixels=(tuple(known["mean"]), tuple(known["std"])) if "mean" in known else None,
         weights=markdown_table(["loss", "seed", "Top-1 %", "Top-5 %", "file", "SHA-256"], rows, "lrrrll"),
         escape=escape,
         WEIGHTS=WEIGHTS,

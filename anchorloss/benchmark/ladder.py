@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,15 +14,14 @@ from torch import Tensor
 from anchorloss.benchmark.rows import Row
 from anchorloss.benchmark.textbook import TextbookImages, TextbookLoop, textbook_loss
 from anchorloss.config.identity import LossSettings, RunSettings
-from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
+from anchorloss.config.settings import DATA_SETS, DataSettings, ModelSettings, OptimSettings
 from anchorloss.data import augmentation
-from anchorloss.data.dataset import MEAN_STD
 from anchorloss.device import choose_convolutions
 from anchorloss.loss import anchor_loss
 from anchorloss.sweep.lockstep import SideBySide
 from anchorloss.training.trainer import Trainer, TrainingImages
 
-MEAN, STD = MEAN_STD["cifar100"]
+MEAN, STD = (cast(tuple[float, float, float], tuple(DATA_SETS["cifar100"][key])) for key in ("mean", "std"))
 # Pixels do not change the time; this many of them fill no cache that 50,000 would not.
 IMAGES = 10_000
 

@@ -139,7 +139,7 @@ def _check_data(data: DataSettings) -> None:
         )
         _no_arguments("data", data.arguments)
     else:
-        taken = {word.lower() for pair in DATA_SETS.items() for word in pair}
+        taken = {word.lower() for name, facts in DATA_SETS.items() for word in (name, facts["label"])}
         _require(
             data.name.lower() not in taken, "data.name", data.name, "is taken; name your data set otherwise"
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import yaml
 from annotated_types import Ge, Gt, Le, Len, Lt
 from omegaconf import MISSING
 
@@ -25,8 +26,10 @@ Images = Annotated[int, Ge(100), Le(1_000_000)]
 # float32 overflows at 3e38.
 _LARGEST = 1e30
 
-# The data sets that are there, and what tables call them. One of your own is called by its name.
-DATA_SETS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
+# The data sets that are there and what is known of each, as anchorloss/data/datasets.yaml explains.
+DATA_SETS: dict[str, dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "data" / "datasets.yaml").read_text("utf-8")
+)
 # The names of the paper's losses, which no other loss may have, and their anchors.
 PAPER_LOSSES = {"bce": "none", "anchor_target": "target", "anchor_bg": "background", "anchor_both": "both"}
 
@@ -73,6 +76,23 @@ class DataSettings:
     ] = None
     arguments: Annotated[dict[str, Any], "Further arguments of `function`."] = field(default_factory=dict)
     source: Annotated[Text | None, "Hash of the source of `function`; filled in."] = None
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call the data set."""
+        return data_label(self.name, self.training_images)
+
+
+def data_label(name: str, training_images: int | None) -> str:
+    """What tables and figures call a data set: "CIFAR-100", "CIFAR-100 (2,000 of its training images)", "SYNTHETIC".
+
+    Args:
+        name: `data.name`; a data set of one's own is called by it.
+        training_images: `data.training_images`, which the synthetic set has as its size, another set as a part of it.
+    """
+    label = str(DATA_SETS.get(name, {}).get("label", name))
+    is_part = training_images is not None and name != "synthetic"
+    return f"{label} ({training_images:,} of its training images)" if is_part else label
 
 
 @dataclass

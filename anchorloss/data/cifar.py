@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from anchorloss.config.settings import DATA_SETS
 from anchorloss.errors import UserError
 from anchorloss.runs.files import write_atomically
 
@@ -42,7 +42,6 @@ class Archive:
             md5 sum.
         label_key: Key of the labels in a training or test file.
         class_key: Key of the class names in the meta file.
-        classes: How many classes there are.
     """
 
     name: str
@@ -55,7 +54,6 @@ class Archive:
     meta: dict[str, str]
     label_key: str
     class_key: str
-    classes: int
 
     @property
     def md5_of(self) -> dict[str, str]:
@@ -70,8 +68,7 @@ class Archive:
 
 
 ARCHIVES = {
-    name: Archive(name, **facts)
-    for name, facts in yaml.safe_load(Path(__file__).with_name("archives.yaml").read_text("utf-8")).items()
+    name: Archive(name, **facts["archive"]) for name, facts in DATA_SETS.items() if "archive" in facts
 }
 CIFAR100, CIFAR10 = ARCHIVES["cifar100"], ARCHIVES["cifar10"]
 
@@ -131,12 +128,12 @@ class Source:
         """
         (meta,) = self.archive.meta
         names = self._unpickle(meta).get(self.archive.class_key)
-        if not isinstance(names, list) or len(names) != self.archive.classes:
-            raise self._wrong(meta, f"does not name {self.archive.classes} classes")
+        if not isinstance(names, list) or len(names) != DATA_SETS[self.archive.name]["classes"]:
+            raise self._wrong(meta, f"does not name {DATA_SETS[self.archive.name]['classes']} classes")
         return tuple(str(name) for name in names)
 
     def _batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        batch, classes = self._unpickle(name), self.archive.classes
+        batch, classes = self._unpickle(name), DATA_SETS[self.archive.name]["classes"]
         images, labels = batch.get("data"), batch.get(self.archive.label_key)
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3072,):
             raise self._wrong(name, "holds no 32x32 images")

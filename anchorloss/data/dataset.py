@@ -16,13 +16,6 @@ from anchorloss.data.arrays import Arrays
 from anchorloss.data.cifar import ARCHIVES
 from anchorloss.errors import UserError
 
-# Of the full training set, pixels in [0, 1], over all pixels of a channel. CIFAR-100: measured on the official file
-# (tests/data/test_cifar.py repeats it); CIFAR-10: the figures in common use.
-MEAN_STD = {
-    "cifar100": ((0.5070752, 0.4865489, 0.4409178), (0.2673343, 0.2564385, 0.2761505)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-}
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -100,7 +93,7 @@ def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset
     else:
         test_images, test_labels = train_images[:0], train_labels[:0]
     arrays = Arrays(train_images, train_labels, test_images, test_labels, source.class_names())
-    return _dataset(name, arrays, archive.checksum, *MEAN_STD[name])
+    return _dataset(name, arrays, archive.checksum, DATA_SETS[name]["mean"], DATA_SETS[name]["std"])
 
 
 def _from_arrays(name: str, arrays: Arrays) -> Dataset:
@@ -114,7 +107,7 @@ def _dataset(
 ) -> Dataset:
     return Dataset(
         name=name,
-        label=DATA_SETS.get(name, name),
+        label=DATA_SETS.get(name, {}).get("label", name),
         checksum=checksum,
         class_names=arrays.class_names,
         train_images=torch.from_numpy(arrays.train_images),

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anchorloss.config.settings import DATA_SETS
 from anchorloss.errors import UserError
 from anchorloss.runs.files import sha256
 from anchorloss.runs.reading import LARGEST_MEASURED, damaged, read_file
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 HISTORY_COLUMNS = ("epoch", "learning_rate", "train_loss", "train_top1", "test_loss", "top1", "top5")
-_CLASSES = {"CIFAR-100": 100, "CIFAR-10": 10, "SYNTHETIC": 100}
 _KINDS = {"target": "uint8", "predicted": "uint8", "target_rank": "uint8", "confidence": "float16"}
 # Bytes of one array; the test set of CIFAR needs 20,000.
 _LARGEST_ARRAY = 64 << 20
@@ -195,4 +195,4 @@ def _check_predictions(folder: Path, record: Record, content: bytes) -> None:
 def _number_of_classes(record: Record) -> int:
     if record.data.class_names is not None:
         return len(record.data.class_names)
-    return _CLASSES.get(record.data.label, 256)
+    return int(DATA_SETS.get(record.data.name, {}).get("classes", 256))

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anchorloss.config.identity import identity_hash
-from anchorloss.config.settings import DATA_SETS, NAME, DataSettings, ModelSettings, Name, OptimSettings, Text
+from anchorloss.config.settings import (
+    NAME,
+    DataSettings,
+    ModelSettings,
+    Name,
+    OptimSettings,
+    Text,
+    data_label,
+)
 from anchorloss.config.validation import OneOf, Written, first_problem
 from anchorloss.errors import UserError
 from anchorloss.runs.reading import LARGEST_MEASURED, check_plain, damaged, parse_json, require
@@ -187,7 +195,7 @@ class Record(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> Record:
         self._check_identity()
-        label = DATA_SETS.get(self.data.name, self.data.name)
+        label = data_label(self.data.name, self.identity["data"].get("training_images"))
         problem = f"must be {label}, as the data set is {self.data.name}"
         require(self.data.label == label, "data.label", self.data.label, problem)
         self._check_outcome()
@@ -273,16 +281,21 @@ def require_recordable(settings: RunSettings) -> None:
         UserError: names the setting that no record accepts.
     """
     unknown = "not known yet"
-    name, precision = settings.data.name, settings.precision
-    label = DATA_SETS.get(name, name)
-    data = {"name": name, "label": label, "training_images": 0, "evaluation_images": 0, "checksum": unknown}
+    data, precision = settings.data, settings.precision
+    facts = {
+        "name": data.name,
+        "label": data.label,
+        "training_images": 0,
+        "evaluation_images": 0,
+        "checksum": unknown,
+    }
     told = dict.fromkeys(("device", "host", "started", "finished"), unknown)
     none = {"dirty": False, "versions": {}, "duration_seconds": 0.0, "resumed": 0}
     try:
         Record.failed(
             settings,
             failure=Failure(epoch=1, step=0, reason=unknown, last_finite_loss=None),
-            data=Data.model_validate(data),
+            data=Data.model_validate(facts),
             files={},
             provenance=Provenance.model_validate(
                 {"commit": "unknown", "precision": precision, **told, **none}

@@ -15,7 +15,6 @@ import wandb
 from tqdm import tqdm
 
 from anchorloss.config.identity import RunSettings
-from anchorloss.config.settings import DATA_SETS
 from anchorloss.runs.folder import PREDICTIONS, Record, read_predictions
 from anchorloss.tracking.tracker import Tracker
 
@@ -121,8 +120,7 @@ class Session:
             self._told = True
 
     def _arguments(self, settings: RunSettings) -> dict[str, Any]:
-        label = DATA_SETS.get(settings.data.name, settings.data.name)
-        tags = [settings.experiment, settings.loss.name, settings.model.name, label]
+        tags = [settings.experiment, settings.loss.name, settings.model.name, settings.data.label]
         if settings.data.evaluate_on == "validation":
             tags.append("validation")
         return {
@@ -134,7 +132,11 @@ class Session:
             "group": f"{settings.experiment}/{settings.loss.name}"[:128],
             "job_type": f"seed{settings.seed}",
             "tags": [tag[:64] for tag in dict.fromkeys(tags)],
-            "config": {"experiment": settings.experiment, "hash": settings.hash, "data_label": label}
+            "config": {
+                "experiment": settings.experiment,
+                "hash": settings.hash,
+                "data_label": settings.data.label,
+            }
             | settings.identity(),
             # The server, or `wandb sync`, appends a resumed run to what was logged before.
             "resume": "allow",

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anchorloss.config.settings import DATA_SETS
 from anchorloss.data.cifar import CIFAR10, CIFAR100, Archive, Source, download, install
 from anchorloss.errors import UserError
 from tests import small_cifar
@@ -363,16 +364,14 @@ def test_the_official_set(cifar_root):
     images, labels = source.images(CIFAR100.train)
     assert images.shape == (50_000, 3, 32, 32)
     assert np.bincount(labels).tolist() == [500] * 100
-    from anchorloss.data.dataset import MEAN_STD
-
     pixels = images.transpose(1, 0, 2, 3).reshape(3, -1)
     mean = pixels.mean(1) / 255
     std = [
         float(np.sqrt(np.mean(np.square(channel, dtype=np.float64)) / 255**2 - centre**2))
         for channel, centre in zip(pixels, mean, strict=True)
     ]
-    assert np.round(mean, 7).tolist() == list(MEAN_STD["cifar100"][0])
-    assert np.round(std, 7).tolist() == list(MEAN_STD["cifar100"][1])
+    assert np.round(mean, 7).tolist() == DATA_SETS["cifar100"]["mean"]
+    assert np.round(std, 7).tolist() == DATA_SETS["cifar100"]["std"]
     images, labels = source.images(CIFAR100.test)
     assert images.shape == (10_000, 3, 32, 32)
     assert np.bincount(labels).tolist() == [100] * 100

@@ -9,7 +9,8 @@ import pytest
 
 from anchorloss.analysis.calibration import reliability
 from anchorloss.analysis.confusion import class_accuracy, confused_pairs, target_ranks
-from anchorloss.data.class_names import CIFAR100, class_name
+from anchorloss.config.settings import DATA_SETS
+from anchorloss.data.class_names import class_name
 from anchorloss.runs.folder import Predictions
 from anchorloss.runs.record import Data
 from tests.fake_runs import predictions
@@ -107,4 +108,6 @@ def test_class_names_fall_back_to_numbers():
 
 def test_class_names_are_those_of_the_official_archive(cifar_root):
     with (cifar_root / "cifar-100-python" / "meta").open("rb") as file:
-        assert CIFAR100.split() == pickle.load(file, encoding="latin1")["fine_label_names"]
+        assert (
+            DATA_SETS["cifar100"]["class_names"] == pickle.load(file, encoding="latin1")["fine_label_names"]
+        )

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 import models
-from anchorloss.config.settings import DataSettings, ModelSettings
+from anchorloss.config.settings import DATA_SETS, DataSettings, ModelSettings
 from anchorloss.data import dataset
 from anchorloss.errors import UserError
 from anchorloss.runs.files import sha256
@@ -183,7 +183,7 @@ def test_weights_of_ones_own_need_no_record(tmp_path, monkeypatch):
     found = evaluate_file(file, ModelSettings("resnet8"), data, "fp32", "cpu")
     test = small_cifar.batch(small_cifar.TEST, 1)
     pixels = torch.from_numpy(test["data"].reshape(-1, 3, 32, 32)).double() / 255
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in dataset.MEAN_STD["cifar100"])
+    mean, std = (torch.tensor(DATA_SETS["cifar100"][key]).view(3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
         best = network(((pixels - mean) / std).float()).topk(5).indices
     labels = torch.tensor(test["fine_labels"])
