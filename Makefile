@@ -8,13 +8,12 @@ EXPERIMENT_resnet20 := table1_resnet20
 EXPERIMENT_small := table1_small
 EXPERIMENT ?= $(or $(EXPERIMENT_$(PROFILE)),$(error PROFILE=$(PROFILE): there is no such profile; use full, resnet20 or small))
 ARGS ?=
-MINUTES ?= 30
 # Without an NVIDIA GPU, the versions of torch and torchvision that are tested; with one, the newest.
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 plan merge status evaluate card readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray test-cuda \
-	gpu-day test-browser lint format clean
+.PHONY: help setup quickstart data table1 merge status evaluate card readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray test-cuda \
+	test-browser lint format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,9 +37,6 @@ data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else dow
 table1: $(INSTALLED) ## make Table 1 (PROFILE=full, resnet20 or small): train what is missing, then show the table
 	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment $(EXPERIMENT)$(if $(REFERENCE), --reference $(REFERENCE))
-
-plan: $(INSTALLED) ## measure how many runs at once are fastest here, and how long the rest of EXPERIMENT will take
-	$(RUN) train.py experiment=$(EXPERIMENT) --plan $(ARGS)
 
 merge: $(INSTALLED) ## merge run folders from other machines: FROM=results-folder
 	$(RUN) scripts/merge_results.py $(FROM)
@@ -93,9 +89,6 @@ test-ray: $(INSTALLED) ## test a sweep on a real Ray of two nodes, started here
 test-cuda: $(INSTALLED) ## test the CUDA path, on a GPU
 	TEST_CUDA=1 $(RUN) -m pytest -q -n0 tests/training/test_cuda.py $(ARGS)
 
-gpu-day: $(INSTALLED) ## use half an hour with a GPU: test the CUDA path, measure, train EXPERIMENT; MINUTES=30
-	$(RUN) scripts/gpu_day.py --experiment $(EXPERIMENT) --minutes $(MINUTES) --results-dir outputs/gpu_day $(ARGS)
-
 test-browser: $(INSTALLED) ## test the report in a real Chromium (Debian, root; screenshots in artifacts/)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || true
 	$(RUN) -m pytest -q -m browser $(ARGS)
@@ -110,5 +103,5 @@ format: $(INSTALLED) ## format the code with ruff
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean: ## remove outputs/ (results of quickstart and gpu-day, unsent W&B runs) and caches; never results/ or data/
+clean: ## remove outputs/ (results of quickstart, unsent W&B runs) and caches; never results/ or data/
 	rm -rf outputs artifacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

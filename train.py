@@ -22,7 +22,7 @@ from anchorloss.errors import one_line_errors
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-FLAGS = {"--retry-failed": "retry_failed=true", "--plan": "plan_only=true"}
+FLAGS = {"--retry-failed": "retry_failed=true", "--dry-run": "dry_run=true"}
 SHOWING = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 
 

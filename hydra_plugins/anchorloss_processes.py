@@ -110,8 +110,8 @@ def _work(configs: list[DictConfig], gpu: str | None, place: int, share: int) ->
         if automatic := [config for config in configs if config.concurrent == "auto"]:
             width = 1  # on a CPU the processes share the cores out, not the runs within one
             if on_gpu:
-                runs, execution = parse(configs[0])
-                width = min(share, default_width(runs[0], execution, resolve_device(execution.device)))
+                _, execution = parse(configs[0])
+                width = min(share, default_width(execution, resolve_device(execution.device)))
             for config in automatic:
                 config.concurrent = str(width)
         train_all(configs)

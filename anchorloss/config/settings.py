@@ -173,9 +173,8 @@ class Config:
     concurrent: Annotated[
         str,
         Written(re.compile("auto|[1-9][0-9]{0,3}").fullmatch, "auto or a whole number from 1 to 9999"),
-        "Runs trained at once in this process: a number, or auto. That is on a GPU as many as `--plan` found fastest "
-        "there, 8 if it was not asked; on a CPU as many as the cores have room for with `threads` each, one if that is "
-        "not set.",
+        "Runs trained at once in this process: a number, or auto. That is 8 on a GPU; on a CPU as many as the cores have "
+        "room for with `threads` each, one if that is not set.",
     ] = "auto"
     deterministic: Annotated[
         bool, "Deterministic algorithms: always on a CPU; on a GPU at some cost in speed."
@@ -191,9 +190,7 @@ class Config:
         float, Ge(0), Le(1e7), "Stop after so many minutes, with checkpoints to go on from; 0: no limit."
     ] = 0.0
     retry_failed: Annotated[bool, "Run failed runs again."] = False
-    plan_only: Annotated[
-        bool, "Train nothing: measure how many runs at once are fastest, and how long the plan will take."
-    ] = False
+    dry_run: Annotated[bool, "Train nothing: list what would be trained, resumed and skipped."] = False
     threads: Annotated[
         int,
         Ge(0),
@@ -220,5 +217,5 @@ class Execution:
     keep_weights: bool
     minutes: float
     retry_failed: bool
-    plan_only: bool
+    dry_run: bool
     threads: int

@@ -83,9 +83,6 @@ class ClusterLauncher(SweepLauncher):
             RunError: runs are left without a record.
             SystemExit: with status 1 if runs failed.
         """
-        if configs[0].plan_only:
-            super().train(configs)
-            return
         jobs = [_job(config) for config in configs]
         if any(config.precision == "auto" for config in configs):
             print(

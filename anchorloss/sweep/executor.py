@@ -26,16 +26,22 @@ from anchorloss.runs.files import remove_temporary_files, write_once
 from anchorloss.runs.folder import CONFIG, RECORD, Record, read_record, run_folder
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.lockstep import SideBySide, cores
-from anchorloss.sweep.messages import SweepProgress, announce, refuse_failed, say_ended, say_skipped
+from anchorloss.sweep.messages import (
+    SweepProgress,
+    announce,
+    refuse_failed,
+    say_ended,
+    say_skipped,
+    say_to_do,
+)
 from anchorloss.sweep.signals import Signals
-from anchorloss.sweep.width import fastest
 from anchorloss.terminal import counted
 from anchorloss.tracking.tracking import Tracking
 from anchorloss.training.context import RunContext
 from anchorloss.training.loop import train
 
 POLL_SECONDS = 0.5
-# What `concurrent=auto` means on a GPU on which it was not measured.
+# What `concurrent=auto` means on a GPU.
 CONCURRENT_ON_GPU = 8
 GO_ON = "a checkpoint of each unfinished run is saved: give the same command again to go on"
 
@@ -80,7 +86,7 @@ class _Sweep:
         self._device = device
         self._contexts: dict[str, RunContext] = {}
         self._tracking = Tracking(execution.logger)
-        self._width = execution.concurrent or default_width(plan[0], execution, device)
+        self._width = execution.concurrent or default_width(execution, device)
         self._side_by_side = SideBySide(device, torch.get_num_threads())
         self._waiting: list[RunSettings] = []
         self._claims: dict[str, Claim] = {}
@@ -100,7 +106,8 @@ class _Sweep:
                 say_skipped(record, keep_weights=self._execution.keep_weights)
                 continue
             self._waiting.append(settings)
-        announce(self._plan, len(self._waiting), self._device)
+        announce(self._plan)
+        say_to_do(self._plan, len(self._waiting), self._device)
         # Before anything is written: an archive that is missing or damaged leaves no folder behind.
         for settings in self._waiting:
             self._context(settings)
@@ -244,15 +251,10 @@ def _folder(execution: Execution, settings: RunSettings) -> Path:
     return run_folder(execution.results_dir, settings.experiment, settings.run)
 
 
-def default_width(settings: RunSettings, execution: Execution, device: torch.device) -> int:
-    """What `concurrent=auto` is for runs like this one."""
+def default_width(execution: Execution, device: torch.device) -> int:
+    """What `concurrent=auto` is."""
     if device.type == "cuda":
-        measured = fastest(settings, device, compile=execution.compile)
-        if measured is None:
-            print(
-                f"concurrent={CONCURRENT_ON_GPU}, not measured on this device: --plan finds what is fastest"
-            )
-        return measured or CONCURRENT_ON_GPU
+        return CONCURRENT_ON_GPU
     return max(1, cores() // execution.threads) if device.type == "cpu" and execution.threads else 1
 
 

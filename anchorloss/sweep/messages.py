@@ -12,9 +12,10 @@ import torch
 from tqdm import tqdm
 
 from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import Execution
 from anchorloss.device import describe
-from anchorloss.runs.differences import differences
-from anchorloss.runs.folder import WEIGHTS, Record
+from anchorloss.runs.differences import differences, flatten
+from anchorloss.runs.folder import WEIGHTS, Record, read_run, run_folder
 from anchorloss.terminal import counted
 
 BAR_SECONDS = 0.5
@@ -22,8 +23,8 @@ BAR_SECONDS = 0.5
 LOG_SECONDS = 60.0
 
 
-def announce(plan: Sequence[RunSettings], to_do: int, device: torch.device) -> None:
-    """Say what will run, before it does."""
+def announce(plan: Sequence[RunSettings]) -> None:
+    """Say what was asked for, before it begins."""
     groups: dict[tuple[str, str, int], list[RunSettings]] = {}
     for run in plan:
         groups.setdefault((run.model.name, run.data.name, run.optim.epochs), []).append(run)
@@ -35,7 +36,30 @@ def announce(plan: Sequence[RunSettings], to_do: int, device: torch.device) -> N
             f"{runs[0].experiment}: {counted(len(runs), 'run')} = losses {losses} x seeds {seeds}{swept}; "
             f"{model}, {data}, {counted(epochs, 'epoch')}"
         )
+
+
+def say_to_do(plan: Sequence[RunSettings], to_do: int, device: torch.device) -> None:
+    """Say how much of the plan is left to do, and where."""
     print(f"{len(plan) - to_do} of {len(plan)} are done, {to_do} to do, on {describe(device)}", flush=True)
+
+
+def list_plan(plan: Sequence[RunSettings], execution: Execution) -> None:
+    """Print what a plan would train, resume and skip: the settings that all runs share, then each run and its own."""
+    announce(plan)
+    settings = [flatten(run.identity()) for run in plan]
+    shared = {key: value for key, value in settings[0].items() if all(s.get(key) == value for s in settings)}
+    print("\n".join(f"  {key}={value}" for key, value in shared.items()))
+    for run, own in zip(plan, settings, strict=True):
+        found = read_run(run_folder(execution.results_dir, run.experiment, run.run))
+        epochs = found.progress.epoch if found.progress else 0
+        what = {
+            "finished": "skipped: has finished",
+            "failed": "trained again: has failed" if execution.retry_failed else "skipped: has failed",
+            "running": "skipped: is trained elsewhere at present",
+            "interrupted": f"resumed after {counted(epochs, 'epoch')}",
+        }.get(found.state, "trained")
+        differing = ", ".join(f"{key}={value}" for key, value in own.items() if key not in shared)
+        print(f"{run.run}: {what}" + f" ({differing})" * bool(differing))
 
 
 def say_skipped(record: Record, *, keep_weights: bool) -> None:

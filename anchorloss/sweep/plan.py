@@ -60,10 +60,10 @@ def train_all(configs: Sequence[DictConfig]) -> None:
     """
     begun = time.monotonic()
     runs, execution = plan(configs)
-    if execution.plan_only:
-        from anchorloss.sweep.estimate import estimate
+    if execution.dry_run:
+        from anchorloss.sweep.messages import list_plan
 
-        estimate(runs, execution, begun)
+        list_plan(runs, execution)
         return
     from anchorloss.sweep.executor import execute
 

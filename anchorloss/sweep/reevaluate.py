@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from anchorloss.config.identity import LossSettings, RunSettings
-from anchorloss.config.settings import DataSettings, Execution, ModelSettings
+from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import Execution, ModelSettings
 from anchorloss.data.dataset import Dataset, load_dataset
-from anchorloss.device import choose_convolutions, describe, processor_kind, resolve_device
+from anchorloss.device import describe, processor_kind, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance, weights
 from anchorloss.runs.folder import (
@@ -111,22 +111,6 @@ def reevaluate(folders: Iterable[Path], data_root: str, device: str = "auto") ->
         side_by_side = SideBySide(place, threads or torch.get_num_threads())
         found += side_by_side.each(lambda run: run.evaluate(place), runs)
     return found
-
-
-def evaluate_file(
-    file: Path, model: ModelSettings, data: DataSettings, precision: str, device: str = "auto"
-) -> Evaluation:
-    """Evaluate any safetensors file of a network known here.
-
-    Raises:
-        UserError: if there is no such file, it holds other weights than the network's, or the data set is missing.
-    """
-    place = resolve_device(device)
-    choose_convolutions()
-    dataset = load_dataset(data)
-    network = _load(model, file, dataset).to(place)
-    loss = losses.resolve(LossSettings("softmax", "torch.nn.functional.cross_entropy", {}))
-    return evaluate(network, loss, EvaluationImages.of(dataset, place), precision)
 
 
 @dataclass(frozen=True)

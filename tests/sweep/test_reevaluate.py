@@ -13,14 +13,12 @@ import safetensors.torch
 import torch
 
 import models
-from anchorloss.config.settings import DATA_SETS, DataSettings, ModelSettings
-from anchorloss.data import dataset
 from anchorloss.errors import UserError
 from anchorloss.runs.files import sha256
 from anchorloss.runs.folder import PREDICTIONS, WEIGHTS, read_runs
 from anchorloss.sweep import executor, plan
-from anchorloss.sweep.reevaluate import evaluate_file, reevaluate, with_weights
-from tests import processes, small_cifar
+from anchorloss.sweep.reevaluate import reevaluate, with_weights
+from tests import processes
 from tests.conftest import ROOT, SMALL
 from tests.in_process import composed
 from tests.run_folders import edit_record, finish_run, make_settings
@@ -170,31 +168,3 @@ def test_other_data_are_refused(runs):
     edit_record(runs[0], data={**data, "checksum": "SYNTHETIC:other"})
     with pytest.raises(UserError, match=r"its checksum is sha256:.*is SYNTHETIC:other"):
         reevaluate([runs[0]], "nowhere")
-
-
-def test_weights_of_ones_own_need_no_record(tmp_path, monkeypatch):
-    monkeypatch.setitem(dataset.ARCHIVES, "cifar100", small_cifar.write(tmp_path))
-    network = models.build("resnet8", 100).eval()
-    torch.manual_seed(0)
-    torch.nn.init.normal_(network.classifier.weight)
-    file = tmp_path / "own.safetensors"
-    safetensors.torch.save_file(network.state_dict(), file)
-    data = DataSettings("cifar100", str(tmp_path))
-    found = evaluate_file(file, ModelSettings("resnet8"), data, "fp32", "cpu")
-    test = small_cifar.batch(small_cifar.TEST, 1)
-    pixels = torch.from_numpy(test["data"].reshape(-1, 3, 32, 32)).double() / 255
-    mean, std = (torch.tensor(DATA_SETS["cifar100"][key]).view(3, 1, 1) for key in ("mean", "std"))
-    with torch.no_grad():
-        best = network(((pixels - mean) / std).float()).topk(5).indices
-    labels = torch.tensor(test["fine_labels"])
-    assert found.top1 == pytest.approx(100 * (best[:, 0] == labels).double().mean().item(), abs=0.51)
-    assert found.top5 == pytest.approx(
-        100 * (best == labels[:, None]).any(1).double().mean().item(), abs=0.51
-    )
-    assert (torch.from_numpy(found.predicted) == best[:, 0]).double().mean() > 0.98
-    with pytest.raises(UserError, match=r"the tensor .* in the network"):
-        evaluate_file(file, ModelSettings("resnet14"), data, "fp32", "cpu")
-    with pytest.raises(UserError, match="model name='lenet': must be"):
-        evaluate_file(file, ModelSettings("lenet"), data, "fp32", "cpu")
-    with pytest.raises(UserError, match="no such file"):
-        evaluate_file(tmp_path / "absent", ModelSettings("resnet8"), data, "fp32", "cpu")
