@@ -39,7 +39,7 @@ class ProcessesLauncher(ClusterLauncher):
         """
         import torch
 
-        from anchorloss.sweep.lockstep import cores
+        from anchorloss.sweep.side_by_side import cores
 
         configs = [job.config for job in jobs]
         shared = any(config.device in ("auto", "cuda") for config in configs)

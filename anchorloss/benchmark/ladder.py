@@ -18,7 +18,7 @@ from anchorloss.config.settings import DATA_SETS, DataSettings, ModelSettings, O
 from anchorloss.data import augmentation
 from anchorloss.device import choose_convolutions
 from anchorloss.loss import anchor_loss
-from anchorloss.sweep.lockstep import SideBySide
+from anchorloss.sweep.side_by_side import SideBySide
 from anchorloss.training.trainer import Trainer, TrainingImages
 
 MEAN, STD = (cast(tuple[float, float, float], tuple(DATA_SETS["cifar100"][key])) for key in ("mean", "std"))

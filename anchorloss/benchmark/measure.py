@@ -23,7 +23,7 @@ from anchorloss.benchmark.worker import Worker
 from anchorloss.device import choose_convolutions, computes_bf16, describe
 from anchorloss.errors import RunError
 from anchorloss.runs import provenance
-from anchorloss.sweep.lockstep import cores
+from anchorloss.sweep.side_by_side import cores
 
 LEAST_STEPS, MOST_STEPS = 2, 50
 

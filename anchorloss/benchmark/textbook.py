@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 import models
-from anchorloss.sweep.lockstep import cores
+from anchorloss.sweep.side_by_side import cores
 
 # Seconds of loading by which the number of the loader's workers is chosen.
 LOADING_SECONDS = 2.0

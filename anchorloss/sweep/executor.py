@@ -25,7 +25,6 @@ from anchorloss.runs.claims import Claim
 from anchorloss.runs.files import remove_temporary_files, write_once
 from anchorloss.runs.folder import CONFIG, RECORD, Record, read_record, run_folder
 from anchorloss.runs.reading import read_file
-from anchorloss.sweep.lockstep import SideBySide, cores
 from anchorloss.sweep.messages import (
     SweepProgress,
     announce,
@@ -34,6 +33,7 @@ from anchorloss.sweep.messages import (
     say_skipped,
     say_to_do,
 )
+from anchorloss.sweep.side_by_side import SideBySide, cores
 from anchorloss.sweep.signals import Signals
 from anchorloss.terminal import counted
 from anchorloss.tracking.tracking import Tracking

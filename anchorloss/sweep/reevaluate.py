@@ -27,8 +27,8 @@ from anchorloss.runs.folder import (
 )
 from anchorloss.runs.reading import read_file
 from anchorloss.sweep.executor import prepare_torch
-from anchorloss.sweep.lockstep import SideBySide
 from anchorloss.sweep.rerun import settings_of
+from anchorloss.sweep.side_by_side import SideBySide
 from anchorloss.training import losses, networks
 from anchorloss.training.evaluation import Evaluation, EvaluationImages, evaluate
 

@@ -30,7 +30,7 @@ from anchorloss.benchmark.tables import insert, tables
 from anchorloss.benchmark.textbook import TextbookImages, fastest_workers, textbook_loss
 from anchorloss.data import augmentation
 from anchorloss.errors import RunError, UserError
-from anchorloss.sweep.lockstep import cores
+from anchorloss.sweep.side_by_side import cores
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
