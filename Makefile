@@ -32,7 +32,7 @@ quickstart: $(INSTALLED) ## run the whole pipeline on synthetic images: train 8 
 	@echo "To run train.py yourself: source $(VENV)/bin/activate, then python train.py --help"
 
 data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else download
-	$(RUN) scripts/get_data.py $(if $(FROM),--from "$(FROM)",--download) --to data
+	$(RUN) scripts/get_data.py $(if $(filter undefined,$(origin FROM)),--download,--from "$(FROM)") --to data
 
 table1: $(INSTALLED) ## make Table 1 (PROFILE=full, resnet20 or small): train what is missing, then show the table
 	$(RUN) train.py experiment=$(EXPERIMENT) $(ARGS)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from anchorloss.data.cifar import CIFAR100, Archive
+from anchorloss.data.cifar import ARCHIVES, Archive
 
 TRAIN, TEST, CLASSES = 600, 200, 100
+CIFAR100 = ARCHIVES["cifar100"]
 
 
 def batch(images: int, seed: int) -> dict[str, Any]:

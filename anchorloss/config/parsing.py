@@ -149,14 +149,15 @@ def _check_data(data: DataSettings) -> None:
         data.evaluate_on,
         "needs held-out images: set data.validation=5000",
     )
-    for key in ("training_images", "test_images"):
-        size = getattr(data, key)
-        if data.name == "synthetic":
+    if data.name == "synthetic":
+        for key in ("training_images", "test_images"):
+            size = getattr(data, key)
             _require(size is not None, f"data.{key}", size, "the synthetic set needs a size: at least 100")
-        else:
-            _require(
-                size is None, f"data.{key}", size, "is for data=synthetic alone: the real sets are used whole"
-            )
+    else:
+        size = data.test_images
+        _require(
+            size is None, "data.test_images", size, "is for data=synthetic: other test sets are used whole"
+        )
 
 
 def _loss(loss: dict[str, Any]) -> LossSettings:

@@ -67,7 +67,8 @@ class DataSettings:
         str, OneOf("test", "validation"), "test, or validation: then the test file is never opened."
     ] = "test"
     training_images: Annotated[
-        Images | None, "Size of the synthetic training set; null for the real sets."
+        Images | None,
+        "Size of the synthetic training set; of another set the first so many, as many of each class; null: all.",
     ] = None
     test_images: Annotated[Images | None, "Size of the synthetic test set; null for the real sets."] = None
     function: Annotated[

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from anchorloss.config.settings import DATA_SETS, DataSettings
 from anchorloss.data import cifar, custom, synthetic
-from anchorloss.data.arrays import Arrays
-from anchorloss.data.cifar import ARCHIVES
 from anchorloss.errors import UserError
 
 
@@ -23,7 +21,8 @@ class Dataset:
 
     Attributes:
         name: As in `data.name`.
-        label: What tables and figures call it: CIFAR-100, CIFAR-10, SYNTHETIC, or the name of a custom data set.
+        label: What tables and figures call it: CIFAR-100, SYNTHETIC, the name of a data set of one's own; of a part of a
+            set, how large it is.
         checksum: `md5:…` or `sha256:…` of the whole data set.
         class_names: A name for each label.
         train_images: uint8 (N, 3, 32, 32).
@@ -31,7 +30,7 @@ class Dataset:
         evaluation_images: uint8 (M, 3, 32, 32).
         evaluation_labels: int64 (M,).
         evaluated_on: `test` or `validation`.
-        mean: Of each channel of the training set, pixels in [0, 1].
+        mean: Of each channel of the whole training set, pixels in [0, 1].
         std: The same for the standard deviation.
     """
 
@@ -51,88 +50,84 @@ class Dataset:
 def load_dataset(settings: DataSettings) -> Dataset:
     """Read the images that the settings name into memory, split as they say.
 
-    With `evaluate_on` "validation" CIFAR's test file is never opened.
+    `validation` images are held out first, at random, as many of each class. `training_images` of a set that is not
+    synthetic are then the first that are left in the order of its files, as many of each class. With `evaluate_on`
+    "validation" CIFAR's test file is never opened.
 
     Raises:
-        UserError: the data set is missing or damaged, or cannot be split so; the message names the key and the remedy.
+        UserError: The data set is missing or damaged, or cannot be split so; the message names the key and the remedy.
     """
     on_validation = settings.evaluate_on == "validation"
+    root = Path(settings.root)
     if settings.function is not None:
-        made = custom.load(settings.function, Path(settings.root), settings.arguments)
-        whole = _from_arrays(settings.name, made)
+        images = custom.load(settings.function, root, settings.arguments)
     elif settings.name == "synthetic":
-        made = synthetic.make(settings.training_images or 0, settings.test_images or 0)
-        whole = _from_arrays(settings.name, made)
+        images = synthetic.make(settings.training_images or 0, settings.test_images or 0)
     else:
-        whole = _cifar(settings.name, Path(settings.root), settings.download, read_test=not on_validation)
-    if settings.validation == 0:
-        return whole
-    classes = len(whole.class_names)
-    held_out = _held_out(whole.train_labels.numpy(), classes, settings.validation, settings.validation_seed)
-    kept = torch.from_numpy(~held_out)
-    part = replace(whole, train_images=whole.train_images[kept], train_labels=whole.train_labels[kept])
-    if not on_validation:
-        return part
-    return replace(
-        part,
-        evaluation_images=whole.train_images[~kept],
-        evaluation_labels=whole.train_labels[~kept],
-        evaluated_on="validation",
-    )
-
-
-def _cifar(name: str, root: Path, download: bool, *, read_test: bool) -> Dataset:
-    archive = ARCHIVES[name]
-    names = [*archive.train, *(archive.test if read_test else ()), *archive.meta]
-    if download and cifar.locate(archive, root) is None:
-        cifar.download(archive, root)
-    source = cifar.Source(archive, root, names)
-    train_images, train_labels = source.images(archive.train)
-    if read_test:
-        test_images, test_labels = source.images(archive.test)
-    else:
-        test_images, test_labels = train_images[:0], train_labels[:0]
-    arrays = Arrays(train_images, train_labels, test_images, test_labels, source.class_names())
-    return _dataset(name, arrays, archive.checksum, DATA_SETS[name]["mean"], DATA_SETS[name]["std"])
-
-
-def _from_arrays(name: str, arrays: Arrays) -> Dataset:
-    pixels = arrays.train_images.astype(np.float64) / 255
-    mean, std = (f(pixels, axis=(0, 2, 3)).tolist() for f in (np.mean, np.std))
-    return _dataset(name, arrays, arrays.checksum, mean, std)
-
-
-def _dataset(
-    name: str, arrays: Arrays, checksum: str, mean: Sequence[float], std: Sequence[float]
-) -> Dataset:
+        images = cifar.load(settings.name, root, download=settings.download, read_test=not on_validation)
+    pixels, labels = np.asarray(images.train_images), np.asarray(images.train_labels)
+    tested, test_labels = np.asarray(images.test_images), np.asarray(images.test_labels)
+    held_out, kept = _split(labels, len(images.class_names), settings)
+    if on_validation:
+        tested, test_labels = pixels[held_out], labels[held_out]
+    mean, std = _mean_and_std(settings.name, pixels)
+    is_official = settings.name in cifar.ARCHIVES
     return Dataset(
-        name=name,
-        label=DATA_SETS.get(name, {}).get("label", name),
-        checksum=checksum,
-        class_names=arrays.class_names,
-        train_images=torch.from_numpy(arrays.train_images),
-        train_labels=torch.from_numpy(arrays.train_labels),
-        evaluation_images=torch.from_numpy(arrays.test_images),
-        evaluation_labels=torch.from_numpy(arrays.test_labels),
-        evaluated_on="test",
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
+        name=settings.name,
+        label=settings.label,
+        checksum=cifar.ARCHIVES[settings.name].checksum if is_official else checksum(images),
+        class_names=tuple(images.class_names),
+        train_images=torch.from_numpy(pixels if kept.all() else pixels[kept]),
+        train_labels=torch.from_numpy(labels[kept]),
+        evaluation_images=torch.from_numpy(tested),
+        evaluation_labels=torch.from_numpy(test_labels),
+        evaluated_on=settings.evaluate_on,
+        mean=mean,
+        std=std,
     )
 
 
-def _held_out(labels: np.ndarray, classes: int, validation: int, seed: int) -> np.ndarray:
-    """Choose the images to hold out, bool (N,): `validation` of them, the same number in each class."""
-    if validation % classes or validation >= len(labels):
-        raise UserError(
-            f"data.validation={validation}: must be a multiple of the {classes} classes and below {len(labels)}"
-        )
-    generator = np.random.Generator(np.random.PCG64(seed))
-    held_out = np.zeros(len(labels), dtype=bool)
+def checksum(images: custom.Images) -> str:
+    """SHA-256 over images and labels, the same on machines of either byte order."""
+    digest = hashlib.sha256()
+    for values in (images.train_images, images.train_labels, images.test_images, images.test_labels):
+        array = np.asarray(values)
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _mean_and_std(
+    name: str, pixels: np.ndarray
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Of each channel, of pixels in [0, 1]: as `DATA_SETS` knows them, else measured on the training set."""
+    facts = DATA_SETS.get(name, {})
+    if "mean" not in facts:
+        unit = pixels.astype(np.float64) / 255
+        facts = {key: getattr(unit, key)(axis=(0, 2, 3)).tolist() for key in ("mean", "std")}
+    (red, green, blue), (red_std, green_std, blue_std) = facts["mean"], facts["std"]
+    return (red, green, blue), (red_std, green_std, blue_std)
+
+
+def _split(labels: np.ndarray, classes: int, settings: DataSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the images that are held out and those that are trained on, each bool (N,)."""
+    part = None if settings.name == "synthetic" else settings.training_images
+    for key, count in (("validation", settings.validation), ("training_images", part or 0)):
+        if count % classes:
+            raise UserError(f"data.{key}={count}: must be a multiple of the {classes} classes")
+    generator = np.random.Generator(np.random.PCG64(settings.validation_seed))
+    held_out, kept = np.zeros((2, len(labels)), dtype=bool)
     for label in range(classes):
-        members = np.flatnonzero(labels == label)
-        if len(members) <= validation // classes:
+        members = generator.permutation(np.flatnonzero(labels == label))
+        drawn, left = np.split(members, [settings.validation // classes])
+        if settings.validation and not len(left):
             raise UserError(
-                f"data.validation={validation}: leaves no training image of class {label}; hold out fewer"
+                f"data.validation={settings.validation}: leaves no training image of class {label}; hold out fewer"
             )
-        held_out[generator.permutation(members)[: validation // classes]] = True
-    return held_out
+        wanted = len(left) if part is None else part // classes
+        if wanted > len(left):
+            raise UserError(
+                f"data.training_images={part}: {wanted} of each class, but class {label} has {len(left)}; ask for fewer"
+            )
+        held_out[drawn] = True
+        kept[np.sort(left)[:wanted]] = True
+    return held_out, kept

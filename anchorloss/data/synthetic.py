@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from anchorloss.data.arrays import Arrays
+from anchorloss.config.settings import DATA_SETS
+from anchorloss.data.custom import Images
 
-CLASSES, GROUPS = 100, 20
+CLASSES, GROUPS = DATA_SETS["synthetic"]["classes"], 20
 SEED = 20191027
 _SIDE = 40
 _CHUNK = 500
 
 
-def make(training_images: int, test_images: int) -> Arrays:
+def make(training_images: int, test_images: int) -> Images:
     """Generate the set. Sets of different sizes are different draws from the same classes.
 
     Args:
@@ -30,7 +31,7 @@ def make(training_images: int, test_images: int) -> Arrays:
     train_images, train_labels = _split(patterns, 0, training_images)
     tested_images, test_labels = _split(patterns, 1, test_images)
     names = tuple(f"group {label // (CLASSES // GROUPS)} class {label}" for label in range(CLASSES))
-    return Arrays(train_images, train_labels, tested_images, test_labels, names)
+    return Images(train_images, train_labels, tested_images, test_labels, names)
 
 
 def _split(patterns: np.ndarray, purpose: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,9 @@ def load(tmp_path, monkeypatch):
 
     def from_images(images, **settings):
         module.load = lambda root: images
-        return load_dataset(DataSettings("insects", str(tmp_path), function="own_data.load", **settings))
+        return load_dataset(
+            DataSettings(name="insects", root=str(tmp_path), function="own_data.load", **settings)
+        )
 
     return from_images
 
@@ -65,8 +67,9 @@ def test_the_checksum_is_of_images_and_labels(load):
 
 
 def test_images_are_held_out_class_by_class(load):
-    data = load(GOOD, validation=3, evaluate_on="validation")
+    data = load(GOOD, validation=3, evaluate_on="validation", training_images=3)
     assert sorted(data.evaluation_labels.tolist()) == sorted(data.train_labels.tolist()) == [0, 1, 2]
+    assert data.label == "insects (3 of its training images)"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,10 @@ def test_images_are_held_out_class_by_class(load):
         (replace(GOOD, train_images=GREY[:, :, 0]), r"train_images has shape \(6, 28\)"),
         (replace(GOOD, train_images=np.zeros((6, 3, 33, 32), int)), r"\(6, 3, 33, 32\)"),
         (replace(GOOD, train_images=GREY / 255), "whole numbers from 0 to 255; found float64"),
-        (replace(GOOD, train_images=GREY + 1000), "train_images must be from 0 to 255; found 1000 to"),
+        (
+            replace(GOOD, train_images=GREY + 1000),
+            "train_images must be whole numbers from 0 to 255; found 1000 to",
+        ),
         (replace(GOOD, train_images=np.full((6, 8, 8), 7)), "every pixel of a channel is the same"),
         (replace(GOOD, test_images=np.full((3, 8, 8), 7)), "every pixel is the same"),
         (
@@ -84,7 +90,7 @@ def test_images_are_held_out_class_by_class(load):
         ),
         (replace(GOOD, class_names=None), "class_names"),
         (replace(GOOD, train_labels=LABELS[:5]), r"train_labels has shape \(5,\)"),
-        (replace(GOOD, test_labels=[0, 1, 3]), "test_labels must be from 0 to 2; found 0 to 3"),
+        (replace(GOOD, test_labels=[0, 1, 3]), "test_labels must be whole numbers from 0 to 2; found 0 to 3"),
         (replace(GOOD, test_images=GREY[:0], test_labels=[]), "test_labels has shape"),
         (replace(GOOD, class_names=["ant", "ant", "bee"]), "2 different names"),
         (replace(GOOD, class_names=["ant", "bee", "c\nw"]), "printable"),
