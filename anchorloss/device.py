@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import platform
 import re
@@ -132,24 +131,6 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return _statistic("/proc/self/status", "VmHWM")
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` of a GPU begin anew from what is in use."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def free_memory(device: torch.device) -> float:
-    """Return the memory that is left for further runs, in bytes; infinite where unknown."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return _statistic("/proc/meminfo", "MemAvailable") or math.inf
 
 
 def _statistic(path: str, field: str) -> int:

@@ -11,12 +11,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 
-from anchorloss.terminal import escape, safe_output
+from anchorloss.terminal import printable, safe_output
 
 INSTALL = "training and analysis need the extra packages: pip install -e '.[experiments]'"
 # Set it to see the traceback of an error.
 TRACEBACK = "ANCHORLOSS_TRACEBACK"
+# What a wrong path gives, and what to do about it.
+REMEDIES = {
+    errno.ENOENT: "name one that exists",
+    errno.ENOTDIR: "name a folder",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "choose one that you may read and write",
+    errno.EPERM: "choose one that you may read and write",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EEXIST: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "remove the circular link",
+    errno.ENXIO: "name a regular file",
+    errno.EINVAL: "choose another name",
+}
 _OWN = ("", "anchorloss", "models", "hydra_plugins", "scripts", "train")
+_MEMORY = re.compile(
+    r"out of memory|not enough memory|(can't|cannot) allocate memory|failed to map segment|bad_alloc", re.I
+)
 
 
 class UserError(Exception):
@@ -43,7 +60,10 @@ def one_line_errors() -> Iterator[None]:
     """
     with safe_output() as stdout:
         try:
-            _require_working_directory()
+            try:
+                Path.cwd()
+            except OSError as error:
+                raise UserError(f"the current folder: {error.strerror}; change to one that exists") from None
             yield
         except SystemExit as end:
             if end.code:
@@ -55,7 +75,7 @@ def one_line_errors() -> Iterator[None]:
             if os.environ.get(TRACEBACK):
                 raise
             status, line = explain(error)
-            print(f"error: {_one_line(line)}", file=sys.stderr)
+            print(f"error: {printable(' '.join(line.split()), 1200)}", file=sys.stderr)
             raise SystemExit(status) from None
         stdout.flush()
         if stdout.failure is not None and not isinstance(stdout.failure, BrokenPipeError):
@@ -81,39 +101,12 @@ def explain(error: Exception) -> tuple[int, str]:
         package = (error.name or "").partition(".")[0]
         if package not in _OWN:
             return 2, f"{package} is not installed; {INSTALL}"
-    if isinstance(error, OSError) and error.filename is not None:
-        path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
-        return (2 if error.errno in REMEDIES else 1), f"{path}: {_reason(error)}"
     if isinstance(error, OSError):
-        return 1, _reason(error)
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        return (2 if place and error.errno in REMEDIES else 1), f"{place}{_reason(error)}"
     *_, (frame, number) = walk_tb(error.__traceback__)
-    place = f"{Path(frame.f_code.co_filename).name}:{number}"
-    return 1, f"unexpected {type(error).__name__}: {text} ({place}); {TRACEBACK}=1 shows the traceback"
-
-
-# What a wrong path gives, and what to do about it.
-REMEDIES = {
-    errno.ENOENT: "name one that exists",
-    errno.ENOTDIR: "name a folder",
-    errno.EISDIR: "name a file",
-    errno.EACCES: "choose one that you may read and write",
-    errno.EPERM: "choose one that you may read and write",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.EEXIST: "choose another name",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "remove the circular link",
-    errno.ENXIO: "name a regular file",
-    errno.EINVAL: "choose another name",
-}
-_MEMORY = re.compile(
-    r"out of memory|not enough memory|(can't|cannot) allocate memory|failed to map segment|bad_alloc", re.I
-)
-
-
-def _reason(error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    remedy = REMEDIES.get(error.errno or 0)
-    return f"{reason}; {remedy}" if remedy else reason
+    where = f"{Path(frame.f_code.co_filename).name}:{number}"
+    return 1, f"unexpected {type(error).__name__}: {text} ({where}); {TRACEBACK}=1 shows the traceback"
 
 
 def is_about_memory(error: Exception) -> bool:
@@ -123,13 +116,7 @@ def is_about_memory(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, ImportError)) and _MEMORY.search(str(error)) is not None
 
 
-def _require_working_directory() -> None:
-    try:
-        Path.cwd()
-    except OSError as error:
-        raise UserError(f"the current folder: {error.strerror}; change to one that exists") from None
-
-
-def _one_line(text: str) -> str:
-    line = escape(" ".join(text.split()))
-    return line if len(line) <= 1200 else f"{line[:800]} … {line[-300:]}"
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{reason}; {remedy}" if remedy else reason

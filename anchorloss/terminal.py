@@ -1,17 +1,15 @@
-"""Output on a terminal: streams that never fail, escaped control characters, tables as plain text."""
+"""Output on a terminal: streams that never fail, texts in one line, tables as plain text."""
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -19,33 +17,29 @@ from typing import Any, TextIO, cast
 class SafeStream:
     """A text stream that never raises: what cannot be written is dropped, and `failure` keeps the first reason."""
 
-    def __init__(self, stream: TextIO | None, *, escape: bool) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         # Python has no stream where the descriptor was closed from the start.
         self._stream = stream if stream is not None else cast(TextIO, Path(os.devnull).open("w"))  # noqa: SIM115
-        self._escape = escape
         self.failure: OSError | None = None
         if hasattr(self._stream, "reconfigure"):
-            self._stream.reconfigure(errors=_PLAIN_ASCII)
+            self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        self._attempt(self._stream.write, escape(text) if self._escape else text)
+        self._attempt(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
         self._attempt(self._stream.flush)
 
     def _attempt(self, action: Callable[..., Any], *arguments: str) -> None:
-        if self.failure is not None:
-            return
         try:
-            action(*arguments)
+            if self.failure is None:
+                action(*arguments)
         except OSError as error:
             self.failure = error
             # Python writes what is left in the buffer when it exits.
             with suppress(OSError):
-                nothing = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nothing, self._stream.fileno())
-                os.close(nothing)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -53,9 +47,9 @@ class SafeStream:
 
 @contextmanager
 def safe_output() -> Iterator[SafeStream]:
-    """Make stdout and stderr `SafeStream`s, and escape control characters on stdout. Yields stdout."""
+    """Make stdout and stderr `SafeStream`s, so that a command outlives the readers of its output. Yields stdout."""
     before = sys.stdout, sys.stderr
-    stdout, stderr = SafeStream(before[0], escape=True), SafeStream(before[1], escape=False)
+    stdout, stderr = (SafeStream(stream) for stream in before)
     sys.stdout, sys.stderr = cast(TextIO, stdout), cast(TextIO, stderr)
     try:
         yield stdout
@@ -70,39 +64,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def escape(text: str) -> str:
-    """The text with control and formatting characters written as escapes; line breaks and tabs stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(character) for character in text)
-
-
-def printable(text: str) -> str:
-    """A name from the system as one line of at most 200 printable characters; others become a question mark."""
-    return "".join(character if character.isprintable() else "?" for character in text[:200])
-
-
-def _escaped(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Zl", "Zp"):
-        return character
-    return character.encode("unicode_escape").decode()
-
-
-_SIMILAR = str.maketrans(
-    {"\u2014": "-", "\u2013": "-", "\u2212": "-", "±": "+-", "\u00d7": "x", "≥": ">=", "≤": "<=", "…": "..."}
-)
-_PLAIN_ASCII = "anchorloss.plain-ascii"
-
-
-def _plain_ascii(error: UnicodeError) -> tuple[str, int]:
-    """A codec error handler: characters that an encoding lacks become similar ASCII, or an escape."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    missing = error.object[error.start : error.end].translate(_SIMILAR)
-    return missing.encode("ascii", "backslashreplace").decode(), error.end
-
-
-codecs.register_error(_PLAIN_ASCII, _plain_ascii)
+def printable(text: str, longest: int = 200) -> str:
+    """A text from elsewhere in one line: a question mark for what cannot be printed, and without a long text's middle."""
+    line = "".join(character if character.isprintable() else "?" for character in text)
+    return line if len(line) <= longest else f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"
 
 
 def plain_text(markdown: str, width: int | None = None) -> str:
@@ -122,49 +87,31 @@ def plain_text(markdown: str, width: int | None = None) -> str:
 
 def _prose(line: str, width: int) -> str:
     text = re.sub(r"^#+ |\*\*", "", line)
+    indent = "  " * text.startswith("- ")
     return textwrap.fill(
-        text,
-        width,
-        subsequent_indent="  " * text.startswith("- "),
-        break_on_hyphens=False,
-        break_long_words=False,
+        text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
 
 
 def _table(lines: list[str], width: int) -> list[str]:
-    header, rule, *body = [_cells(line) for line in lines]
-    rows = [row + [""] * (len(header) - len(row)) for row in body]
-    widths: list[int] = []
-    for column, name in enumerate(header):
-        room = width if not widths else max(width - 2 - widths[0], 20)
-        longest = max(len(text) for text in ("", *name.split(), *(row[column] for row in rows)))
-        widths.append(min(longest, room))
+    """The table in parts that fit the width; each part begins with the first column."""
+    cells = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in lines]
+    header, rule, *body = [
+        [cell.strip().replace("\\|", "|").replace("**", "") for cell in row] for row in cells
+    ]
+    rows = [header, *(row + [""] * (len(header) - len(row)) for row in body)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    parts = [[0]]
+    for column in range(1, len(header)):
+        if sum(widths[each] + 2 for each in (*parts[-1], column)) - 2 > width and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(column)
     text: list[str] = []
-    for columns in _parts(widths, width):
-        for row in (header, ["-" * each for each in widths], *rows):
-            wrapped = [textwrap.wrap(row[i], max(widths[i], 1), break_on_hyphens=False) for i in columns]
-            for line in zip_longest(*wrapped, fillvalue=""):
-                cells = [
-                    part.rjust(widths[i]) if rule[i].endswith(":") else part.ljust(widths[i])
-                    for i, part in zip(columns, line, strict=True)
-                ]
-                text.append("  ".join(cells).rstrip())
+    for part in parts:
+        for row in (rows[0], ["-" * each for each in widths], *rows[1:]):
+            padded = [
+                row[i].rjust(widths[i]) if rule[i].endswith(":") else row[i].ljust(widths[i]) for i in part
+            ]
+            text.append("  ".join(padded).rstrip())
         text.append("")
     return text[:-1]
-
-
-def _cells(line: str) -> list[str]:
-    cells = re.split(r"(?<!\\)\|", line.strip())[1:-1]
-    return [cell.strip().replace("\\|", "|").replace("**", "") for cell in cells]
-
-
-def _parts(widths: list[int], width: int) -> list[list[int]]:
-    """Columns by the parts of a table that fit side by side; each part begins with the first column."""
-    parts, used = [[0]], widths[0]
-    for column in range(1, len(widths)):
-        if used + 2 + widths[column] > width and len(parts[-1]) > 1:
-            parts.append([0])
-            used = widths[0]
-        parts[-1].append(column)
-        used += 2 + widths[column]
-    return parts

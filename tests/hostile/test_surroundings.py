@@ -49,7 +49,7 @@ def ends(error: BaseException, capsys) -> tuple[int, str]:
         (ModuleNotFoundError("No module named 'pandas'", name="pandas.core"), 2, "pandas is not installed"),
         (KeyError("a key"), 1, "unexpected KeyError: 'a key' (test_surroundings.py:"),
         (UserError("x" * 100_000 + "; the remedy"), 2, "the remedy"),
-        (UserError("\x1b[31mred\x07 \u202eright to left"), 2, r"\x1b[31mred\x07 \u202eright"),
+        (UserError("\x1b[31mred\x07 \u202eright to left"), 2, "?[31mred? ?right to left"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
@@ -76,7 +76,7 @@ def test_a_terminal_of_any_encoding(results, script, encoding):
     assert done.returncode == 0, done
     assert done.stderr == ""
     assert "BCE" in done.stdout or "bce" in done.stdout
-    if encoding != "ascii":  # where one character becomes two
+    if encoding in ("utf-8", "cp1252"):  # in others a dash becomes an escape
         assert max(len(line) for line in done.stdout.splitlines() if "written: " not in line) <= 80
 
 
