@@ -27,7 +27,7 @@ def announce(plan: Sequence[RunSettings]) -> None:
     """Say what was asked for, before it begins."""
     groups: dict[tuple[str, str, int], list[RunSettings]] = {}
     for run in plan:
-        groups.setdefault((run.model.name, run.data.name, run.optim.epochs), []).append(run)
+        groups.setdefault((run.model.name, run.data.label, run.optim.epochs), []).append(run)
     for (model, data, epochs), runs in groups.items():
         losses = ", ".join(dict.fromkeys(run.loss.name for run in runs))
         seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
