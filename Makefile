@@ -69,7 +69,7 @@ wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/ or $WANDB_DI
 	mkdir -p "$${WANDB_DIR:-outputs}/wandb"
 	$(VENV)/bin/wandb sync --yes "$${WANDB_DIR:-outputs}/wandb"
 
-bench: $(INSTALLED) ## compare our training loop with the textbook loop, one optimisation at a time, on this machine
+bench: $(INSTALLED) ## measure our training loop beside the textbook loop on this machine: one run, several at once, compiled
 	$(RUN) scripts/bench.py $(ARGS)
 
 test: $(INSTALLED) ## run the tests on all cores

@@ -168,39 +168,20 @@ def test_figure1(tmp_path, places):
         ["--rounds=-1"],
         ["--rounds=1e9"],
         ["--rounds", "9" * 5000],
-        ["--seconds=nan"],
-        ["--seconds=inf"],
-        ["--minutes=-1"],
-        ["--minutes=nan"],
+        ["--at-once=0"],
+        ["--at-once", "2", "-1"],
         ["--device=tpu"],
         ["--device=cuda:7"],
         ["--device="],
         ["--models=resnet9"],
         ["--models=nothing"],
         ["--models=resnet" + "1" * 400],
-        ["--only=all"],
-        ["--show"],
     ],
     ids=lambda arguments: " ".join(arguments)[:20],
 )
 def test_bench(tmp_path, arguments):
     refused(call("bench.py", *arguments, "--results-dir", tmp_path / "results", folder=tmp_path, seconds=30))
     assert everything(tmp_path) == set()
-
-
-def test_bench_shows_measurements_only(tmp_path, places):
-    before = everything(tmp_path)
-    for place in (
-        *places.values(),
-        "",
-        str(finish_run(tmp_path / "results", make_settings()) / "history.csv"),
-    ):
-        refused(call("bench.py", f"--show={place}", seconds=30))
-    shutil.rmtree(tmp_path / "results")
-    measured = next(Path("results/bench").glob("amd*.csv")).resolve()
-    for name in ("file", "folder", "fifo", "missing", "bytes"):
-        refused(call("bench.py", "--show", measured, "--into", places[name], seconds=30))
-    assert everything(tmp_path) == before
 
 
 OVERRIDES = (

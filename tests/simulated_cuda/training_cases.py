@@ -15,7 +15,6 @@ import torch
 from torch.nn import functional as F
 
 import models
-from anchorloss.benchmark import ladder
 from anchorloss.data import augmentation
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.loss import anchor_loss
@@ -27,6 +26,7 @@ from anchorloss.training import evaluation as evaluation_module
 from anchorloss.training.context import RunContext
 from anchorloss.training.evaluation import Prediction, evaluate, measure
 from anchorloss.training.trainer import Trainer, TrainingImages
+from tests.conftest import ROOT
 from tests.in_process import context_of, finish, settings, start, train_epoch_together
 from tests.simulated_cuda import small, textbook
 from tests.simulated_cuda.common import (
@@ -475,23 +475,20 @@ def case_together() -> None:
 
 
 def case_benchmark() -> None:
-    """The ladder's loop of several runs, which begins an epoch without waiting for the last one."""
+    """The benchmark's loop of several runs, which begins an epoch without waiting for the last one."""
     with simulated(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ladder, "IMAGES", 20)
-        variant = ladder.Variant("ours", "resnet8", 8, "cuda", trainer=True, bf16=True, runs=2)
-        trained = ladder.build_loop(variant)
-        trained.steps(5)
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        import bench
+
+        patch.setattr(bench, "BATCH", 8)
+        step = bench.ours(bench.Loop("ours", "resnet8", CUDA, runs=2, images=20))
+        for _ in range(5):
+            trainers = step()
         # Only full batches are measured: an epoch of 20 images has two.
-        assert [(trainer.epoch, trainer.step_in_epoch) for trainer in trained._trainers] == [(2, 1), (2, 1)]
-        del trained
-    with simulated(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ladder, "IMAGES", 20)
-        partial = ladder.build_loop(
-            ladder.Variant("partial", "resnet8", 8, "cuda:0", in_memory=True, bf16=True)
-        )
-        partial.steps(2)
-        assert partial.total_loss > 0
-        del partial
+        assert [(trainer.epoch, trainer.step_in_epoch) for trainer in trainers] == [(3, 1), (3, 1)]
+        for trainer in trainers:
+            trainer.wait()
+        del step, trainers, trainer
 
 
 def case_queue() -> None:
