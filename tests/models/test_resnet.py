@@ -31,32 +31,25 @@ def test_parameter_counts(name, shortcut, parameters):
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet14", "resnet32", "resnet44", "resnet56"])
-def test_depth_counts_the_layers_of_the_main_path(name):
-    network = models.build(name, 10)
-    layers = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules())
-    assert layers == int(name.removeprefix("resnet"))
-
-
 @pytest.mark.parametrize(
     ("name", "resolutions", "channels"),
     [
-        ("resnet8", [32, 32, 16, 8], [16, 16, 32, 64]),
-        ("resnet18", [32, 32, 16, 8, 4], [64, 64, 128, 256, 512]),
+        ("resnet14", [32, 32, 16, 8], [16, 16, 32, 64]),
         ("resnet50", [32, 32, 16, 8, 4], [64, 256, 512, 1024, 2048]),
     ],
 )
 @pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_stages_keep_then_halve_the_resolution(name, resolutions, channels, shortcut):
-    network = models.build(name, 7, shortcut).eval()
-    features = network.stem(torch.randn(1, 3, 32, 32))
+def test_stages_keep_then_halve_the_resolution_and_stay_channels_last(name, resolutions, channels, shortcut):
+    network = models.build(name, 7, shortcut).eval().to(memory_format=torch.channels_last)
+    features = network.stem(torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last))
     shapes = [features.shape[1:]]
     for block in network.blocks:
         features = block(features)
         shapes.append(features.shape[1:])
+        assert features.is_contiguous(memory_format=torch.channels_last)
     assert list(dict.fromkeys(shape[1] for shape in shapes)) == list(dict.fromkeys(resolutions))
     assert list(dict.fromkeys(shape[0] for shape in shapes)) == list(dict.fromkeys(channels))
-    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 7)
+    assert network.classifier(features.mean((2, 3))).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +58,6 @@ def test_stages_keep_then_halve_the_resolution(name, resolutions, channels, shor
         (("resnet21", 10), ["resnet21", "resnet18", "6n+2"]),
         (("resnet2", 10), ["resnet2'", "6n+2"]),
         (("resnet08", 10), ["resnet08"]),
-        (("vgg16", 10), ["vgg16", "resnet50"]),
         (("resnet8", 10, "C"), ["'C'", "A, B"]),
         (("resnet8", 1), ["num_classes=1"]),
     ],
@@ -139,17 +131,10 @@ def looped_resnet8(images, state, training):
         features = np.maximum(residual + shortcut, 0)
     logits = np.empty((len(images), len(state["classifier.bias"])))
     for image in range(len(images)):
-        pooled = [
-            features[image, channel].sum() / features[image, channel].size for channel in range(channels)
-        ]
-        for label in range(logits.shape[1]):
-            logits[image, label] = (
-                sum(
-                    weight * value
-                    for weight, value in zip(state["classifier.weight"][label], pooled, strict=True)
-                )
-                + state["classifier.bias"][label]
-            )
+        pooled = [features[image, channel].sum() / features[image, channel].size for channel in range(64)]
+        for label, weights in enumerate(state["classifier.weight"]):
+            products = [weight * value for weight, value in zip(weights, pooled, strict=True)]
+            logits[image, label] = sum(products) + state["classifier.bias"][label]
     return logits
 
 
@@ -181,22 +166,14 @@ def test_forward_equals_plain_loops(shortcut, training, height, width):
 # --- Initialisation ---------------------------------------------------------------------------------------------------
 
 
-def test_seed_decides_the_initial_weights():
-    def built(seed):
+def test_seed_alone_decides_the_initial_weights():
+    def built(seed, device):
         torch.manual_seed(seed)
-        return torch.nn.utils.parameters_to_vector(models.build("resnet8", 10, "B").parameters())
+        with torch.device(device):  # the default device, which has no say
+            return torch.nn.utils.parameters_to_vector(models.build("resnet8", 10, "B").parameters())
 
-    assert torch.equal(built(3), built(3))
-    assert not torch.equal(built(3), built(4))
-
-
-def test_initial_weights_do_not_depend_on_the_default_device():
-    torch.manual_seed(0)
-    expected = models.build("resnet8", 10).stem[0].weight
-    torch.manual_seed(0)
-    with torch.device("meta"):
-        network = models.build("resnet8", 10)
-    assert torch.equal(network.stem[0].weight, expected)
+    assert torch.equal(built(3, "cpu"), built(3, "meta"))
+    assert not torch.equal(built(3, "cpu"), built(4, "cpu"))
 
 
 def test_convolutions_start_kaiming_normal_and_the_rest_as_documented():
@@ -232,7 +209,7 @@ def test_prior_bias_starts_the_scores_near_one_over_the_classes(classes):
 # --- The ways the trainer runs it -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "shortcut"), [("resnet20", "A"), ("resnet20", "B"), ("resnet18", "B")])
+@pytest.mark.parametrize(("name", "shortcut"), [("resnet20", "A"), ("resnet18", "B")])
 def test_channels_last_and_bfloat16_change_no_more_than_rounding(name, shortcut):
     torch.manual_seed(0)
     network = models.build(name, 10, shortcut)
@@ -261,25 +238,6 @@ def test_channels_last_and_bfloat16_change_no_more_than_rounding(name, shortcut)
     # bfloat16 rounds to 8 bits; through 20 layers and their batch statistics that turns some ReLUs over.
     assert (logits - near_logits).norm() < 0.05 * logits.norm()
     assert torch.cosine_similarity(gradient, near_gradient, dim=0) > 0.95
-
-
-@pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_activations_stay_channels_last(shortcut):
-    network = models.build("resnet8", 10, shortcut).to(memory_format=torch.channels_last)
-    images = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
-    features = network.stem(images)
-    for block in network.blocks:
-        features = block(features)
-        assert features.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_functional_call_uses_the_weights_it_is_given():
-    torch.manual_seed(0)
-    network, other = models.build("resnet8", 10), models.build("resnet8", 10)
-    images = torch.randn(4, 3, 32, 32)
-    called = torch.func.functional_call(network.eval(), other.state_dict(), (images,))
-    assert torch.equal(called, other.eval()(images))
-    assert not torch.equal(called, network(images))
 
 
 def test_forward_is_one_graph():
