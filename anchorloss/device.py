@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorloss.errors import UserError
-from anchorloss.terminal import printable
+from anchorloss.terminal import counted, printable
 
 if TYPE_CHECKING:
     import torch
@@ -89,10 +89,9 @@ def describe(device: torch.device) -> str:
     processor = printable(_processor())
     if device.type != "cpu":
         return processor
-    threads = torch.get_num_threads()
     capability = torch.backends.cpu.get_cpu_capability()
     kernels = f", {capability}" if capability in ("AVX2", "DEFAULT") else ""
-    return f"{processor} ({threads} thread{'s' if threads != 1 else ''}{kernels})"
+    return f"{processor} ({counted(torch.get_num_threads(), 'thread')}{kernels})"
 
 
 def _processor(cpuinfo: str = "/proc/cpuinfo") -> str:
@@ -122,20 +121,6 @@ def processor_kind(description: str) -> str:
     processor, _, details = description.partition(" (")
     kernels = re.sub(r"\d+ threads?(, )?", "", details.removesuffix(")"))
     return f"{processor} ({kernels})" if kernels else processor
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the most memory that this process has had, in bytes: of the GPU, else resident; 0 where unknown."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return _statistic("/proc/self/status", "VmHWM")
-
-
-def _statistic(path: str, field: str) -> int:
-    """A statistic of memory, in bytes; 0 elsewhere than on Linux."""
-    return 1024 * int(_field(path, field).removesuffix(" kB") or 0)
 
 
 def _field(path: str, field: str) -> str:
