@@ -11,7 +11,7 @@ def main() -> None:
         "--beside", default="table1_small", help="the experiment with the loss itself (default: %(default)s)"
     )
     arguments = options.parse_args()
-    from anchorloss.analysis.ablation import draw, read_ablation, to_markdown
+    from anchorloss.report.ablation import draw, read_ablation, to_markdown
 
     ablation = read_ablation(arguments.results_dir, arguments.experiment, arguments.beside)
     publish(arguments, "ablation", to_markdown(ablation), draw(ablation))

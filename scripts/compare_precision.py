@@ -9,7 +9,7 @@ def main() -> None:
     options = parser(__doc__, experiment="precision_small")
     options.add_argument("--beside", metavar="EXPERIMENT", help="include the runs of this experiment")
     arguments = options.parse_args()
-    from anchorloss.analysis.bf16 import compare_precisions
+    from anchorloss.report.bf16 import compare_precisions
 
     text = compare_precisions(arguments.results_dir, arguments.experiment, arguments.beside)
     publish(arguments, "precision", text)

@@ -9,7 +9,7 @@ def main() -> None:
     options = parser(__doc__, experiment="table1_small")
     options.add_argument("--reference", metavar="LOSS", help="show Top-1 minus that of LOSS, seed by seed")
     arguments = options.parse_args()
-    from anchorloss.analysis.curves import draw, read_curves, to_markdown
+    from anchorloss.report.curves import draw, read_curves, to_markdown
 
     curves = read_curves(arguments.results_dir, arguments.experiment, arguments.reference)
     publish(arguments, "curves", to_markdown(curves), draw(curves))

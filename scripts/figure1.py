@@ -27,7 +27,7 @@ def main() -> None:
         )
     if not output.name or output.is_dir():
         raise UserError(f"--output {output}: is a folder; give a file's name without .svg or .png")
-    from anchorloss.analysis.figure1 import render
+    from anchorloss.report.figure1 import render
 
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in FORMATS:

@@ -7,7 +7,7 @@ from _common import parser, publish, run
 
 def main() -> None:
     arguments = parser(__doc__, experiment="select_small").parse_args()
-    from anchorloss.analysis.listing import list_runs
+    from anchorloss.report.listing import list_runs
 
     publish(arguments, "runs", list_runs(arguments.results_dir, arguments.experiment))
 

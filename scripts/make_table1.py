@@ -16,9 +16,9 @@ def main() -> None:
     options = parser(__doc__, experiment="table1")
     options.add_argument("--reference", metavar="LOSS", help="the loss to compare with (default: bce)")
     arguments = options.parse_args()
-    from anchorloss.analysis import settings_table, table_text
-    from anchorloss.analysis.comparison import REFERENCE
-    from anchorloss.analysis.records import finished
+    from anchorloss.report import settings_table, table_text
+    from anchorloss.report.comparison import REFERENCE
+    from anchorloss.report.records import finished
     from anchorloss.runs.folder import read_runs
 
     results_dir, experiment, reference = arguments.results_dir, arguments.experiment, arguments.reference

@@ -14,7 +14,7 @@ from _common import parser, run
 
 def main() -> None:
     arguments = parser(__doc__, experiment="table1_resnet20").parse_args()
-    from anchorloss.analysis.model_card import make_card
+    from anchorloss.report.model_card import make_card
 
     print(f"written: {make_card(arguments.results_dir, arguments.experiment)}")
 

@@ -15,11 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run
 
-from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.table import build_table, planned_table
-from anchorloss.analysis.table_text import make_table, to_markdown
 from anchorloss.errors import UserError
 from anchorloss.report import answer, answer_figure
+from anchorloss.report.protocol import planned
+from anchorloss.report.table import build_table, planned_table
+from anchorloss.report.table_text import make_table, to_markdown
 from anchorloss.runs.files import write_atomically, write_results
 from anchorloss.runs.folder import read_runs
 

@@ -15,7 +15,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--experiment", help="which runs (default: all experiments)")
     arguments = options.parse_args()
-    from anchorloss.analysis.status import experiments_of
+    from anchorloss.report.status import experiments_of
 
     names = (
         [arguments.experiment] if arguments.experiment is not None else experiments_of(arguments.results_dir)
@@ -27,11 +27,11 @@ def main() -> None:
 
 def _show(results_dir: Path, experiment: str) -> bool:
     """Print one experiment; whether its runs could be read."""
-    from anchorloss.analysis import settings_table, table_text
-    from anchorloss.analysis.protocol import planned
-    from anchorloss.analysis.records import finished
-    from anchorloss.analysis.status import describe_runs, runs_of
-    from anchorloss.analysis.table import build_table
+    from anchorloss.report import settings_table, table_text
+    from anchorloss.report.protocol import planned
+    from anchorloss.report.records import finished
+    from anchorloss.report.status import describe_runs, runs_of
+    from anchorloss.report.table import build_table
 
     try:
         runs = runs_of(results_dir, experiment)

@@ -7,73 +7,65 @@ from pathlib import Path
 import jinja2
 import yaml
 
-from anchorloss.analysis.markdown import escape, markdown_table
-from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.published import PAPER_LOSSES, read_published
-from anchorloss.analysis.records import made_from, order
-from anchorloss.analysis.table import Table, build_table
+from anchorloss.analysis import frame, paper, table, text
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.errors import UserError
-from anchorloss.runs.files import write_results
-from anchorloss.runs.folder import WEIGHTS, Record, read_runs, verify_files
+from anchorloss.runs.folder import WEIGHTS, read_runs, verify_files
 
 FILE = "MODEL_CARD.md"
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 
-def make_card(results_dir: Path, experiment: str) -> Path:
-    """Write `results/<experiment>/MODEL_CARD.md` for the runs that kept their weights, and return its path.
+def make(results_dir: Path, experiment: str) -> str:
+    """Return the card of the runs that kept their weights.
 
     Raises:
-        UserError: if no run kept its weights, or a file is not the recorded one.
+        UserError: No run kept its weights, or a file is not the recorded one.
     """
-    runs = read_runs(results_dir, experiment)
-    kept = {run.folder: run.record for run in runs if run.record is not None and WEIGHTS in run.record.files}
+    folders = read_runs(results_dir, experiment)
+    kept = [run for run in folders if run.record is not None and WEIGHTS in run.record.files]
     if not kept:
         raise UserError(
-            f"experiment={experiment}: none of its {len(runs)} runs kept its weights, so there is no model card; "
+            f"experiment={experiment}: none of its {len(folders)} runs kept its weights, so there is no model card; "
             f"train with python train.py experiment={experiment} keep_weights=true"
         )
-    for folder, record in kept.items():
-        verify_files(folder, record)
-    records = sorted(kept.values(), key=lambda record: (order(record.loss), record.seed))
-    text = to_markdown(records, build_table(runs, experiment, planned(experiment)))
-    write_results(results_dir / experiment, {FILE: text.encode()})
-    return results_dir / experiment / FILE
-
-
-def to_markdown(records: list[Record], table: Table) -> str:
-    """The card of these records, which all kept their weights; `table` is that of the whole experiment."""
-    labels = {loss: row.label for loss, row in read_published().items()}
+    for run in kept:
+        verify_files(run.folder, run.record)
+    runs, plan = frame.runs(experiment, results_dir), paper.planned(experiment)
+    frame.require_one_protocol(runs[runs["state"] == "finished"])
+    found = runs[runs[f"files.{WEIGHTS}"].notna()]
     rows = [
         [
-            escape(labels.get(record.loss, record.loss)),
-            str(record.seed),
-            f"{record.top1:.2f}",
-            f"{record.top5:.2f}",
-            f"`{record.run}/{WEIGHTS}`",
-            f"`{record.files[WEIGHTS].removeprefix('sha256:')[:16]}…`",
+            text.escape(paper.label(run["loss"])),
+            str(run["seed"]),
+            *(text.number(run[score]) for score in ("top1", "top5")),
+            f"`{name}/{WEIGHTS}`",
+            f"`{run[f'files.{WEIGHTS}'].removeprefix('sha256:')[:16]}…`",
         ]
-        for record in records
+        for name, run in found.to_dict("index").items()
     ]
-    first, model = records[0], records[0].identity["model"]
-    known = DATA_SETS.get(first.data.name, {})
+    first = found.iloc[0]
+    known = DATA_SETS.get(first["settings"]["data"]["name"], {})
+    names = first.get("dataset.class_names")
     environment = jinja2.Environment(keep_trailing_newline=True, trim_blocks=True)
     environment.filters["yaml"] = _scalar
     environment.filters["python"] = repr
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        records=records,
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        experiment=experiment,
+        count=len(found),
         first=first,
-        of_paper=all(record.loss in PAPER_LOSSES for record in records),
-        function=model.get("function"),
-        arguments=model.get("arguments", {}),
-        classes=len(first.data.class_names or ()) or known["classes"],
-        table=table,
-        provenance=made_from(records),
+        model=first["settings"]["model"],
+        images={key: int(first[f"dataset.{key}"]) for key in ("training_images", "evaluation_images")},
+        means={score: float(found[score].mean()) for score in ("top1", "top5")},
+        of_paper=found["loss"].isin(paper.LOSSES).all(),
+        classes=len(names) if isinstance(names, list) else known["classes"],
+        title=f"Weights of experiment {experiment}{table.title(runs, plan)}",
+        provenance=text.made_from(found),
         pixels=(tuple(known["mean"]), tuple(known["std"])) if "mean" in known else None,
-        weights=markdown_table(["loss", "seed", "Top-1 %", "Top-5 %", "file", "SHA-256"], rows, "lrrrll"),
-        escape=escape,
+        weights=text.markdown_table(
+            ["loss", "seed", "Top-1 %", "Top-5 %", "file", "SHA-256"], rows, "lrrrll"
+        ),
+        escape=text.escape,
         WEIGHTS=WEIGHTS,
     )
 

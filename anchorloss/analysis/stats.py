@@ -1,284 +1,321 @@
-"""Means, intervals and tests for a few seeds of two losses.
+"""Arms against a reference, seed by seed: intervals, t tests, Holm's correction, verdicts, power, and the amendment.
 
-Every function takes plain mappings seed -> value (Top-1 in percent or any other score) and returns a small
-frozen result. A quantity that a sample cannot give is None, never 0: one seed has no standard deviation, and
-without a spread there is no interval and no test. Imports neither torch nor anything that reads run folders.
+The claim "this loss is better than the reference" is judged by one rule. With p the two-sided t test's p-value after
+Holm's correction within its family,
+    supported      p <= 0.05 and the loss does better,
+    contradicted   p <= 0.05 and the loss does worse,
+    not resolved   otherwise, also where there are too few seeds for a test.
+
+Families of `verdicts`: the paper's losses in the primary measure; their other measures together; and losses that the
+paper does not have, which form two families of their own in the same way, so that training one more does not make the
+paper's claims harder to support.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import pandas as pd
+from scipy import optimize, special, stats
 
+from anchorloss.analysis.frame import MEASURES, PRIMARY
+from anchorloss.analysis.paper import EXPERIMENTS, LOSSES, MARGIN, REFERENCE, TABLE1
+
+ALPHA, POWER, LEVEL = 0.05, 0.8, 0.95
+SUPPORTED, NOT_RESOLVED, CONTRADICTED = "supported", "not resolved", "contradicted"
+MOST_SEEDS, MOST_ARRANGEMENTS = 1_000_000, 100_000
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(400)
+QUANTILES, WEIGHTS = (1 + _NODES) / 2, _NODE_WEIGHTS / 2
 Floats = npt.NDArray[np.float64]
-Values = Mapping[int, float]
-
-LEVEL = 0.95
-BOOTSTRAP_RESAMPLES = 20_000
-PERMUTATION_RESAMPLES = 100_000
-# Resamples are drawn in blocks of about this many numbers, so that memory does not grow with the number of seeds.
-BLOCK = 4_000_000
-PARTS = 64
+Spreads = Sequence[float]
 
 
-@dataclass(frozen=True)
-class Summary:
-    """`n` values, their mean (None for n = 0) and sample standard deviation (divisor n - 1; None for n < 2)."""
+def samples(
+    runs: pd.DataFrame, measure: str, arm: str, reference: str, column: str = "loss"
+) -> tuple[Floats, Floats, bool]:
+    """Return what is compared: the arm's values, the reference's, and whether they are pairs.
 
-    n: int
-    mean: float | None
-    std: float | None
+    They are those of the seeds that both have, or all if they share none: a partial sweep would otherwise compare the
+    means of different seeds. Runs of one seed share initial weights and data order, so they are pairs, if every pair
+    was trained on one kind of processor: another kind rounds differently.
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A two-sided confidence interval at `LEVEL`."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of one loss minus mean of the reference.
-
-    Attributes:
-        design: "paired" (by seed; `n` equals `n_reference`) or "welch".
-        spread: Standard deviation of the paired differences; None under "welch".
-        correlation: Pearson's correlation of the pairs; None under "welch", for fewer than three pairs and where
-            one side does not vary.
-        degrees_of_freedom, interval: None where a group is too small to have a spread.
-        t, p_value: Two-sided test of a true difference of zero; also None where the spread is exactly zero.
+    Args:
+        runs: A row a run; only finished ones count.
+        column: The column that tells the arms apart.
     """
-
-    design: str
-    n: int
-    n_reference: int
-    estimate: float
-    spread: float | None = None
-    correlation: float | None = None
-    degrees_of_freedom: float | None = None
-    interval: Interval | None = None
-    t: float | None = None
-    p_value: float | None = None
-
-
-@dataclass(frozen=True)
-class Permutation:
-    """A two-sided permutation p-value, and the smallest that this design could have given."""
-
-    p_value: float
-    smallest_possible: float
-    exact: bool
+    done = runs[runs["state"] == "finished"]
+    own, base = (
+        done[done[column] == name].drop_duplicates("seed", keep="last").set_index("seed").sort_index()
+        for name in (arm, reference)
+    )
+    shared = own.index.intersection(base.index)
+    if len(shared):
+        own, base = own.loc[shared], base.loc[shared]
+    paired = len(shared) > 0 and bool((own["processor"] == base["processor"]).all())
+    return own[measure].to_numpy(float), base[measure].to_numpy(float), paired
 
 
-@dataclass(frozen=True)
-class Improvement:
-    """Probability that a run of the loss scores above a run of the reference, ties counted half.
+def compare(
+    runs: pd.DataFrame, measure: str, reference: str, arm: str = "loss", names: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Compare every arm with `reference`: by Student's t test on pairs, else by Welch's.
 
-    The interval is None where a group has one run.
+    Args:
+        runs: A row a run, of one protocol but for `arm`.
+        measure: A column in percent.
+        reference: The arm to compare with.
+        arm: The column that tells the arms apart.
+        names: The arms, in order; by default those that have a run. One without a finished run has a row of NaN.
+
+    Returns:
+        A row for each arm but the reference, none without it: `n`, `n_reference`, `mean`, `mean_reference`, `paired`,
+        `difference` of the means and the ends `low`, `high` of its 95 % interval (points), `t`, `df`, `p`,
+        `correlation` of three or more pairs, and `spreads`: the standard deviation of the differences of pairs, or of
+        each side. Where no spread is known, or there is none, interval and test are NaN.
     """
-
-    probability: float
-    interval: Interval | None
-
-
-def summarise(values: Values) -> Summary:
-    """Return n, mean and sample standard deviation.
-
-    Raises:
-        ValueError: A value is not finite.
-    """
-    sample = _array(values)
-    n = len(sample)
-    return Summary(n, float(sample.mean()) if n else None, float(sample.std(ddof=1)) if n > 1 else None)
+    names = list(dict.fromkeys(runs[arm] if names is None else names))
+    rows = {name: _test(*samples(runs, measure, name, reference, arm)) for name in names if name != reference}
+    return pd.DataFrame.from_dict(rows if reference in names else {}, orient="index", columns=list(COLUMNS))
 
 
-def mean_interval(values: Values) -> Interval | None:
-    """Return Student's t interval of the mean; None for fewer than two values."""
-    summary = summarise(values)
-    if summary.mean is None or summary.std is None:
-        return None
-    # scipy's own interval has no ends where all values are equal.
-    margin = float(stats.t.ppf((1 + LEVEL) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
-    return Interval(summary.mean - margin, summary.mean + margin)
+COLUMNS = (
+    *("n", "n_reference", "mean", "mean_reference", "paired", "difference", "low", "high"),
+    *("t", "df", "p", "correlation", "spreads"),
+)
 
 
-def shared_runs(values: Values, reference: Values) -> tuple[Values, Values]:
-    """Return the runs to compare: those of the seeds that both have, or all of them if they share no seed.
-
-    A partial sweep would otherwise compare the means of different seeds.
-    """
-    shared = sorted(values.keys() & reference.keys())
-    own, base = ({seed: side[seed] for seed in shared} for side in (values, reference))
-    return (own, base) if shared else (values, reference)
-
-
-def difference(values: Values, reference: Values, *, pair: bool = True) -> Difference | None:
-    """Return the difference of means with its t interval and test; None if either side has no value.
-
-    Runs with the same seed share initial weights and data order, so the runs of `shared_runs` are compared pair
-    by pair. Without a shared seed, or with `pair` false, Welch's test is used.
-    """
-    first, second, paired = _samples(values, reference, pair)
-    n, n_reference = len(first), len(second)
+def _test(own: Floats, base: Floats, paired: bool) -> dict[str, Any]:
+    n, n_reference = len(own), len(base)
+    row: dict[str, Any] = {"n": n, "n_reference": n_reference, "paired": paired, "spreads": ()}
     if min(n, n_reference) < 1:
-        return None
-    # Not the mean of the differences: tables subtract means, and an exact half must round to the same digit there.
-    estimate = float(first.mean()) - float(second.mean())
-    found = Difference("paired" if paired else "welch", n, n_reference, estimate)
+        return row
+    row |= {"mean": own.mean(), "mean_reference": base.mean(), "difference": own.mean() - base.mean()}
     if min(n, n_reference) < 2:
-        return found
-    error = math.hypot(first.std(ddof=1), second.std(ddof=1))
-    if paired:
-        error = float((first - second).std(ddof=1))
-        found = replace(found, spread=error, correlation=_correlation(first, second))
+        return row
+    sides = ((own - base),) if paired else (own, base)
+    spreads = tuple(float(side.std(ddof=1)) for side in sides)
+    if paired and n > 2 and np.ptp(own) > 0 and np.ptp(base) > 0:
+        row["correlation"] = np.corrcoef(own, base)[0, 1]
     # Differences that are equal but for rounding have no spread to test against.
-    if error <= 1e-9 * max(1.0, abs(estimate)):
-        return replace(found, interval=Interval(estimate, estimate))
-    test = stats.ttest_rel(first, second) if paired else stats.ttest_ind(first, second, equal_var=False)
-    return replace(
-        found,
-        degrees_of_freedom=float(test.df),
-        interval=Interval(*map(float, test.confidence_interval(LEVEL))),
-        t=float(test.statistic),
-        p_value=float(test.pvalue),
-    )
+    if math.hypot(*spreads) <= 1e-9 * max(1.0, abs(row["difference"])):
+        return row
+    test = stats.ttest_rel(own, base) if paired else stats.ttest_ind(own, base, equal_var=False)
+    low, high = test.confidence_interval(LEVEL)
+    return row | {
+        "spreads": spreads,
+        "t": test.statistic,
+        "df": test.df,
+        "p": test.pvalue,
+        "low": low,
+        "high": high,
+    }
 
 
-def welch(first: Summary, reference: Summary) -> Difference:
-    """Return Welch's test from mean, standard deviation and n alone, as a paper prints them; no interval.
+def holm(p: pd.Series) -> pd.Series:
+    """Adjust the p-values of one family of comparisons (Holm 1979, step-down).
 
-    Raises:
-        ValueError: A mean or a standard deviation is missing.
+    A missing one, of a comparison whose runs are missing, still counts as one of the family.
     """
-    if first.mean is None or first.std is None or reference.mean is None or reference.std is None:
-        raise ValueError("Welch's test needs both means and both standard deviations")
-    test = stats.ttest_ind_from_stats(
-        first.mean, first.std, first.n, reference.mean, reference.std, reference.n, equal_var=False
-    )
-    estimate, t, p = first.mean - reference.mean, float(test.statistic), float(test.pvalue)
-    return Difference("welch", first.n, reference.n, estimate, t=t, p_value=p)
+    ranked = p.astype(float).sort_values()
+    return (ranked * np.arange(len(p), 0, -1)).cummax().clip(upper=1).reindex(p.index)
 
 
-def permutation_test(values: Values, reference: Values, *, pair: bool = True) -> Permutation | None:
-    """Return a permutation test of the difference of means, which assumes no normal distribution.
+def corrected(found: pd.DataFrame, lower_is_better: npt.ArrayLike = False) -> pd.DataFrame:
+    """Add `holm`, the number of `comparisons` and the `verdict` to rows of `compare` that are one family."""
+    adjusted = holm(found["p"])
+    better = (found["difference"] > 0) != np.asarray(lower_is_better)
+    verdict = np.where(adjusted <= ALPHA, np.where(better, SUPPORTED, CONTRADICTED), NOT_RESOLVED)
+    return found.assign(holm=adjusted, comparisons=len(found), verdict=verdict)
 
-    Paired seeds: the signs of the differences are flipped; otherwise the labels are permuted. Every arrangement
-    is visited up to `PERMUTATION_RESAMPLES`; beyond, that many are drawn from a fixed seed. Few seeds bound the
-    p-value from below (0.25 for three pairs, 0.0625 for five). None if either side has fewer than two values.
+
+def verdicts(runs: pd.DataFrame, reference: str, losses: Iterable[str] | None = None) -> pd.DataFrame:
+    """Compare every loss with `reference` in every measure, corrected by the families of the module's docstring.
+
+    Args:
+        runs: A row a run, as `frame.measured` returns it.
+        reference: The loss to compare with.
+        losses: The losses, in order, also planned ones without a run; by default those that have one.
+
+    Returns:
+        The columns of `compare` and `corrected`, a row for each (measure, loss), and `exploratory`: whether it is a
+        comparison in an experiment of the paper that was not planned for it.
     """
-    first, second, paired = _samples(values, reference, pair)
-    if min(len(first), len(second)) < 2:
-        return None
-    sample = (first - second,) if paired else (first, second)
-    arrangements = 2 ** len(first) if paired else math.comb(len(first) + len(second), len(first))
-    if arrangements > PERMUTATION_RESAMPLES:
-        p = _sign_flips(first - second) if paired else _label_permutations(first, second)
-        return Permutation(p, 1 / (PERMUTATION_RESAMPLES + 1), exact=False)
-    result = stats.permutation_test(
+    losses = list(dict.fromkeys(runs["loss"] if losses is None else losses))
+    made = {key: compare(runs, key, reference, names=losses) for key in MEASURES}
+    found = pd.concat(made, names=["measure", "loss"])
+    measure, loss = (found.index.get_level_values(name) for name in ("measure", "loss"))
+    of_paper, primary = loss.isin(LOSSES), measure == PRIMARY
+    lower = measure.map(lambda key: MEASURES[key].lower_is_better).to_numpy(bool)
+    families = [(of_paper == a) & (primary == b) for a in (True, False) for b in (True, False)]
+    found = pd.concat([corrected(found[family], lower[family]) for family in families]).loc[found.index]
+    question = EXPERIMENTS.get(runs["experiment"].iloc[0])
+    planned = of_paper & measure.isin(question.measures if question else ()) & (reference == REFERENCE)
+    return found.assign(exploratory=~planned & (question is not None))
+
+
+def power(difference: float, spreads: Spreads, n: int, alpha: float = ALPHA) -> float:
+    """Return the power of the two-sided t test with `n` >= 2 pairs, or `n` independent runs of each arm (Welch).
+
+    With true difference d, standard error s and f degrees of freedom, t follows a noncentral t with noncentrality d / s;
+    power is the probability that |t| exceeds its critical value (Cohen 1988).
+
+    Args:
+        difference: The true one, in points.
+        spreads: Standard deviation of the differences of pairs; for Welch's test those of the two arms. One is above 0.
+        n: Seeds of each arm.
+        alpha: Level of the test.
+    """
+    variances = np.square(spreads)
+    # Satterthwaite's approximation; n - 1 for pairs.
+    df = (n - 1) * float(variances.sum() ** 2 / (variances**2).sum())
+    shift = difference * math.sqrt(n) / math.hypot(*spreads)
+    critical = float(stats.t.isf(alpha / 2, df))
+    # P(|T| > critical) is the mean over S of Phi(d - cS) + Phi(-d - cS), where T = (Z + d) / S, S^2 = chi2_f / f: the
+    # integral over the quantiles of S by Gauss-Legendre. scipy's own noncentral t returns NaN for few degrees of freedom
+    # and a large noncentrality, which is where two or three seeds live.
+    s = np.sqrt(2 * special.gammaincinv(df / 2, QUANTILES) / df)
+    return float(WEIGHTS @ (special.ndtr(shift - critical * s) + special.ndtr(-shift - critical * s)))
+
+
+def seeds_needed(difference: float, spreads: Spreads, alpha: float = ALPHA) -> float:
+    """Return the smallest number of seeds, 2 or more, that detects `difference` with power `POWER`; arguments as `power`.
+
+    NaN for no difference, without spread, or where it would be more than `MOST_SEEDS`.
+    """
+    if difference == 0 or math.isnan(difference) or not any(spreads):
+        return math.nan
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect.bisect_left(counts, POWER, key=lambda n: power(difference, spreads, n, alpha))
+    return counts[place] if place < len(counts) else math.nan
+
+
+def detectable(spreads: Spreads, n: int) -> float:
+    """Return the minimum detectable difference of `n` seeds, in points; arguments as `power`; NaN without a spread."""
+    if n < 2 or not any(spreads):
+        return math.nan
+    high = math.hypot(*spreads)
+    while power(high, spreads, n) < POWER:
+        high *= 2
+    return float(optimize.brentq(lambda d: power(d, spreads, n) - POWER, 0.0, high, xtol=1e-9))
+
+
+def spread_bounds(df: float) -> tuple[float, float]:
+    """Return the factors from an observed standard deviation to the ends of its 95 % interval, normal values assumed.
+
+    From the chi-squared distribution: with five pairs, 4 degrees of freedom, the true spread is between 0.60 and 2.87
+    times the observed one.
+    """
+    low, high = (df / stats.chi2.ppf(q, df) for q in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
+    return math.sqrt(low), math.sqrt(high)
+
+
+def permutation(own: Floats, base: Floats, paired: bool) -> float:
+    """Return the two-sided p-value of a permutation test of the difference of means, which assumes no distribution.
+
+    Of pairs the signs of the differences are flipped, otherwise the labels permuted: every arrangement up to
+    `MOST_ARRANGEMENTS`, else 9,999 drawn from a fixed seed. NaN if either side has fewer than two values. Few seeds bound
+    it from below: 0.25 for three pairs, 0.0625 for five.
+    """
+    if min(len(own), len(base)) < 2:
+        return math.nan
+    # Accuracies are multiples of one image: without rounding, ties between arrangements are lost to floating point.
+    sample = (np.round(own - base, 9),) if paired else (np.round(own, 9), np.round(base, 9))
+    arrangements = 2 ** len(own) if paired else math.comb(len(own) + len(base), len(own))
+    found = stats.permutation_test(
         sample,
-        np.mean if paired else _difference_of_means,
+        np.mean if paired else lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
         permutation_type="samples" if paired else "independent",
         vectorized=True,
-        n_resamples=PERMUTATION_RESAMPLES,
+        n_resamples=math.inf if arrangements <= MOST_ARRANGEMENTS else 9999,
+        batch=1000,
+        random_state=np.random.default_rng(0),
     )
-    return Permutation(float(result.pvalue), 2 / arrangements, exact=True)
+    return float(found.pvalue)
 
 
-def probability_of_improvement(values: Values, reference: Values) -> Improvement | None:
-    """Return P(X > Y) + P(X = Y) / 2 over all pairs of runs (Agarwal et al. 2021; one task).
+def improvement(own: Floats, base: Floats) -> tuple[float, float, float]:
+    """Return P(X > Y) + P(X = Y) / 2 over all pairs of runs, and its 95 % interval (Agarwal et al. 2021; one task).
 
-    The interval is rliable's: percentile bootstrap, each loss resampled on its own. With a handful of seeds it is
-    too narrow, and where every run of one loss beats every run of the other it shrinks to a point. None if either
-    side has no value.
+    The interval is a percentile bootstrap, each side resampled on its own: with a handful of seeds it is too narrow. NaN
+    where a side has no value, or one for the interval.
     """
-    first, second, _ = _samples(values, reference, pair=False)
-    if min(len(first), len(second)) < 1:
-        return None
-    wins = 0.5 * (1 + np.sign(first[:, None] - second[None, :]))
+    if min(len(own), len(base)) < 1:
+        return math.nan, math.nan, math.nan
+    wins = 0.5 * (1 + np.sign(own[:, None] - base[None, :]))
     if min(wins.shape) < 2:
-        return Improvement(float(wins.mean()), None)
-    counts, base_counts = _resampled_counts(*wins.shape)
-    # How often each run was drawn times how often it wins: the pairs of a resample need not be listed.
-    shares = ((counts @ wins) * base_counts).sum(axis=1) / wins.size
-    tail = (1 - LEVEL) / 2
-    return Improvement(float(wins.mean()), Interval(*np.quantile(shares, [tail, 1 - tail]).tolist()))
+        return float(wins.mean()), math.nan, math.nan
+    draw = np.random.default_rng(0)
+    rows, columns = (draw.integers(n, size=(2000, n)) for n in wins.shape)
+    shares = wins[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(wins.mean()), float(low), float(high)
 
 
-def _samples(values: Values, reference: Values, pair: bool) -> tuple[Floats, Floats, bool]:
-    """The runs to compare, and whether they are pairs."""
-    own, base = shared_runs(values, reference)
-    return _array(own), _array(base), pair and own.keys() == base.keys()
+def published_difference(loss: str, measure: str, reference: str = REFERENCE) -> float:
+    """Return the published difference of a loss from the reference in points; NaN where the paper has none."""
+    means = TABLE1.get(f"{measure}_mean", pd.Series(dtype=float))
+    return float(means.get(loss, math.nan) - means.get(reference, math.nan))
 
 
-def _array(values: Values) -> Floats:
-    sample = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
-    if not np.isfinite(sample).all():
-        raise ValueError(f"values must be finite: {dict(values)}")
-    return sample
+def _satterthwaite(terms: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a sum of independent means, each (squared standard error, df)."""
+    squared, df = np.array(list(terms), dtype=float).T
+    return math.sqrt(squared.sum()), float(squared.sum() ** 2 / (squared**2 / df).sum())
 
 
-def _correlation(first: Floats, second: Floats) -> float | None:
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    return float(np.corrcoef(first, second)[0, 1])
+def amendment(runs: pd.DataFrame, papers_runs: Sequence[int] = (3, 5, 10)) -> pd.DataFrame:
+    """Compute what the amendment in docs/protocol.md adds to the registered analysis of Top-1, for each of its losses.
 
-
-def _difference_of_means(first: Any, second: Any, axis: int) -> Any:
-    return np.mean(first, axis=axis) - np.mean(second, axis=axis)
-
-
-def _sign_flips(deltas: Floats) -> float:
-    generator = np.random.default_rng(0)
-    kept = [
-        part.astype(np.float64) @ deltas
-        for rows in _blocks(len(deltas))
-        # In parts that stay in the processor's cache as float64.
-        for part in np.array_split(generator.integers(0, 2, (rows, len(deltas)), dtype=np.int8), PARTS)
-    ]
-    return _tail_share(2 * np.concatenate(kept) - deltas.sum(), float(deltas.sum()))
-
-
-def _label_permutations(first: Floats, second: Floats) -> float:
-    generator, pooled, n = np.random.default_rng(0), np.concatenate([first, second]), len(first)
-    centred = pooled - pooled.mean()
-    sums = [
-        generator.permuted(np.tile(centred, (rows, 1)), axis=1)[:, :n].sum(axis=1)
-        for rows in _blocks(len(pooled))
-    ]
-    return _tail_share(np.concatenate(sums), float(centred[:n].sum()))
-
-
-def _tail_share(drawn: Floats, observed: float) -> float:
-    """Share of resamples at least as extreme, the observed arrangement counted among them (Phipson, Smyth 2010)."""
-    extreme = int((np.abs(drawn) >= abs(observed) * (1 - 1e-12)).sum())
-    return (extreme + 1) / (len(drawn) + 1)
-
-
-def _blocks(width: int) -> list[int]:
-    """Numbers of rows of `width` that add up to `PERMUTATION_RESAMPLES`, each block of about `BLOCK` numbers."""
-    rows = max(1, min(PERMUTATION_RESAMPLES, BLOCK // width))
-    whole, rest = divmod(PERMUTATION_RESAMPLES, rows)
-    return [rows] * whole + [rest] * (rest > 0)
-
-
-@lru_cache(maxsize=1)
-def _resampled_counts(*sizes: int) -> tuple[Floats, ...]:
-    """How often each run is in each bootstrap resample of groups of these sizes, each (BOOTSTRAP_RESAMPLES, n).
-
-    Drawn from a fixed seed, so comparisons of equal sizes share them.
+    Returns:
+        A row for each loss: `difference`, `low`, `high` as registered (points); the `published` difference, and whether
+        the interval lies wholly below it (`excluded`); `low90`, `high90`, and `p` of two one-sided t tests within
+        ±`MARGIN` (`equivalent` if p < 0.05); ours minus the paper's, `above_paper`, with its interval `low_n`, `high_n`
+        for n = each of `papers_runs`, the paper's unknown number of runs; and the sensitivity analysis: `pooled`, from a
+        linear model `top1 ~ loss` over all finished runs, with Dunnett's `pooled_low`, `pooled_high` and `pooled_p`.
     """
-    generator, counts = np.random.default_rng(0), []
-    for n in sizes:
-        drawn = generator.integers(n, size=(BOOTSTRAP_RESAMPLES, n))
-        drawn += n * np.arange(BOOTSTRAP_RESAMPLES)[:, None]
-        counts.append(np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float))
-    return tuple(counts)
+    runs = runs[(runs["state"] == "finished") & runs["loss"].isin(LOSSES)]
+    found = compare(runs, PRIMARY, REFERENCE, names=LOSSES)
+    rows = {}
+    for loss, one in zip(found.index.astype(str), found.to_dict("records"), strict=True):
+        sizes = (one["n"], one["n_reference"])
+        ours = [(spread**2 / n, n - 1) for spread, n in zip(one["spreads"], sizes, strict=False)]
+        error, df = _satterthwaite(ours)
+        claimed, margin = published_difference(loss, PRIMARY), stats.t.ppf(0.95, df) * error
+        low90, high90 = one["difference"] - margin, one["difference"] + margin
+        p = max(
+            stats.t.sf((one["difference"] + MARGIN) / error, df),
+            stats.t.cdf((one["difference"] - MARGIN) / error, df),
+        )
+        row = {key: one[key] for key in ("n", "difference", "low", "high")}
+        row |= {
+            "published": claimed,
+            "excluded": bool(one["high"] < claimed),
+            "low90": low90,
+            "high90": high90,
+        }
+        row |= {"p": p, "equivalent": bool(p < ALPHA), "above_paper": one["difference"] - claimed}
+        for n in papers_runs:
+            theirs = [(float(TABLE1[f"{PRIMARY}_std"][name]) ** 2 / n, n - 1) for name in (loss, REFERENCE)]
+            error, df = _satterthwaite(ours + theirs)
+            margin = stats.t.ppf((1 + LEVEL) / 2, df) * error
+            row |= {f"low_{n}": row["above_paper"] - margin, f"high_{n}": row["above_paper"] + margin}
+        rows[loss] = row
+    values = {loss: runs.loc[runs["loss"] == loss, PRIMARY].to_numpy(float) for loss in LOSSES}
+    control = values.pop(REFERENCE)
+    test = stats.dunnett(*values.values(), control=control, random_state=np.random.default_rng(0))
+    interval = test.confidence_interval(LEVEL)
+    pooled = pd.DataFrame(
+        {
+            "pooled": [own.mean() - control.mean() for own in values.values()],
+            "pooled_low": interval.low,
+            "pooled_high": interval.high,
+            "pooled_p": test.pvalue,
+        },
+        index=list(values),
+    )
+    return pd.DataFrame.from_dict(rows, orient="index").join(pooled)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
-from collections import Counter
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
-from anchorloss.analysis.records import failure_text, order
+import pandas as pd
+
+from anchorloss.analysis import frame
+from anchorloss.analysis.text import duration, failure, number
 from anchorloss.errors import UserError
-from anchorloss.runs.folder import RUNS, RunFolder, read_runs
+from anchorloss.runs.differences import flatten
+from anchorloss.runs.folder import RUNS
 from anchorloss.terminal import counted
 
 WIDTH, INDENT = 80, " " * 4
@@ -31,18 +37,19 @@ def experiments_of(results_dir: Path) -> list[str]:
     return names
 
 
-def describe_runs(runs: list[RunFolder], experiment: str) -> str:
+def describe(runs: pd.DataFrame) -> str:
     """Describe an experiment: a line of counts, then for each run its state, name, epochs, Top-1 so far, and a remark.
 
-    A remark that does not fit in 80 columns goes on the next line.
+    Runs of a sweep over settings are called by loss, seed and those settings. A remark that does not fit in 80 columns
+    goes on the next line.
     """
-    counts = Counter(run.state for run in runs)
-    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    counts, names = runs["state"].value_counts(), _names(runs)
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
     lines = [("state", "run", "epoch", "top-1", "")]
-    for run in sorted(runs, key=lambda run: (order(run.loss), run.seed, run.name)):
-        lines.append((run.state, run.name, _epochs(run), _top1(run), _remark(run)))
+    for name, run in zip(names, runs.to_dict("records"), strict=True):
+        lines.append((run["state"], name, _epochs(run), *_score_and_remark(run)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [f"{experiment}: {counted(len(runs), 'run')}: {states}", ""]
+    text = [f"{runs['experiment'].iloc[0]}: {counted(len(runs), 'run')}: {states}", ""]
     for *cells, remark in lines:
         line = "  ".join(
             f"{cell:{side}{width}}" for cell, side, width in zip(cells, "<<>>", widths, strict=False)
@@ -52,51 +59,37 @@ def describe_runs(runs: list[RunFolder], experiment: str) -> str:
             text += textwrap.wrap(remark, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
         else:
             text.append(f"{line}  {remark}".rstrip())
-    if counts["interrupted"]:
+    if "interrupted" in counts:
         text += ["", "Interrupted runs continue when the same command is given again."]
     return "\n".join(text)
 
 
-def duration(seconds: float) -> str:
-    """Format seconds in a suitable unit: `59 s`, `10 min`, `1.5 h`, `2.0 days`."""
-    minutes, hours = seconds / 60, seconds / 3600
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if hours < 1:
-        return f"{minutes:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+def _names(runs: pd.DataFrame) -> list[str]:
+    """What each run is called: its folder, or where runs differ in settings, these in place of the hash."""
+    if not (keys := frame.swept(runs[runs["settings"].map(len) > 0])):
+        return list(runs.index)
+    names = []
+    for run in runs.to_dict("records"):
+        flat = flatten(run["settings"])
+        said = [f"{key} {json.dumps(flat[key])}" for key in keys if key in flat]
+        names.append(", ".join([f"{run['loss']} seed {run['seed']}", *said]))
+    return names
 
 
-def runs_of(results_dir: Path, experiment: str) -> list[RunFolder]:
-    """Read the runs of an experiment.
-
-    Raises:
-        UserError: It has no run, or a run is damaged.
-    """
-    runs = read_runs(results_dir, experiment)
-    if not runs:
-        raise UserError(
-            f"--experiment {experiment}: no runs in {results_dir}; run python train.py experiment={experiment}"
-        )
-    return runs
+def _epochs(run: dict[Hashable, Any]) -> str:
+    if run["state"] in ("finished", "failed"):
+        reached = run["failure.epoch"] if run["state"] == "failed" else run["epochs"]
+        return f"{reached:.0f}/{run['epochs']:.0f}"
+    return (
+        "" if pd.isna(run["progress.epoch"]) else f"{run['progress.epoch']:.0f}/{run['progress.epochs']:.0f}"
+    )
 
 
-def _epochs(run: RunFolder) -> str:
-    if record := run.record:
-        return f"{record.failure.epoch if record.failure else record.epochs}/{record.epochs}"
-    return f"{run.progress.epoch}/{run.progress.epochs}" if run.progress else ""
-
-
-def _top1(run: RunFolder) -> str:
-    top1 = run.record.top1 if run.record else run.progress.top1 if run.progress else None
-    return "" if top1 is None else f"{top1:.2f}"
-
-
-def _remark(run: RunFolder) -> str:
-    if run.record is not None:
-        return (
-            failure_text(run).removeprefix(": ") or f"in {duration(run.record.provenance.duration_seconds)}"
-        )
-    if run.state == "running" and run.progress is not None and run.progress.seconds_left is not None:
-        return f"{duration(run.progress.seconds_left)} left"
-    return ""
+def _score_and_remark(run: dict[Hashable, Any]) -> tuple[str, str]:
+    if run["state"] in ("finished", "failed"):
+        return number(run["top1"], dash=""), failure(
+            run
+        ) or f"in {duration(run['provenance.duration_seconds'])}"
+    left = run.get("progress.seconds_left")
+    remark = "" if run["state"] != "running" or pd.isna(left) else f"{duration(left)} left"
+    return number(run.get("progress.top1"), dash=""), remark

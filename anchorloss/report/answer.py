@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorloss.analysis.comparison import CONTRADICTED, SUPPORTED, Comparison, compare
-from anchorloss.analysis.protocol import FULL, interim, planned
-from anchorloss.analysis.published import PAPER_LOSSES, read_published
-from anchorloss.analysis.records import by_seed, finished, processors, require_one_protocol
-from anchorloss.analysis.stats import Difference
+from anchorloss.report.comparison import CONTRADICTED, SUPPORTED, Comparison, compare
+from anchorloss.report.protocol import FULL, interim, planned
+from anchorloss.report.published import PAPER_LOSSES, read_published
+from anchorloss.report.records import by_seed, finished, processors, require_one_protocol
+from anchorloss.report.stats import Difference
 from anchorloss.report.text import listed, signed
 from anchorloss.runs.folder import read_runs
 

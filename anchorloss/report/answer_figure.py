@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from anchorloss.analysis.palette import VARIABLES, styles
-from anchorloss.analysis.published import PAPER_LOSSES, read_published
 from anchorloss.report.answer import Answer
+from anchorloss.report.palette import VARIABLES, styles
+from anchorloss.report.published import PAPER_LOSSES, read_published
 from anchorloss.report.rendering import environment
 from anchorloss.report.text import signed
 

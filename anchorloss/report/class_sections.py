@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from anchorloss.analysis.calibration import FEWEST_IMAGES, pool, reliability
-from anchorloss.analysis.confusion import RANKS, Floats, class_accuracy, confused_pairs, target_ranks
-from anchorloss.analysis.stats import summarise
 from anchorloss.report import figures_classes
+from anchorloss.report.calibration import FEWEST_IMAGES, pool, reliability
+from anchorloss.report.confusion import RANKS, Floats, class_accuracy, confused_pairs, target_ranks
 from anchorloss.report.data import ExperimentData
+from anchorloss.report.stats import summarise
 from anchorloss.report.text import Content, spread
 
 PAIRS = 12

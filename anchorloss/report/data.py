@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anchorloss.analysis.calibration import reliability
-from anchorloss.analysis.comparison import REFERENCE, Comparison, compare_measures
-from anchorloss.analysis.palette import Style, styles
-from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.published import Published, published_for
-from anchorloss.analysis.records import by_seed, order, processors
-from anchorloss.analysis.table import SCORES, Table, build_table
 from anchorloss.data.class_names import class_name
+from anchorloss.report.calibration import reliability
+from anchorloss.report.comparison import REFERENCE, Comparison, compare_measures
+from anchorloss.report.palette import Style, styles
+from anchorloss.report.protocol import planned
+from anchorloss.report.published import Published, published_for
+from anchorloss.report.records import by_seed, order, processors
+from anchorloss.report.table import SCORES, Table, build_table
 from anchorloss.runs.folder import Predictions, Record, RunFolder, read_history, read_predictions, read_runs
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anchorloss.analysis.calibration import BINS, FEWEST_IMAGES, Reliability
-from anchorloss.analysis.confusion import Floats, Pair
-from anchorloss.analysis.palette import MUTED, RULE
+from anchorloss.report.calibration import BINS, FEWEST_IMAGES, Reliability
+from anchorloss.report.confusion import Floats, Pair
 from anchorloss.report.data import ExperimentData
+from anchorloss.report.palette import MUTED, RULE
 from anchorloss.report.svg import inline, marks, name_rows, panel
 from anchorloss.report.text import number
 

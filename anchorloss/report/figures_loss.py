@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from anchorloss.analysis.palette import VARIABLES
 from anchorloss.report.data import ExperimentData
+from anchorloss.report.palette import VARIABLES
 from anchorloss.report.svg import inline, panel
 from anchorloss.report.text import Content
 
@@ -19,7 +19,7 @@ _COLOURS = {
 def loss_itself(data: ExperimentData) -> Content:
     """Both panels; no figure where torch is missing."""
     try:
-        from anchorloss.analysis.figure1 import PANELS, draw_panel
+        from anchorloss.report.figure1 import PANELS, draw_panel
     except ImportError as error:
         if (error.name or "").split(".")[0] != "torch":
             raise

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anchorloss.analysis.comparison import Comparison
-from anchorloss.analysis.palette import INK, MUTED, PAPER
-from anchorloss.analysis.stats import Interval, mean_interval, summarise
-from anchorloss.analysis.table import SCORES
+from anchorloss.report.comparison import Comparison
 from anchorloss.report.data import ExperimentData
 from anchorloss.report.lines import Line, LineStyle, label_ends
+from anchorloss.report.palette import INK, MUTED, PAPER
+from anchorloss.report.stats import Interval, mean_interval, summarise
 from anchorloss.report.svg import inline, marks, name_rows, panel, write_in_row
+from anchorloss.report.table import SCORES
 from anchorloss.report.text import interval, signed
 
 if TYPE_CHECKING:

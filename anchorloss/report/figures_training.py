@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from anchorloss.analysis.palette import MUTED
 from anchorloss.report.data import ExperimentData
 from anchorloss.report.lines import Line, LineStyle, label_ends
+from anchorloss.report.palette import MUTED
 from anchorloss.report.svg import inline, panel
 
 QUANTILES = {"target": ("q50", "q90"), "background": ("q50", "q90", "q99")}

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from anchorloss.analysis.comparison import REFERENCE
-from anchorloss.analysis.palette import theme
 from anchorloss.report import class_sections, sections, statistics_text
+from anchorloss.report.comparison import REFERENCE
 from anchorloss.report.data import ExperimentData, read_experiment
 from anchorloss.report.figures_loss import loss_itself
+from anchorloss.report.palette import theme
 from anchorloss.report.rendering import environment
 from anchorloss.report.text import Content
 from anchorloss.report.verdict import verdict

@@ -6,9 +6,9 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from anchorloss.analysis.comparison import ALPHA, MEASURES, NOT_RESOLVED
-from anchorloss.analysis.table import SCORES
 from anchorloss.report import text
+from anchorloss.report.comparison import ALPHA, MEASURES, NOT_RESOLVED
+from anchorloss.report.table import SCORES
 from anchorloss.runs.provenance import short_commit
 
 

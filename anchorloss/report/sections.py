@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from anchorloss.analysis.comparison import REFERENCE, compare_published
-from anchorloss.analysis.table import SCORES
 from anchorloss.report import figures_scores, figures_training
+from anchorloss.report.comparison import REFERENCE, compare_published
 from anchorloss.report.data import ExperimentData
+from anchorloss.report.table import SCORES
 from anchorloss.report.text import Content
 from anchorloss.runs.differences import flatten
 

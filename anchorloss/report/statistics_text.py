@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anchorloss.analysis.comparison import MEASURES, sentence
+from anchorloss.report.comparison import MEASURES, sentence
 from anchorloss.report.data import ExperimentData
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from markupsafe import Markup
 
-from anchorloss.analysis.palette import INK, MUTED, PAPER, RULE, VARIABLES, Style
+from anchorloss.report.palette import INK, MUTED, PAPER, RULE, VARIABLES, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

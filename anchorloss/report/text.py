@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from anchorloss.analysis import markdown
-from anchorloss.analysis.comparison import format_p
-from anchorloss.analysis.stats import Difference, Interval, Summary
+from anchorloss.report import markdown
+from anchorloss.report.comparison import format_p
+from anchorloss.report.stats import Difference, Interval, Summary
 
 Content = dict[str, Any]
 DASH = "\N{EN DASH}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from anchorloss.analysis.comparison import CONTRADICTED, NOT_RESOLVED, SUPPORTED, Comparison, explanation
-from anchorloss.analysis.published import PAPER_LOSSES
-from anchorloss.analysis.table import SCORES
 from anchorloss.report import figures_scores
+from anchorloss.report.comparison import CONTRADICTED, NOT_RESOLVED, SUPPORTED, Comparison, explanation
 from anchorloss.report.data import ExperimentData
+from anchorloss.report.published import PAPER_LOSSES
+from anchorloss.report.table import SCORES
 from anchorloss.report.text import Content, interval, listed, signed
 
 

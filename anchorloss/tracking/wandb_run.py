@@ -231,7 +231,7 @@ def tables(record: Record, folder: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from anchorloss.analysis.confusion import class_accuracy, confusions
+    from anchorloss.analysis.predictions import class_accuracy, confusions
     from anchorloss.data.class_names import class_name
 
     predictions = read_predictions(folder)

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 import scipy.stats
 
-from anchorloss.analysis.ablation import BASE, draw, read_ablation, to_markdown
 from anchorloss.errors import UserError
+from anchorloss.report.ablation import BASE, draw, read_ablation, to_markdown
 from tests.run_folders import finish_run, make_settings
 
 TABLE = [40.0, 41.0, 42.5, 40.5]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 
-from anchorloss.analysis.bf16 import compare_precisions
 from anchorloss.errors import UserError
+from anchorloss.report.bf16 import compare_precisions
 from tests.run_folders import finish_run, make_settings
 
 FP32 = [40.0, 41.0, 42.5, 40.5, 41.5]

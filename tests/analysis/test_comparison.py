@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import chi2
 
-from anchorloss.analysis.comparison import (
+from anchorloss.report.comparison import (
     CONTRADICTED,
     NOT_RESOLVED,
     SUPPORTED,
@@ -19,7 +19,7 @@ from anchorloss.analysis.comparison import (
     resolved_winner,
     sentence,
 )
-from anchorloss.analysis.power import power, seeds
+from anchorloss.report.power import power, seeds
 
 BCE = {0: 73.60, 1: 73.95, 2: 73.80, 3: 74.10, 4: 73.95}
 PUBLISHED = {

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from anchorloss.analysis.curves import draw, read_curves, to_markdown
 from anchorloss.errors import UserError
+from anchorloss.report.curves import draw, read_curves, to_markdown
 from anchorloss.runs.folder import read_history
 from tests.run_folders import finish_run, interrupt_run, make_settings
 

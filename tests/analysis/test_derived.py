@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from anchorloss.analysis import ablation, bf16, curves, listing
-from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.table import build_table
-from anchorloss.analysis.table_text import to_csv, to_latex, to_markdown
-from anchorloss.report import statistics_text
+from anchorloss.report import ablation, bf16, curves, listing, statistics_text
 from anchorloss.report.data import read_experiment
+from anchorloss.report.protocol import planned
+from anchorloss.report.table import build_table
+from anchorloss.report.table_text import to_csv, to_latex, to_markdown
 from anchorloss.runs.folder import read_runs
 from tests.conftest import ROOT
 

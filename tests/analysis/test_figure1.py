@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from anchorloss.analysis import figure1
+from anchorloss.report import figure1
 from tests.commands import call
 from tests.conftest import ROOT
 

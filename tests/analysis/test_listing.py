@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from anchorloss.analysis.listing import list_runs
 from anchorloss.errors import UserError
+from anchorloss.report.listing import list_runs
 from tests.run_folders import finish_run, make_settings
 
 

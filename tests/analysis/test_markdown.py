@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchorloss.analysis.markdown import escape, markdown_table, one_line
+from anchorloss.report.markdown import escape, markdown_table, one_line
 
 
 def test_a_table_is_padded_and_aligned():

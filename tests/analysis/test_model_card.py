@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from anchorloss.analysis.model_card import make_card
 from anchorloss.config.identity import LossSettings
 from anchorloss.config.settings import ModelSettings
 from anchorloss.errors import UserError
+from anchorloss.report.model_card import make_card
 from anchorloss.runs.files import sha256
 from anchorloss.runs.folder import WEIGHTS
 from tests.commands import call

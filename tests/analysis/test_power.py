@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anchorloss.analysis.power import detectable, power, seeds, spread_bounds
+from anchorloss.report.power import detectable, power, seeds, spread_bounds
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 394), (0.5, 64), (0.8, 26)])

@@ -6,13 +6,13 @@ import subprocess
 
 import pytest
 
-from anchorloss.analysis import protocol
-from anchorloss.analysis.protocol import FULL, FULL_PROTOCOL, departures, planned
-from anchorloss.analysis.table import PAPER_LOSSES, build_table, stamps
-from anchorloss.analysis.table_text import make_table, to_markdown
 from anchorloss.config.parsing import parse
 from anchorloss.errors import UserError
+from anchorloss.report import protocol
 from anchorloss.report.page import write_report
+from anchorloss.report.protocol import FULL, FULL_PROTOCOL, departures, planned
+from anchorloss.report.table import PAPER_LOSSES, build_table, stamps
+from anchorloss.report.table_text import make_table, to_markdown
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.folder import read_runs
 from tests.conftest import ROOT

@@ -9,8 +9,8 @@ import statistics
 
 import pytest
 
-from anchorloss.analysis.settings_table import build, make_settings_table, to_csv, to_markdown
 from anchorloss.errors import UserError
+from anchorloss.report.settings_table import build, make_settings_table, to_csv, to_markdown
 from anchorloss.runs.folder import read_ended
 from tests.commands import call
 from tests.run_folders import edit_record, finish_run, make_settings

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anchorloss.analysis.holm import holm
-from anchorloss.analysis.stats import (
+from anchorloss.report.holm import holm
+from anchorloss.report.stats import (
     Interval,
     Summary,
     difference,
@@ -319,5 +319,5 @@ def test_holm_never_exceeds_one_and_counts_a_comparison_that_could_not_be_made()
 
 
 def test_statistics_cost_no_torch():
-    code = "import sys, anchorloss.analysis.comparison; sys.exit('torch' in sys.modules)"
+    code = "import sys, anchorloss.report.comparison; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

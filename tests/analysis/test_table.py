@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from anchorloss.analysis.published import read_published
-from anchorloss.analysis.table import Table, build_table
-from anchorloss.analysis.table_text import make_table, to_csv, to_latex, to_markdown
 from anchorloss.errors import UserError
+from anchorloss.report.published import read_published
+from anchorloss.report.table import Table, build_table
+from anchorloss.report.table_text import make_table, to_csv, to_latex, to_markdown
 from anchorloss.runs.folder import read_runs
 from anchorloss.terminal import plain_text
 from tests.commands import Done, call
@@ -362,5 +362,5 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 def test_tables_need_no_torch() -> None:
-    code = "import sys, anchorloss.analysis.table_text; print('torch' in sys.modules)"
+    code = "import sys, anchorloss.report.table_text; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from anchorloss.analysis import published
 from anchorloss.config import settings
 from anchorloss.config.identity import identity_hash
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config
+from anchorloss.report import published
 from anchorloss.runs.folder import check_config, read_config, read_record
 from anchorloss.runs.record import Record
 from tests.conftest import ROOT

@@ -46,7 +46,7 @@ def test_no_import_goes_up(checkout):
         ("anchorloss/data/dataset.py", "def later():\n    from anchorloss.training import loop"),
         ("anchorloss/errors.py", "import train"),
         ("anchorloss/report/svg.py", "import anchorloss.tracking.tracking"),
-        ("anchorloss/analysis/stats.py", "import anchorloss.analysis.table"),
+        ("anchorloss/report/stats.py", "import anchorloss.report.table"),
         ("anchorloss/loss.py", "import anchorloss.errors"),
     ],
 )

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 from scipy import stats
 
-from anchorloss.analysis.published import PAPER_LOSSES, read_published
 from anchorloss.report.answer import read_answers, to_markdown
 from anchorloss.report.answer_figure import draw
+from anchorloss.report.published import PAPER_LOSSES, read_published
 from tests.conftest import ROOT
 from tests.run_folders import finish_run, make_settings
 

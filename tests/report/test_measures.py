@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from anchorloss.analysis.calibration import reliability
-from anchorloss.analysis.confusion import class_accuracy, confused_pairs, target_ranks
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.data.class_names import class_name
+from anchorloss.report.calibration import reliability
+from anchorloss.report.confusion import class_accuracy, confused_pairs, target_ranks
 from anchorloss.runs.folder import Predictions
 from anchorloss.runs.record import Data
 from tests.fake_runs import predictions

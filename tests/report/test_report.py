@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorloss.analysis.calibration import FEWEST_IMAGES, pool, reliability
-from anchorloss.analysis.stats import summarise
 from anchorloss.errors import UserError
+from anchorloss.report.calibration import FEWEST_IMAGES, pool, reliability
 from anchorloss.report.data import ExperimentData, read_experiment
 from anchorloss.report.figures_classes import reliability_diagram
 from anchorloss.report.figures_training import factors
 from anchorloss.report.page import build_page, write_report
+from anchorloss.report.stats import summarise
 from anchorloss.report.text import DASH
 from anchorloss.runs.folder import read_runs
 from tests.commands import call

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anchorloss.analysis.comparison import compare, explanation
-from anchorloss.analysis.markdown import document, markdown_table, spread
-from anchorloss.analysis.records import by_seed, finished, made_from, order, processors, require_one_protocol
 from anchorloss.errors import UserError
+from anchorloss.report.comparison import compare, explanation
+from anchorloss.report.markdown import document, markdown_table, spread
+from anchorloss.report.records import by_seed, finished, made_from, order, processors, require_one_protocol
 from anchorloss.runs.folder import read_runs
 
 REFERENCE, OTHER = "fp32", "bf16"

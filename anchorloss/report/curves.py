@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorloss.analysis.markdown import document, markdown_table
-from anchorloss.analysis.palette import SERIES
-from anchorloss.analysis.plotting import picture, to_bytes
-from anchorloss.analysis.records import (
+from anchorloss.report.markdown import document, markdown_table
+from anchorloss.report.palette import SERIES
+from anchorloss.report.plotting import picture, to_bytes
+from anchorloss.report.records import (
     failure_text,
     made_from,
     order,
     require_one_protocol,
     require_reference,
 )
-from anchorloss.analysis.table import stamps
+from anchorloss.report.table import stamps
 from anchorloss.runs.folder import HISTORY, RunFolder, read_ended, read_history
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from anchorloss.analysis.markdown import escape, one_line
-from anchorloss.analysis.published import PAPER_LOSSES
 from anchorloss.device import processor_kind
 from anchorloss.errors import UserError
+from anchorloss.report.markdown import escape, one_line
+from anchorloss.report.published import PAPER_LOSSES
 from anchorloss.runs.differences import differences
 from anchorloss.runs.folder import Record, RunFolder
 from anchorloss.runs.provenance import short_commit

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorloss.analysis.comparison import compare, explanation
-from anchorloss.analysis.markdown import document, markdown_table, spread
-from anchorloss.analysis.palette import BLUE, INK
-from anchorloss.analysis.plotting import picture, to_bytes
-from anchorloss.analysis.records import by_seed, finished, made_from, processors
-from anchorloss.analysis.stats import mean_interval, summarise
 from anchorloss.errors import UserError
+from anchorloss.report.comparison import compare, explanation
+from anchorloss.report.markdown import document, markdown_table, spread
+from anchorloss.report.palette import BLUE, INK
+from anchorloss.report.plotting import picture, to_bytes
+from anchorloss.report.records import by_seed, finished, made_from, processors
+from anchorloss.report.stats import mean_interval, summarise
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.folder import Record, read_runs
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from anchorloss.analysis.markdown import document, escape, markdown_table
-from anchorloss.analysis.records import made_from, order
-from anchorloss.analysis.settings_table import swept
-from anchorloss.analysis.status import duration
+from anchorloss.report.markdown import document, escape, markdown_table
+from anchorloss.report.records import made_from, order
+from anchorloss.report.settings_table import swept
+from anchorloss.report.status import duration
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.folder import Record, read_ended
 from anchorloss.runs.provenance import short_commit

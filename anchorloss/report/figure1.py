@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from anchorloss.analysis.palette import BLUE, INK, SKY, VERMILION
-from anchorloss.analysis.plotting import look, to_bytes
 from anchorloss.loss import anchor_loss
+from anchorloss.report.palette import BLUE, INK, SKY, VERMILION
+from anchorloss.report.plotting import look, to_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from anchorloss.analysis.markdown import document, escape, markdown_table, spread
-from anchorloss.analysis.records import by_seed, made_from, order, require_reference
-from anchorloss.analysis.stats import Summary, summarise
-from anchorloss.analysis.table import SCORES, stamps
 from anchorloss.errors import UserError
+from anchorloss.report.markdown import document, escape, markdown_table, spread
+from anchorloss.report.records import by_seed, made_from, order, require_reference
+from anchorloss.report.stats import Summary, summarise
+from anchorloss.report.table import SCORES, stamps
 from anchorloss.runs.differences import describe_difference, differences
 from anchorloss.runs.files import write_results
 from anchorloss.runs.folder import Record, read_ended

@@ -8,12 +8,12 @@ from typing import Any
 
 import jinja2
 
-from anchorloss.analysis.comparison import REFERENCE
-from anchorloss.analysis.markdown import document, escape, markdown_table, one_line, spread, spreadsheet_text
-from anchorloss.analysis.protocol import planned
-from anchorloss.analysis.published import published_for
-from anchorloss.analysis.stats import Difference
-from anchorloss.analysis.table import SCORES, LossRow, Score, Table, build_table
+from anchorloss.report.comparison import REFERENCE
+from anchorloss.report.markdown import document, escape, markdown_table, one_line, spread, spreadsheet_text
+from anchorloss.report.protocol import planned
+from anchorloss.report.published import published_for
+from anchorloss.report.stats import Difference
+from anchorloss.report.table import SCORES, LossRow, Score, Table, build_table
 from anchorloss.runs.files import write_results
 from anchorloss.runs.folder import read_runs
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from anchorloss.analysis.stats import Summary, summarise
+from anchorloss.report.stats import Summary, summarise
 from anchorloss.runs.folder import Predictions
 
 Floats = npt.NDArray[np.float64]

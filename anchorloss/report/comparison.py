@@ -17,10 +17,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from anchorloss.analysis import power, stats
-from anchorloss.analysis.holm import holm
-from anchorloss.analysis.published import PAPER_LOSSES
-from anchorloss.analysis.stats import Difference, Improvement, Permutation, Summary, Values
+from anchorloss.report import power, stats
+from anchorloss.report.holm import holm
+from anchorloss.report.published import PAPER_LOSSES
+from anchorloss.report.stats import Difference, Improvement, Permutation, Summary, Values
 
 Processors = Mapping[str, Mapping[int, str]]
 
