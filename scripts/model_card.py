@@ -14,9 +14,12 @@ from _common import parser, run
 
 def main() -> None:
     arguments = parser(__doc__, experiment="table1_resnet20").parse_args()
-    from anchorloss.report.model_card import make_card
+    from anchorloss.analysis import model_card
+    from anchorloss.runs.files import write_results
 
-    print(f"written: {make_card(arguments.results_dir, arguments.experiment)}")
+    folder, name = arguments.results_dir / arguments.experiment, model_card.FILE
+    write_results(folder, {name: model_card.make(arguments.results_dir, arguments.experiment).encode()})
+    print(f"written: {folder / name}")
 
 
 if __name__ == "__main__":

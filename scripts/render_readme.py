@@ -15,13 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run
 
+from anchorloss.analysis import table
 from anchorloss.errors import UserError
 from anchorloss.report import answer, answer_figure
-from anchorloss.report.protocol import planned
-from anchorloss.report.table import build_table, planned_table
-from anchorloss.report.table_text import make_table, to_markdown
 from anchorloss.runs.files import write_atomically, write_results
-from anchorloss.runs.folder import read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -40,8 +37,6 @@ def render(text: str) -> str:
 def _content(path: Path) -> str:
     if path.exists():
         text = path.read_text()
-    elif path == RESULTS / "table1" / "table1.md":
-        text = to_markdown(planned_table())
     else:
         return f"Not run: there is no `{path.relative_to(ROOT)}`."
     title, _, body = text.partition("\n")
@@ -53,10 +48,9 @@ def _content(path: Path) -> str:
 def made_from_records(answers: list[answer.Answer]) -> Mapping[Path, bytes]:
     """The files under results/ that the README opens with, as the records of `answers` give them."""
     tables = {
-        RESULTS / one.experiment / "table1.md": to_markdown(
-            build_table(read_runs(RESULTS, one.experiment), one.experiment, planned(one.experiment))
-        ).encode()
+        RESULTS / one.experiment / name: text.encode()
         for one in answers
+        for name, text in table.make(RESULTS, one.experiment, "loss").items()
     }
     figures = {
         RESULTS / "answer" / f"differences-{theme}.svg": answer_figure.draw(answers, dark=theme == "dark")
@@ -79,10 +73,7 @@ def main() -> None:
             continue
         if arguments.check:
             raise UserError(f"{path}: is behind the records; run python scripts/render_readme.py")
-        if path.name == "table1.md":
-            make_table(RESULTS, path.parent.name)
-        else:
-            write_results(path.parent, {path.name: content})
+        write_results(path.parent, {path.name: content})
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = path.read_text()
         rendered = render(text)

@@ -15,11 +15,10 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--experiment", help="which runs (default: all experiments)")
     arguments = options.parse_args()
-    from anchorloss.report.status import experiments_of
+    from anchorloss.analysis.status import experiments_of
 
-    names = (
-        [arguments.experiment] if arguments.experiment is not None else experiments_of(arguments.results_dir)
-    )
+    one = arguments.experiment
+    names = [one] if one is not None else experiments_of(arguments.results_dir)
     readable = [_show(arguments.results_dir, name) for name in names]
     if not all(readable):
         raise SystemExit(2)
@@ -27,25 +26,18 @@ def main() -> None:
 
 def _show(results_dir: Path, experiment: str) -> bool:
     """Print one experiment; whether its runs could be read."""
-    from anchorloss.report import settings_table, table_text
-    from anchorloss.report.protocol import planned
-    from anchorloss.report.records import finished
-    from anchorloss.report.status import describe_runs, runs_of
-    from anchorloss.report.table import build_table
+    from anchorloss.analysis import frame, table
+    from anchorloss.analysis.status import describe
 
     try:
-        runs = runs_of(results_dir, experiment)
+        runs = frame.runs(experiment, results_dir)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return False
-    print(describe_runs(runs, experiment), end="\n\n")
-    records = [run.record for run in runs if run.record is not None]
-    if records:
+    print(describe(runs), end="\n\n")
+    if runs["state"].isin(["finished", "failed"]).any():
         try:
-            if settings_table.swept(finished(runs)):
-                show(settings_table.to_markdown(settings_table.build(records, experiment)))
-            else:
-                show(table_text.to_markdown(build_table(runs, experiment, planned(experiment))))
+            show(next(iter(table.make(results_dir, experiment).values())))
         except UserError as error:
             show(f"No table: {error}")
         print(flush=True)

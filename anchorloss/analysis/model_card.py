@@ -23,14 +23,14 @@ def make(results_dir: Path, experiment: str) -> str:
         UserError: No run kept its weights, or a file is not the recorded one.
     """
     folders = read_runs(results_dir, experiment)
-    kept = [run for run in folders if run.record is not None and WEIGHTS in run.record.files]
+    kept = {run.folder: run.record for run in folders if run.record and WEIGHTS in run.record.files}
     if not kept:
         raise UserError(
             f"experiment={experiment}: none of its {len(folders)} runs kept its weights, so there is no model card; "
             f"train with python train.py experiment={experiment} keep_weights=true"
         )
-    for run in kept:
-        verify_files(run.folder, run.record)
+    for folder, record in kept.items():
+        verify_files(folder, record)
     runs, plan = frame.runs(experiment, results_dir), paper.planned(experiment)
     frame.require_one_protocol(runs[runs["state"] == "finished"])
     found = runs[runs[f"files.{WEIGHTS}"].notna()]

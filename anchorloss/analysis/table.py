@@ -21,6 +21,7 @@ from anchorloss.runs.provenance import short_commit
 
 KINDS = ("loss", "settings", "precision", "run", "epoch")
 TEMPLATE = Path(__file__).with_name("table1.tex.j2")
+INTERVAL = ("difference", "low", "high", "n")
 DIGITS = 4  # of percentages in CSV files: 0.01 is one image of 10,000
 CSV = (  # columns of table1.csv; 0 is a score, 1 the reference
     *("{0}_mean {0}_std", "paper_{0}_mean paper_{0}_std", "{0}_minus_paper", "{0}_minus_{1}"),
@@ -131,8 +132,8 @@ def scores(runs: pd.DataFrame, arms: pd.Index, column: str, within: list[str]) -
         within: Columns; arms are compared with the one arm of the reference that shares their values of them.
 
     Returns:
-        A row for each arm: `n`, `failed`, and for each score `{score}_mean`, `_std`, `_difference`, `_low`, `_high`, and
-        the columns of `stats.corrected` for the primary measure.
+        A row for each arm: `n`, `failed`, and for each score `{score}_mean`, `_std`, `_difference`, `_low`, `_high`, `_n`
+        (of `stats.compare`), and the columns of `stats.corrected` for the primary measure.
     """
     done = frame.measured(runs[runs["state"] == "finished"], SCORES)
     failed = runs.loc[runs["state"] == "failed", column].value_counts()
@@ -146,7 +147,7 @@ def scores(runs: pd.DataFrame, arms: pd.Index, column: str, within: list[str]) -
             parts += [stats.corrected(stats.compare(group, key, base[0], column))] if len(base) == 1 else []
         found = pd.concat(parts) if parts else pd.DataFrame(columns=list(stats.COLUMNS))
         found = found.reindex(arms)
-        for end in ("difference", "low", "high"):
+        for end in INTERVAL:
             table[f"{key}_{end}"] = found[end].astype(float)
         table = table if key != PRIMARY else table.join(found.drop(columns=["n"]))
     return table
@@ -212,7 +213,7 @@ def cells(
         add(
             f"{name} - {base} (95 %)",
             with_interval,
-            *(f"{key}_{end}" for end in ("difference", "low", "high")),
+            *(f"{key}_{end}" for end in INTERVAL),
         )
     for key, name in SCORES.items():
         if comparable:
@@ -385,9 +386,8 @@ def by_settings(
         shown[score] = [
             mean_std(*row) for row in table[[f"{key}_mean", f"{key}_std"]].itertuples(index=False)
         ]
-    ends = ["difference", "low", "high"]
     for key, score in SCORES.items() if name else ():
-        rows = table[[f"{key}_{end}" for end in ends]].itertuples(index=False)
+        rows = table[[f"{key}_{end}" for end in INTERVAL]].itertuples(index=False)
         shown[f"{score} - {escape(name)} (95 %)"] = [with_interval(*row) for row in rows]
     described = {
         arm: ", ".join(
@@ -409,7 +409,7 @@ def by_settings(
         "\n".join([f"{SCORES[PRIMARY]}, compared with {escape(name)}:", "", *said] if said else []),
         text.made_from(runs),
     )
-    wanted = [f"{key}_{end}" for key in SCORES for end in ("mean", "std", *(ends if name else ()))]
+    wanted = [f"{key}_{end}" for key in SCORES for end in ("mean", "std", *(INTERVAL[:3] if name else ()))]
     content = pd.concat([arms.map(_plain), table[["n", "failed", *wanted]]], axis=1)
     name = "precision" if precision else "settings"
     return {f"{name}.md": markdown, f"{name}.csv": _csv(content)}
@@ -450,8 +450,8 @@ def by_run(runs: pd.DataFrame) -> str:
     sets = f"{first['dataset.evaluation_images']:,.0f} {', '.join(sorted(set(runs['evaluated_on'])))} images"
     return document(
         f"# Every run of experiment {first['experiment']}",
-        f"{first['dataset.label']}, {first['dataset.training_images']:,.0f} training images; accuracies in percent on the "
-        f"{sets} after the last epoch.",
+        f"{first['dataset.label']}, {first['dataset.training_images']:,.0f} training images; accuracies in percent on "
+        f"the {sets} after the last epoch.",
         _markdown(shown.set_index("loss"), "loss"),
         text.made_from(runs),
     )

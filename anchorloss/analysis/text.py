@@ -38,10 +38,10 @@ def mean_std(mean: float, std: float, dash: str = DASH) -> str:
     return dash if pd.isna(mean) else f"{number(mean)} ± {number(std, dash=dash)}"
 
 
-def with_interval(difference: float, low: float, high: float, dash: str = DASH) -> str:
-    """Format a difference in points with its interval, a dash without spread: +0.10 [-0.20, +0.40], +0.10 [—]."""
-    if pd.isna(difference):
-        return dash
+def with_interval(difference: float, low: float, high: float, n: float, dash: str = DASH) -> str:
+    """Format a difference in points with its interval: +0.10 [-0.20, +0.40]; a dash where `n` seeds have no spread."""
+    if pd.isna(difference) or n < 2:
+        return number(difference, "+.2f", dash)
     interval = dash if pd.isna(low) else f"{number(low, '+.2f')}, {number(high, '+.2f')}"
     return f"{number(difference, '+.2f')} [{interval}]"
 

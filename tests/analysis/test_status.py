@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorloss.report.status import duration
+from anchorloss.analysis.text import duration
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.folder import Progress, write_progress
 from tests.commands import Done, call

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorloss.report import statistics_text
-from anchorloss.report.data import read_experiment
+from anchorloss.analysis import frame, table
 from tests.commands import Done, call
 
 GOLDEN = Path(__file__).parent
@@ -30,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for experiment in EXPERIMENTS:
         ran("make_table1.py", results, experiment)
         if experiment != "lr_resnet20":
-            text = statistics_text.to_markdown(read_experiment(results, experiment))
+            text = table.statistics(frame.runs(experiment, results))
             (results / experiment / "statistics.md").write_text(text)
     for experiment, reference in REFERENCES.items():
         again = folder / "reference"

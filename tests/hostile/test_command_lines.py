@@ -14,10 +14,6 @@ from tests.run_folders import finish_run, make_settings
 
 # What reads an experiment's records.
 READERS = (
-    "ablation.py",
-    "compare_precision.py",
-    "curves.py",
-    "list_runs.py",
     "make_table1.py",
     "report.py",
     "status.py",

@@ -17,7 +17,7 @@ from tests.commands import call
 from tests.conftest import ROOT, SMALL, command
 from tests.run_folders import edit_record, finish_run, make_settings
 
-SCRIPTS = ("curves.py", "list_runs.py", "make_table1.py", "status.py")
+SCRIPTS = ("make_table1.py", "status.py")
 
 
 def ends(error: BaseException, capsys) -> tuple[int, str]:
@@ -182,7 +182,7 @@ def test_results_that_cannot_be_read(results, part, monkeypatch):
     assert "unexpected" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["curves.py", "list_runs.py", "make_table1.py"])
+@pytest.mark.parametrize("script", ["make_table1.py"])
 def test_results_that_cannot_be_written(results, script):
     call(script, "--experiment=table1", "--results-dir", results)
     written = results / "table1"

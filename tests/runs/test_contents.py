@@ -193,7 +193,7 @@ def test_every_reader_refuses_it(folder: Path, tmp_path: Path) -> None:
     for script, arguments in (
         ("make_table1.py", ("--experiment", "table1", "--results-dir", results)),
         ("status.py", ("--experiment", "table1", "--results-dir", results)),
-        ("list_runs.py", ("--experiment", "table1", "--results-dir", results)),
+        ("make_table1.py", ("--by", "run", "--results-dir", results)),
         ("merge_results.py", (results, "--into", tmp_path / "into")),
         ("rerun.py", (folder, "--data-root", tmp_path)),
     ):

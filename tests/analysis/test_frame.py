@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from anchorloss.analysis.frame import histories, runs
 from anchorloss.errors import UserError
-from anchorloss.report.frames import histories, runs
 from tests.run_folders import finish_run, make_settings, plan_run
 
 
