@@ -202,7 +202,12 @@ def statistics(
         kind = "primary measure" if key == PRIMARY else "secondary measure"
         kind += "; lower is better" if measure.lower_is_better else ""
         lines = []
-        for loss, one in found.loc[[key]].droplevel("measure").to_dict("index").items():
+        for loss, one in (
+            found[found.index.get_level_values("measure") == key]
+            .droplevel("measure")
+            .to_dict("index")
+            .items()
+        ):
             claimed = (
                 stats.published_difference(str(loss), key, reference) if compare_published else float("nan")
             )
