@@ -121,7 +121,8 @@ def ours(loop: Loop) -> Callable[[], object]:
     from anchorloss.sweep import plan
     from anchorloss.sweep.executor import prepare_torch
     from anchorloss.sweep.side_by_side import SideBySide
-    from anchorloss.training.trainer import Trainer, TrainingImages
+    from anchorloss.training.device_data import DeviceData
+    from anchorloss.training.trainer import Trainer
 
     device, threads = loop.device, int(loop.runs > 1 and loop.device.type == "cpu")
     overrides = ["data=synthetic", "data.training_images=100", "data.test_images=100", f"model={loop.model}"]
@@ -134,8 +135,8 @@ def ours(loop: Loop) -> Callable[[], object]:
     noise = torch.randint(0, 256, (loop.images, 3, 32, 32), dtype=torch.uint8)
     labels = torch.arange(loop.images) % CLASSES
     dataset = replace(load_dataset(settings[0].data), train_images=noise, train_labels=labels)
-    images, side_by_side = TrainingImages.of(dataset, device), SideBySide(device, torch.get_num_threads())
-    trainers = [Trainer(each, images, device, compile=loop.compile) for each in settings]
+    data, side_by_side = DeviceData.of(dataset, device), SideBySide(device, torch.get_num_threads())
+    trainers = [Trainer(each, data, compile=loop.compile) for each in settings]
 
     def step(trainer: Trainer) -> Trainer:
         if trainer.step_in_epoch in (0, trainer.steps - 1):  # an epoch's last batch is not full

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -11,12 +13,13 @@ from omegaconf import DictConfig
 
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
+from anchorloss.config.settings import Execution
 from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.folder import Record, run_folder
 from anchorloss.sweep import plan
 from anchorloss.tracking.tracker import Tracker
-from anchorloss.training.context import RunContext
-from anchorloss.training.loop import train
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.run import train
 from anchorloss.training.trainer import Trainer
 from tests.conftest import ROOT, SMALL
 
@@ -33,24 +36,25 @@ def settings(*overrides: str) -> list[RunSettings]:
     return parse(composed(*SMALL, *overrides))[0]
 
 
-def context_of(run: RunSettings, *, keep_weights: bool = False) -> RunContext:
-    """The data and device that a run of the small config trains on: the CPU, deterministic, one thread."""
+def data_of(run: RunSettings) -> DeviceData:
+    """The data that a run of the small config trains on, on the CPU, which is set to one thread and determinism."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    return RunContext.of(
-        load_dataset(run.data),
-        torch.device("cpu"),
-        compile=False,
-        checkpoint_seconds=1e9,
-        keep_weights=keep_weights,
-    )
+    return DeviceData.of(load_dataset(run.data), torch.device("cpu"))
 
 
-def start(run: RunSettings, context: RunContext, results: Path) -> Generator[float, None, Record]:
-    """The run's training as a generator, one step at a time."""
+def execution(**changed: Any) -> Execution:
+    """How the small config trains: no checkpoint but when it is stopped."""
+    return replace(parse(composed(*SMALL, "checkpoint_seconds=1e9"))[1], **changed)
+
+
+def start(
+    run: RunSettings, data: DeviceData, results: Path, **changed: Any
+) -> Generator[float, None, Record]:
+    """The run's training as a generator, one step at a time; `changed` are fields of its `Execution`."""
     folder = run_folder(results, run.experiment, run.run)
     folder.mkdir(parents=True, exist_ok=True)
-    return train(run, folder, context, Tracker())
+    return train(run, folder, data, execution(**changed), Tracker())
 
 
 def finish(steps: Generator[float, None, Record]) -> Record:

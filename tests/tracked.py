@@ -10,8 +10,8 @@ from pathlib import Path
 
 from anchorloss.config.settings import LoggerSettings
 from anchorloss.tracking.tracking import Tracking
-from anchorloss.training.loop import train
-from tests.in_process import context_of, finish, settings
+from anchorloss.training.run import train
+from tests.in_process import data_of, execution, finish, settings
 
 
 def children() -> list[int]:
@@ -22,12 +22,12 @@ def children() -> list[int]:
 
 def main(how: str, folder: Path) -> None:
     (run,) = settings("loss=anchor_bg", "seeds=[7]", "optim.epochs=3")
-    context = context_of(run)
+    data = data_of(run)
     tracking = Tracking(LoggerSettings(name="wandb"))
     folder.mkdir()
 
     def start():
-        return train(run, folder, context, tracking.start(run))
+        return train(run, folder, data, execution(), tracking.start(run))
 
     steps = start()
     for _ in range(7):  # of 5 an epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -68,6 +69,11 @@ def segment(device: str, compile: bool) -> str:
 def short_commit(commit: str, dirty: bool) -> str:
     """A commit as people read it."""
     return f"{commit[:10]}{' with local changes' * dirty}"
+
+
+def now() -> str:
+    """The time as records write it: ISO 8601, UTC, in whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def host() -> str:

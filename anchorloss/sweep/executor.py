@@ -18,6 +18,7 @@ from tqdm import tqdm
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.settings import Execution
 from anchorloss.config.source import source_files
+from anchorloss.data.dataset import load_dataset
 from anchorloss.device import choose_convolutions, resolve_device
 from anchorloss.errors import ClaimLostError, RunError, UserError
 from anchorloss.runs import provenance
@@ -37,8 +38,9 @@ from anchorloss.sweep.side_by_side import SideBySide, cores
 from anchorloss.sweep.signals import Signals
 from anchorloss.terminal import counted
 from anchorloss.tracking.tracking import Tracking
-from anchorloss.training.context import RunContext
-from anchorloss.training.loop import train
+from anchorloss.training.build import check, distinct_code
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.run import train
 
 POLL_SECONDS = 0.5
 # What `concurrent=auto` means on a GPU.
@@ -84,7 +86,7 @@ class _Sweep:
         self._plan = plan
         self._execution = execution
         self._device = device
-        self._contexts: dict[str, RunContext] = {}
+        self._data: dict[str, DeviceData] = {}
         self._tracking = Tracking(execution.logger)
         self._width = execution.concurrent or default_width(execution, device)
         self._side_by_side = SideBySide(device, torch.get_num_threads())
@@ -110,18 +112,21 @@ class _Sweep:
         say_to_do(self._plan, len(self._waiting), self._device)
         # Before anything is written: an archive that is missing or damaged leaves no folder behind.
         for settings in self._waiting:
-            self._context(settings)
+            self._load(settings)
+        for settings in distinct_code(self._waiting):
+            if settings.data.function or settings.model.function:
+                check(settings, *self._load(settings).size)
         for settings in self._waiting:
             folder = _folder(self._execution, settings)
             _make_folder(settings, folder)
             self._claims[settings.run] = Claim(folder)
 
-    def _context(self, settings: RunSettings) -> RunContext:
-        """What the run shares with the others of its data set, which is loaded once."""
+    def _load(self, settings: RunSettings) -> DeviceData:
+        """The run's data on the device, loaded once for all runs on it."""
         key = repr(settings.data)
-        if key not in self._contexts:
-            self._contexts[key] = RunContext.load(settings.data, self._execution, self._device)
-        return self._contexts[key]
+        if key not in self._data:
+            self._data[key] = DeviceData.of(load_dataset(settings.data), self._device)
+        return self._data[key]
 
     def carry_out(self, begun: float) -> None:
         """Train until every planned run has its record, the time is spent or a signal comes."""
@@ -187,7 +192,7 @@ class _Sweep:
         if self._to_retry.pop(settings.run, None) is not None and (folder / RECORD).exists():
             _set_failed_aside(folder)
         tracker = self._tracking.start(settings)
-        training = train(settings, folder, self._context(settings), tracker, claim.require)
+        training = train(settings, folder, self._load(settings), self._execution, tracker, claim.require)
         return _LiveRun(settings, claim, training)
 
     def _is_done(self, settings: RunSettings) -> bool:

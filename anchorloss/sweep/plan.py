@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Config, Execution
+from anchorloss.config.settings import DATA_SETS, Config, Execution
 from anchorloss.errors import UserError
 
 
@@ -28,7 +28,7 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
         UserError: a setting is wrong, a loss refuses its arguments, or the jobs differ in how or where they are to train.
     """
     from anchorloss.runs.record import require_recordable
-    from anchorloss.training import losses, networks  # imports torch, which `--help` does not need
+    from anchorloss.training.build import check, distinct_code  # imports torch, which `--help` does not need
 
     if not configs:
         raise UserError("the sweep names no job; give every swept key at least one value")
@@ -36,9 +36,9 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
     _refuse_swept("experiment.name", [runs[0].experiment for runs, _ in jobs])
     for field in fields(Execution):
         _refuse_swept(field.name, [getattr(execution, field.name) for _, execution in jobs])
-    for runs, _ in jobs:
-        losses.resolve(runs[0].loss)
-        networks.check(runs[0].model)
+    for run in distinct_code(runs[0] for runs, _ in jobs):
+        if run.data.function is None:
+            check(run, DATA_SETS[run.data.name]["classes"])
     unique = {run.run: run for runs, _ in jobs for run in runs}
     for run in unique.values():
         require_recordable(run)

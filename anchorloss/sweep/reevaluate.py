@@ -29,8 +29,9 @@ from anchorloss.runs.reading import read_file
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.rerun import settings_of
 from anchorloss.sweep.side_by_side import SideBySide
-from anchorloss.training import losses, networks
-from anchorloss.training.evaluation import Evaluation, EvaluationImages, evaluate
+from anchorloss.training.build import build_loss, build_network
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.evaluation import Evaluation, evaluate
 
 # Rounding moves an image across a decision boundary now and then; evaluating in float32 instead of bfloat16 changes
 # 0.85 % of the predictions of a ResNet-20. More than this share is not rounding.
@@ -125,8 +126,8 @@ class _Prepared:
 
     def evaluate(self, device: torch.device) -> Reevaluation:
         network = _load(self.settings.model, self.folder / WEIGHTS, self.dataset).to(device)
-        images = EvaluationImages.of(self.dataset, device)
-        now = evaluate(network, losses.resolve(self.settings.loss), images, self.settings.precision)
+        images = DeviceData.of(self.dataset, device)
+        now = evaluate(network, build_loss(self.settings.loss), images, self.settings.precision)
         then = read_predictions(self.folder)
         made = self.record.provenance
         version = made.versions.get("torch", "unknown")
@@ -153,7 +154,7 @@ def _load(model: ModelSettings, file: Path, dataset: Dataset) -> nn.Module:
     if content is None:
         raise UserError(f"{file}: no such file; name a safetensors file")
     try:
-        network = networks.build(model, len(dataset.class_names))
+        network = build_network(model, len(dataset.class_names))
     except ValueError as error:
         raise UserError(f"model {error}") from None
     weights.load_into(network, content, file)

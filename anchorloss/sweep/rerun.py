@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import Config, Execution, LoggerSettings
+from anchorloss.data.dataset import load_dataset
 from anchorloss.device import describe, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance
@@ -33,8 +34,8 @@ from anchorloss.runs.folder import (
 )
 from anchorloss.sweep.executor import execute, prepare_torch
 from anchorloss.tracking.tracker import Tracker
-from anchorloss.training.context import RunContext
-from anchorloss.training.loop import train
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.run import train
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def _compare_first_epoch(
 ) -> dict[str, tuple[str, str]]:
     again = results / settings.run
     again.mkdir()
-    context = RunContext.load(settings.data, execution, resolve_device(execution.device))
-    with closing(train(settings, again, context, Tracker())) as steps:
+    data = DeviceData.of(load_dataset(settings.data), resolve_device(execution.device))
+    with closing(train(settings, again, data, execution, Tracker())) as steps:
         for _ in steps:
             if (again / HISTORY).exists():
                 break

@@ -11,32 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from anchorloss.config.identity import LossSettings
-from anchorloss.data import augmentation
-from anchorloss.data.dataset import Dataset
+from anchorloss.data.augmentation import normalize
 from anchorloss.loss import modulation
-from anchorloss.training.capture import captured
-from anchorloss.training.losses import Loss
+from anchorloss.training.build import Loss
+from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
 
 BATCH = 500
-
-
-@dataclass(frozen=True)
-class EvaluationImages:
-    """The evaluation images, uint8 (N, 3, 32, 32), and labels, int64 (N,), on the device.
-
-    `mean` and `std` are those of the training images' pixels in [0, 1], a channel.
-    """
-
-    images: Tensor
-    labels: Tensor
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    @staticmethod
-    def of(dataset: Dataset, device: torch.device) -> EvaluationImages:
-        images, labels = dataset.evaluation_images.to(device), dataset.evaluation_labels.to(device)
-        return EvaluationImages(images, labels, dataset.mean, dataset.std)
 
 
 @dataclass(frozen=True)
@@ -65,89 +46,33 @@ class Evaluation:
         return buffer.getvalue()
 
 
-def evaluate(network: nn.Module, loss: Loss, evaluation: EvaluationImages, precision: str) -> Evaluation:
-    """`measure` once what `Prediction` gives for the same arguments; nothing may still write to the network's weights."""
-    return measure(Prediction(network, evaluation, precision)(), loss, evaluation.labels)
+def evaluate(network: nn.Module, loss: Loss, data: DeviceData, precision: str) -> Evaluation:
+    """`measure` what the network predicts; nothing may still write to its weights."""
+    return measure(predict(network, data, precision), loss, data.evaluation_labels)
 
 
-class Prediction:
-    """The logits of the evaluation images, each time by the network as it then is.
-
-    On CUDA the second call captures the forward pass of a batch as a graph, which later calls replay: a small network's
-    evaluation is bound by the launches of its kernels.
+@torch.no_grad()
+def predict(
+    network: nn.Module, data: DeviceData, precision: str, stream: torch.cuda.Stream | None = None
+) -> Tensor:
+    """The logits of the evaluation images, float32 (M, C).
 
     Args:
         network: maps normalised images (N, 3, 32, 32) to logits (N, C). It is left in training mode.
-        evaluation: the images and how to normalise them.
+        data: the images.
         precision: "bf16" or "fp32", in which the network computes.
-        stream: the CUDA stream on which to compute; None computes without graphs.
+        stream: the CUDA stream on which to compute, which may still be at it afterwards.
     """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        evaluation: EvaluationImages,
-        precision: str,
-        stream: torch.cuda.Stream | None = None,
-    ) -> None:
-        self._network = network
-        self._evaluation = evaluation
-        self._dtype = input_dtype(precision)
-        self._stream = stream
-        self._forward = forward_pass(network, evaluation.images.device, precision)
-        self._logits: Tensor | None = None
-        self._graphs: dict[int, _BatchGraph] = {}
-
-    @torch.no_grad()
-    def __call__(self) -> Tensor:
-        """The logits, float32 (N, C). They are overwritten by the next call."""
-        if self._stream is None:
-            self._logits = self._eager()
-            return self._logits
-        with torch.cuda.stream(self._stream):
-            if self._logits is None:
-                self._logits = self._eager()  # also what a capture needs to have run before
-            else:
-                self._replay(self._logits)
-        torch.cuda.current_stream(self._evaluation.images.device).wait_stream(self._stream)
-        return self._logits
-
-    def _eager(self) -> Tensor:
-        self._network.eval()
-        parts = [self._compute(batch) for batch in self._evaluation.images.split(BATCH)]
-        self._network.train()
-        return torch.cat(parts)
-
-    def _replay(self, logits: Tensor) -> None:
-        for batch, part in zip(self._evaluation.images.split(BATCH), logits.split(BATCH), strict=True):
-            if len(batch) not in self._graphs:
-                self._graphs[len(batch)] = self._capture(batch)
-            recorded = self._graphs[len(batch)]
-            recorded.images.copy_(batch)
-            recorded.graph.replay()
-            part.copy_(recorded.logits)
-
-    def _capture(self, batch: Tensor) -> _BatchGraph:
-        images = batch.clone()
-        self._network.eval()
-        with captured(self._stream) as graph:
-            logits = self._compute(images)
-        self._network.train()
-        return _BatchGraph(graph, images, logits)
-
-    def _compute(self, batch: Tensor) -> Tensor:
-        return self._forward(
-            augmentation.normalize(batch, self._evaluation.mean, self._evaluation.std, self._dtype)
-        )
-
-
-@dataclass(frozen=True)
-class _BatchGraph:
-    """The forward pass of one batch: `images` in, `logits` out, both overwritten in place."""
-
-    graph: torch.cuda.CUDAGraph
-    images: Tensor
-    logits: Tensor
+    forward = forward_pass(network, data.device, precision)
+    mean, std, dtype = data.dataset.mean, data.dataset.std, input_dtype(precision)
+    network.eval()
+    with torch.cuda.stream(stream):
+        batches = data.evaluation_images.split(BATCH)
+        logits = torch.cat([forward(normalize(batch, mean, std, dtype)) for batch in batches])
+    network.train()
+    if stream is not None:
+        torch.cuda.current_stream(data.device).wait_stream(stream)
+    return logits
 
 
 @torch.no_grad()

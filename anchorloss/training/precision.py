@@ -1,4 +1,9 @@
-"""How a network computes in a run's precision: bf16 by autocast, or float32."""
+"""How a network computes in a run's precision: float32, or bfloat16 by autocast.
+
+A processor without bfloat16 instructions emulates them. A native kernel multiplies bfloat16 inputs, sums in float32 and
+rounds the sum to bfloat16; here float32 kernels do the same, because torch would fall back to its reference
+convolution, which is slower than float32.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from anchorloss.training import emulated_bf16
-
-# Of the modules that autocast computes in bfloat16, those whose parameters nothing else reads.
-_CAST_MODULES = (nn.Conv2d, nn.Linear)
+from torch.overrides import TorchFunctionMode
 
 Forward = Callable[[Tensor], Tensor]
+_EMULATED = (torch.conv2d, nn.functional.linear)
 
 
 def input_dtype(precision: str) -> torch.dtype:
@@ -27,9 +29,6 @@ def forward_pass(
 ) -> Forward:
     """The network's forward pass in `precision`.
 
-    In bf16 the weights of convolutions and linear layers are cast together, which gives the numbers of autocast in
-    two kernels where autocast takes one a weight. So a network must not read such a weight outside of its module.
-
     Args:
         network: maps images (N, 3, H, W) to logits (N, C); its parameters are float32.
         device: where it is.
@@ -40,48 +39,47 @@ def forward_pass(
         A function from images of `input_dtype(precision)` to float32 logits. It follows the network's parameters and
         its training mode as they change.
     """
+    module: Forward = torch.compile(network, dynamic=False) if compile else network
     if precision == "fp32":
-        module: Forward = torch.compile(network, dynamic=False) if compile else network
         return lambda images: module(images).float()
-
-    parameters = {
-        f"{prefix}.{name}" if prefix else name: parameter
-        for prefix, module in network.named_modules()
-        if type(module) in _CAST_MODULES
-        for name, parameter in module.named_parameters(recurse=False)
-    }
-
-    def call(weights: dict[str, Tensor], images: Tensor) -> Tensor:
-        return torch.func.functional_call(network, weights, (images,))
-
-    emulation = emulated_bf16.EmulatedBf16 if emulated_bf16.is_needed(device) else nullcontext
-    compiled = torch.compile(call, dynamic=False) if compile else call
+    emulation = EmulatedBf16 if needs_emulation(device) else nullcontext
 
     def forward(images: Tensor) -> Tensor:
-        weights = dict(zip(parameters, _CastTogether.apply(*parameters.values()), strict=True))
         # The cache of cast weights would not survive a graph's replay.
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False), emulation():
-            return compiled(weights, images).float()
+            return module(images).float()
 
     return forward
 
 
-class _CastTogether(torch.autograd.Function):
-    """float32 tensors to bfloat16, and their gradients back, each by one call."""
-
-    @staticmethod
-    def forward(context: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        context.set_materialize_grads(False)
-        return tuple(_cast(tensors, torch.bfloat16))
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        cast = iter(_cast([gradient for gradient in gradients if gradient is not None], torch.float32))
-        return tuple(None if gradient is None else next(cast) for gradient in gradients)
+def needs_emulation(device: torch.device) -> bool:
+    """Whether torch has no bfloat16 kernels for this device and would use its reference implementation."""
+    if device.type != "cpu":
+        return False
+    return not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _cast(tensors: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    tensors = list(tensors)
-    result = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
-    torch._foreach_copy_(result, tensors)
-    return result
+class EmulatedBf16(TorchFunctionMode):
+    """While active, `conv2d` and `linear` compute on the CPU as autocast to bfloat16 would, on float32 kernels.
+
+    Gradients are rounded to bfloat16 in the same places: where a gradient leaves an operator.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func not in _EMULATED:
+            return func(*args, **(kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            result = func(
+                *map(_rounded, args), **{key: _rounded(value) for key, value in (kwargs or {}).items()}
+            )
+        return result.to(torch.bfloat16)
+
+
+def _rounded(argument: Any) -> Any:
+    return argument.to(torch.bfloat16).float() if isinstance(argument, Tensor) else argument

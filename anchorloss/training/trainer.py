@@ -10,47 +10,28 @@ draws from torch's generator in a step, as dropout does, is a function of (seed,
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anchorloss.config.identity import RunSettings
 from anchorloss.data import augmentation
-from anchorloss.data.dataset import Dataset
+from anchorloss.data.augmentation import EpochPlan
 from anchorloss.errors import UserError
-from anchorloss.training import losses, networks, own_code
-from anchorloss.training.capture import captured
+from anchorloss.training.build import Loss, build_loss, build_network, named_errors, own_functions, seeded
+from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
 
 # The totals of an epoch before its first step.
 _EPOCH_START: dict[str, float] = {"loss": 0.0, "correct": 0, "failed_step": -1, "last_finite_loss": math.nan}
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """The training images that the runs on one device share, and how to normalise them.
-
-    `padded` is the int32 (N, H + 8, W + 8) of `augmentation.pad_images`, `labels` int64 (N,); `mean` and `std` are those
-    of pixels in [0, 1], per channel.
-    """
-
-    padded: Tensor
-    labels: Tensor
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    classes: int
-
-    @staticmethod
-    def of(dataset: Dataset, device: torch.device) -> TrainingImages:
-        padded = augmentation.pad_images(dataset.train_images).to(device)
-        labels = dataset.train_labels.to(device)
-        return TrainingImages(padded, labels, dataset.mean, dataset.std, len(dataset.class_names))
 
 
 @dataclass(frozen=True)
@@ -72,30 +53,28 @@ class Trainer:
     `compile` compiles the network for full batches; the step computes the same either way.
     """
 
-    def __init__(
-        self, settings: RunSettings, images: TrainingImages, device: torch.device, *, compile: bool = False
-    ) -> None:
+    def __init__(self, settings: RunSettings, data: DeviceData, *, compile: bool = False) -> None:
         self.settings = settings
-        self.images = images
-        self.device = device
-        self.steps = math.ceil(len(images.labels) / settings.optim.batch_size)
-        with own_code.generator(settings.seed):
-            self.loss = losses.resolve(settings.loss)
-            self._is_random = own_code.draws_random_numbers(settings, self.loss, images.classes)
-            self.network = self._build_network()
-        self._batch_counters = _remove_batch_counters(self.network)
+        self.data = data
+        self.device = device = data.device
+        self.steps = math.ceil(len(data.train_labels) / settings.optim.batch_size)
+        # Where the steps run; None on other devices.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._is_seeded = False
+        with seeded(settings.seed):
+            network = build_network(settings.model, data.classes)
+            self.loss = self._build_loss()
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._eager_forward = forward_pass(self.network, device, settings.precision)
         self._forward = forward_pass(self.network, device, settings.precision, compile=compile)
         self.optimizer = self._build_optimizer()
         self.epoch = self.step_in_epoch = 0
-        self._plan = augmentation.plan_epoch(settings.seed, 0, len(images.labels)).to(device)
+        self._plan = self._draw_plan().to(device)
         self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._totals = {name: torch.tensor(start, device=device) for name, start in _EPOCH_START.items()}
         if device.type != "mps":
             self._totals["loss"] = self._totals["loss"].double()
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
-        # Where the steps run; None on other devices.
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def start_epoch(self, epoch: int, step: int = 0) -> None:
         """Draw the epoch's order and augmentation. Continue at `step` with the present totals, or at 0 with new ones."""
@@ -104,9 +83,9 @@ class Trainer:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
         self.epoch = epoch
         self.step_in_epoch = step
-        plan = augmentation.plan_epoch(self.settings.seed, epoch, len(self.images.labels))
-        for name in ("order", "rows", "columns", "flip"):
-            getattr(self._plan, name).copy_(getattr(plan, name))
+        plan = self._draw_plan()
+        for field in fields(plan):
+            getattr(self._plan, field.name).copy_(getattr(plan, field.name))
         self._position.fill_(step * self.settings.optim.batch_size)
         if step == 0:
             for name, start in _EPOCH_START.items():
@@ -117,13 +96,13 @@ class Trainer:
     def train_step(self) -> int:
         """Take the next step of the epoch, which on CUDA is only enqueued; return its number of images."""
         optim = self.settings.optim
-        size = min(optim.batch_size, len(self.images.labels) - self.step_in_epoch * optim.batch_size)
+        size = min(optim.batch_size, len(self.data.train_labels) - self.step_in_epoch * optim.batch_size)
         softmax = self.epoch < optim.softmax_warmup_epochs
         rate = learning_rate(optim, self.epoch, self.step_in_epoch, self.steps)
-        with own_code.named_errors(self.settings):
+        with named_errors(self.settings):
             if self.stream is None:
                 self._set_learning_rate(rate)
-                with self.own_generator():
+                with self._seeded_step("model" in own_functions(self.settings)):
                     self.step(size, softmax)
             else:
                 with torch.cuda.stream(self.stream):
@@ -136,15 +115,15 @@ class Trainer:
 
     def step(self, size: int, softmax: bool) -> None:
         """One step on the next `size` images: no host decision depends on a value on the device."""
-        plan, images = self._plan, self.images
+        plan, data = self._plan, self.data
         place = self._position + torch.arange(size, device=self.device)
         index = plan.order[place]
-        target = images.labels[index]
+        target = data.train_labels[index]
         pixels = augmentation.augment(
-            images.padded, index, plan.rows[place], plan.columns[place], plan.flip[place]
+            data.train_images, index, plan.rows[place], plan.columns[place], plan.flip[place]
         )
         dtype = input_dtype(self.settings.precision)
-        inputs = augmentation.normalize(pixels, images.mean, images.std, dtype)
+        inputs = augmentation.normalize(pixels, data.dataset.mean, data.dataset.std, dtype)
 
         # An epoch's last batch is not worth a compilation of its own.
         forward = self._forward if size == self.settings.optim.batch_size else self._eager_forward
@@ -160,7 +139,7 @@ class Trainer:
     def totals(self) -> EpochTotals:
         """Read the epoch's totals from the device; waits for it."""
         self.wait()
-        images = min(self.step_in_epoch * self.settings.optim.batch_size, len(self.images.labels))
+        images = min(self.step_in_epoch * self.settings.optim.batch_size, len(self.data.train_labels))
         loss, correct, failed_step, last_finite_loss = (value.item() for value in self._totals.values())
         return EpochTotals(
             train_loss=loss / images,
@@ -185,19 +164,10 @@ class Trainer:
         The tensors are on the CPU and may share memory with the run: save them before the next step.
         """
         self.wait()
-        buffers = [self.optimizer.state[p]["momentum_buffer"] for p in self._momentum_parameters()]
-        return {
-            "network": {name: value.cpu() for name, value in self.network_state().items()},
-            "momentum": [buffer.cpu() for buffer in buffers],
-            "totals": {name: value.cpu() for name, value in self._totals.items()},
-            "step_in_epoch": self.step_in_epoch,
+        parts = {
+            part: {name: value.cpu() for name, value in own.items()} for part, own in self._tensors().items()
         }
-
-    def network_state(self) -> dict[str, Tensor]:
-        """The network's state, with the numbers of batches that its normalisations have seen."""
-        batches = self.epoch * self.steps + self.step_in_epoch
-        counters = {name: torch.tensor(batches) for name in self._batch_counters}
-        return {**self.network.state_dict(), **counters}
+        return {**parts, "momentum": list(parts["momentum"].values()), "step_in_epoch": self.step_in_epoch}
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
         """Continue from `state` within `epoch`. Values are copied in place, because graphs hold the addresses.
@@ -205,12 +175,24 @@ class Trainer:
         Raises:
             ValueError: the state is of another network.
         """
-        with torch.no_grad():
-            _copy_all(self.network_state(), state["network"])
-            for parameter, buffer in zip(self._momentum_parameters(), state["momentum"], strict=True):
-                _copy(self.optimizer.state[parameter]["momentum_buffer"], buffer)
-            _copy_all(self._totals, state["totals"])
+        state = {**state, "momentum": dict(enumerate(state["momentum"]))}
+        for part, own in self._tensors().items():
+            values = state[part]
+            if own.keys() != values.keys() or any(own[name].shape != values[name].shape for name in own):
+                raise ValueError(f"its {part} has other tensors, or tensors of another shape")
+            for name, value in values.items():
+                own[name].copy_(value)
         self.start_epoch(epoch, state["step_in_epoch"])
+
+    def _tensors(self) -> dict[str, dict[Any, Tensor]]:
+        """All tensors that a step changes, but for the position."""
+        parameters = self.network.parameters() if self.settings.optim.momentum > 0 else ()
+        buffers = [self.optimizer.state[parameter]["momentum_buffer"] for parameter in parameters]
+        return {
+            "network": self.network.state_dict(),
+            "momentum": dict(enumerate(buffers)),
+            "totals": self._totals,
+        }
 
     @property
     def current_learning_rate(self) -> float:
@@ -218,18 +200,34 @@ class Trainer:
         return learning_rate(self.settings.optim, self.epoch, max(self.step_in_epoch - 1, 0), self.steps)
 
     @contextmanager
-    def own_generator(self) -> Iterator[None]:
-        """Seed torch's generator for the present step if network or loss draw from it, and keep other runs from it."""
-        if not self._is_random or self.stream is not None:
+    def _seeded_step(self, is_needed: bool = True) -> Iterator[None]:
+        """Seed torch's generator on a CPU by (seed, epoch, step), once until it is left; other runs that need it wait."""
+        if self.stream is not None or self._is_seeded or not is_needed:
             yield
             return
-        with own_code.generator(self.settings.seed, self.epoch, self.step_in_epoch):
-            yield
+        place = np.random.SeedSequence((self.settings.seed, self.epoch, self.step_in_epoch))
+        self._is_seeded = True
+        try:
+            with seeded(int(place.generate_state(1, np.uint64)[0])):
+                yield
+        finally:
+            self._is_seeded = False
 
-    def _build_network(self) -> nn.Module:
-        torch.manual_seed(self.settings.seed)
-        network = networks.build(self.settings.model, self.images.classes)
-        return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def _build_loss(self) -> Loss:
+        """The loss; one of one's own seeds what it draws, without keeping runs with other networks from their steps."""
+        loss = build_loss(self.settings.loss)
+        if self.stream is not None or "loss" not in own_functions(self.settings):
+            return loss
+
+        def function(logits: Tensor, target: Tensor) -> Tensor:
+            with self._seeded_step():
+                return loss(logits, target)
+
+        return replace(loss, function=function)
+
+    def _draw_plan(self) -> EpochPlan:
+        """The random numbers of the present epoch, on the CPU."""
+        return augmentation.plan_epoch(self.settings.seed, self.epoch, len(self.data.train_labels))
 
     def _build_optimizer(self) -> torch.optim.SGD:
         optim = self.settings.optim
@@ -248,9 +246,6 @@ class Trainer:
             for parameter in self.network.parameters():
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
-
-    def _momentum_parameters(self) -> list[nn.Parameter]:
-        return list(self.network.parameters()) if self.settings.optim.momentum > 0 else []
 
     def _set_learning_rate(self, rate: float) -> None:
         group = self.optimizer.param_groups[0]
@@ -283,8 +278,13 @@ class Trainer:
         state = self.state()
         self.warm_up(size, softmax)
         self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        # What Python's garbage collector finalises may free a graph or a kernel, which ends a capture.
+        gc.collect()
+        was_enabled = gc.isenabled()
+        gc.disable()
         try:
-            with captured(self.stream) as graph:
+            with torch.cuda.graph(graph, stream=self.stream):
                 self.step(size, softmax)
         except RuntimeError as ended:
             # The end of a capture that has failed raises an error of its own.
@@ -296,30 +296,8 @@ class Trainer:
                 f"deterministic=true: torch {torch.__version__} cannot capture this step as a CUDA graph with "
                 f"deterministic algorithms ({str(error).splitlines()[0]}); use a newer torch or deterministic=false"
             ) from error
+        finally:
+            if was_enabled:
+                gc.enable()
         self.restore(state, self.epoch)
         return graph
-
-
-def _copy_all(own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    if own.keys() != values.keys():
-        raise ValueError("the state is of another network")
-    for name, value in values.items():
-        _copy(own[name], value)
-
-
-def _copy(own: Tensor, value: Tensor) -> None:
-    # copy_ would spread a value of another shape.
-    if own.shape != value.shape:
-        raise ValueError(f"a tensor has the shape {tuple(value.shape)}, not {tuple(own.shape)}")
-    own.copy_(value)
-
-
-def _remove_batch_counters(network: nn.Module) -> list[str]:
-    """Remove the batch counters, a kernel each a step, that only a normalisation without momentum reads; their names."""
-    removed = []
-    for name, module in network.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
-            if module.num_batches_tracked is not None:
-                removed.append(f"{name}.num_batches_tracked")
-            module.num_batches_tracked = None
-    return removed

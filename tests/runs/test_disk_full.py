@@ -12,7 +12,7 @@ from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import read_runs
 from tests import processes
 from tests.conftest import SMALL, command
-from tests.in_process import context_of, finish, settings, start
+from tests.in_process import data_of, finish, settings, start
 
 RUN = (*SMALL, "loss=anchor_bg", "optim.epochs=6", "checkpoint_seconds=0.2")
 
@@ -66,7 +66,7 @@ def test_a_disk_that_fills_up_during_training_costs_nothing(small_disk, tmp_path
     (run,) = read_runs(small_disk / "results", "scratch")
     assert run.record.provenance.resumed == 1
     (undisturbed,) = settings(*RUN[len(SMALL) :])
-    assert same_result(run.record, finish(start(undisturbed, context_of(undisturbed), tmp_path)))
+    assert same_result(run.record, finish(start(undisturbed, data_of(undisturbed), tmp_path)))
 
 
 def test_no_space_for_the_record_leaves_the_checkpoint(small_disk):

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from anchorloss.training.evaluation import EvaluationImages, Prediction, measure
-from anchorloss.training.trainer import Trainer, TrainingImages
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.evaluation import measure, predict
+from anchorloss.training.trainer import Trainer
 from tests.simulated_cuda import small
 from tests.simulated_cuda.device import simulated_cuda
 
@@ -52,21 +53,21 @@ def counted_steps(at_each=lambda count: None):
         yield steps
 
 
-def on_gpu(context):
-    """The training and evaluation images of a context, on the simulated device."""
-    return TrainingImages.of(context.dataset, CUDA), EvaluationImages.of(context.dataset, CUDA)
+def on_gpu(data):
+    """The same data on the simulated device."""
+    return DeviceData.of(data.dataset, CUDA)
 
 
-def train(trainer, evaluation, epochs):
+def train(trainer, epochs):
     """What each epoch reports, and the state after the last."""
     rows = []
-    predict = Prediction(trainer.network, evaluation, trainer.settings.precision, trainer.stream)
     for epoch in range(epochs):
         trainer.start_epoch(epoch)
         for _ in range(trainer.steps):
             trainer.train_step()
         totals, rate = trainer.totals(), trainer.current_learning_rate
-        found = measure(predict(), trainer.loss, evaluation.labels)
+        logits = predict(trainer.network, trainer.data, trainer.settings.precision, trainer.stream)
+        found = measure(logits, trainer.loss, trainer.data.evaluation_labels)
         rows.append((totals, rate, found.top1, found.top5, found.loss, found.factors, found.predictions()))
     return rows, trainer.state()
 

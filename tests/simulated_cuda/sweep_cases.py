@@ -9,7 +9,6 @@ import runpy
 import signal
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +21,10 @@ from anchorloss.runs.claims import FILE, Claim
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import CONFIG, HISTORY, PREDICTIONS, RECORD, Record, read_record, verify_files
 from anchorloss.sweep import executor, plan
-from anchorloss.training import loop
+from anchorloss.training import run as run_module
 from tests.conftest import ROOT
 from tests.conftest import SMALL as TEST_SETTINGS
-from tests.in_process import context_of, files, finish, settings, start
+from tests.in_process import data_of, files, finish, settings, start
 from tests.simulated_cuda.common import EXACT, SMALL, counted_steps, simulated
 from tests.simulated_cuda.device import NAME
 
@@ -87,7 +86,7 @@ def alone(results: Path) -> dict[str, Record]:
     records = {}
     for loss in ("bce", "anchor_bg"):
         for run in settings(*SWEPT, f"loss={loss}", "seeds=[0,1]", "experiment.name=simulated"):
-            records[run.run] = finish(start(run, context_of(run), results))
+            records[run.run] = finish(start(run, data_of(run), results))
             files(results, run)
     return records
 
@@ -138,7 +137,7 @@ def simulated_time():
         make_plan, save_checkpoint = plan.plan, checkpoint.save
         patch.setattr(plan, "plan", slow_plan)
         patch.setattr(checkpoint, "save", save)
-        for module in (plan, executor, loop):
+        for module in (plan, executor, run_module):
             patch.setattr(module, "time", SimpleNamespace(monotonic=monotonic))
         gpu.seconds_per_replay = SECONDS_PER_STEP
         yield gpu
@@ -365,8 +364,7 @@ def case_data_sets() -> None:
             (run,) = settings(
                 *SWEPT, "seeds=[0]", f"data.training_images={images}", "experiment.name=simulated"
             )
-            place = replace(context_of(run), checkpoint_seconds=1e9)
-            expected[run.run] = finish(start(run, place, Path(folder) / "alone"))
+            expected[run.run] = finish(start(run, data_of(run), Path(folder) / "alone"))
         command = Command(Path(folder), "cuda")
         command.arguments[command.arguments.index("seeds=[0,1]")] = "seeds=[0]"
         command.arguments[command.arguments.index("loss=bce,anchor_bg")] = "loss=bce"

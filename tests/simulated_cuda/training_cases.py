@@ -7,7 +7,6 @@ import gc
 import tempfile
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,19 +14,20 @@ import torch
 from torch.nn import functional as F
 
 import models
-from anchorloss.data import augmentation
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.loss import anchor_loss
 from anchorloss.runs import checkpoint, weights
 from anchorloss.runs.folder import PROGRESS, WEIGHTS, read_history, read_predictions, verify_files
 from anchorloss.tracking.tracker import Tracker
-from anchorloss.training import emulated_bf16, loop, losses
 from anchorloss.training import evaluation as evaluation_module
-from anchorloss.training.context import RunContext
-from anchorloss.training.evaluation import Prediction, evaluate, measure
-from anchorloss.training.trainer import Trainer, TrainingImages
+from anchorloss.training import run as run_module
+from anchorloss.training.build import build_loss
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.evaluation import evaluate, measure
+from anchorloss.training.precision import EmulatedBf16, needs_emulation
+from anchorloss.training.trainer import Trainer
 from tests.conftest import ROOT
-from tests.in_process import context_of, finish, settings, start, train_epoch_together
+from tests.in_process import data_of, execution, finish, settings, start, train_epoch_together
 from tests.simulated_cuda import small, textbook
 from tests.simulated_cuda.common import (
     CUDA,
@@ -39,7 +39,7 @@ from tests.simulated_cuda.common import (
     simulated,
     train,
 )
-from tests.simulated_cuda.device import NAME, simulated_cuda
+from tests.simulated_cuda.device import NAME
 
 LOSSES = ("bce", "anchor_target", "anchor_bg", "anchor_both", "softmax")
 
@@ -55,17 +55,17 @@ def case_epochs() -> None:
         "optim.softmax_warmup_epochs=1",
         "optim.nesterov=true",
     )
-    place = context_of(run)
+    place = data_of(run)
     evaluation_module.BATCH = 40
-    expected, state = train(Trainer(run, place.training, place.device), place.evaluation, 4)
+    expected, state = train(Trainer(run, place), 4)
     with simulated() as gpu:
-        training, evaluation = on_gpu(place)
-        trainer = Trainer(run, training, CUDA)
-        found, ours = train(trainer, evaluation, 4)
+        data = on_gpu(place)
+        trainer = Trainer(run, data)
+        found, ours = train(trainer, 4)
         # A graph for each of full and last batch, softmax and loss; nothing but replays trains. Evaluation is
         # captured at its second time.
         assert len(trainer._graphs) == 4
-        assert gpu.log["replay"] == 4 * trainer.steps + 3 * 3
+        assert gpu.log["replay"] == 4 * trainer.steps
         # On the run's own stream, or runs would wait for each other.
         assert {graph._last_replay[0] for graph in trainer._graphs.values()} == {trainer.stream.number}
         del trainer
@@ -77,11 +77,11 @@ def case_losses() -> None:
     """Every loss in bf16, bit for bit the CPU's; a step that is captured neither waits nor copies."""
     for loss in LOSSES:
         (run,) = settings(*EXACT, *SMALL, f"loss={loss}", "seeds=[0]", "precision=bf16")
-        place = context_of(run)
-        expected, state = train(Trainer(run, place.training, place.device), place.evaluation, 2)
+        place = data_of(run)
+        expected, state = train(Trainer(run, place), 2)
         with simulated() as gpu:
-            training, evaluation = on_gpu(place)
-            trainer = Trainer(run, training, CUDA)
+            data = on_gpu(place)
+            trainer = Trainer(run, data)
             replay_only = []
             step = trainer.train_step
 
@@ -92,7 +92,7 @@ def case_losses() -> None:
                     replay_only.append(Counter(gpu.log) - before == Counter(replay=1))
 
             trainer.train_step = watched
-            found, ours = train(trainer, evaluation, 2)
+            found, ours = train(trainer, 2)
             assert len(replay_only) == 4
             assert all(replay_only), gpu.log
             graph = next(iter(trainer._graphs.values()))
@@ -123,11 +123,11 @@ def case_autocast() -> None:
         "precision=bf16",
         "seeds=[5]",
     )
-    place = context_of(run)
+    place = data_of(run)
     with simulated():
-        training, evaluation = on_gpu(place)
-        trainer = Trainer(run, training, CUDA)
-        found, state = train(trainer, evaluation, 1)
+        data = on_gpu(place)
+        trainer = Trainer(run, data)
+        found, state = train(trainer, 1)
         del trainer
     torch.manual_seed(5)
     network = models.build("resnet8", 100, "B", prior_bias=True)
@@ -135,7 +135,7 @@ def case_autocast() -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=1, momentum=0.9, weight_decay=1e-4)
 
     def forward(images):
-        emulation = emulated_bf16.EmulatedBf16() if emulated_bf16.is_needed(images.device) else None
+        emulation = EmulatedBf16() if needs_emulation(images.device) else None
         with (
             torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
             emulation or contextlib.nullcontext(),
@@ -158,50 +158,6 @@ def case_autocast() -> None:
     assert test_loss == pytest.approx(float(expected), rel=1e-3)
 
 
-# CUDA kernels of an operator that launches more or fewer than one. Estimates, as PyTorch and cuDNN launch them.
-KERNELS = {
-    "convolution_backward": 3,
-    "native_batch_norm": 4,
-    "native_batch_norm_backward": 3,
-    "avg_pool2d_backward": 2,
-    "constant_pad_nd": 2,
-    "_fused_sgd_": 7,
-    # 64 pairs of tensors a launch
-    "_foreach_copy_": 2,
-    **dict.fromkeys(
-        (
-            *("alias", "as_strided", "detach", "empty", "empty_like", "empty_strided", "expand", "permute"),
-            *("select", "slice", "squeeze", "t", "unfold", "unsqueeze", "view", "_unsafe_view"),
-        ),
-        0,
-    ),
-}
-# ResNet-110 at batch 128. BCE: 1,930 kernels before weights were cast together and batches no longer counted.
-MOST_KERNELS = {("bce", "bf16"): 1620, ("anchor_both", "bf16"): 1650}
-
-
-def case_step_count() -> None:
-    """How many kernels a step of ResNet-110 launches: it is bound by their number."""
-    for (loss, precision), most in MOST_KERNELS.items():
-        (run,) = settings("model=resnet110", f"loss={loss}", f"precision={precision}")
-        with simulated_cuda("meta") as gpu:
-            images = torch.zeros(300, 3, 32, 32, dtype=torch.uint8)
-            padded = augmentation.pad_images(images).to(CUDA)
-            mean = std = (0.5, 0.5, 0.5)
-            training = TrainingImages(padded, torch.zeros(300, dtype=torch.int64).to(CUDA), mean, std, 100)
-            trainer = Trainer(run, training, CUDA)
-            trainer.start_epoch(0)
-            gpu.counts.clear()
-            trainer.step(128, False)
-            augmentation._scale_and_shift.cache_clear()
-        kernels = sum(
-            count * KERNELS.get(name.removeprefix("aten::"), 1) for name, count in gpu.counts.items()
-        )
-        print(f"{loss}, {precision}: {sum(gpu.counts.values())} operators, {kernels} kernels")
-        assert gpu.counts["aten::convolution"] == 109
-        assert kernels <= most, (loss, precision, kernels)
-
-
 def case_textbook() -> None:
     """A run that is stopped four times and resumed, from its record to its weights, against plain loops in float64."""
     (run,) = settings(
@@ -220,7 +176,7 @@ def case_textbook() -> None:
         "loss=anchor_bg",
         f"seeds=[{TEXTBOOK_SEED}]",
     )
-    place = context_of(run)
+    place = data_of(run)
     data, target = place.dataset, place.dataset.evaluation_labels
     rates = [
         [0.2 * min(1, (3 * epoch + step + 1) / 4.5) / fall for step in range(3)]
@@ -242,18 +198,17 @@ def case_textbook() -> None:
 
     evaluation_module.BATCH = 40
     with tempfile.TemporaryDirectory() as results:
-        with simulated() as gpu, counted_steps() as steps, pytest.MonkeyPatch.context() as patch:
-            # So that as many steps are enqueued on a slow machine.
-            patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: gpu.seconds))
-            context = RunContext.of(data, CUDA, compile=False, checkpoint_seconds=1e9, keep_weights=True)
+        with simulated(), counted_steps() as steps, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_module, "STEPS_AHEAD", 1)
+            on_device = DeviceData.of(data, CUDA)
             # After the first and second step, within the second epoch and within the third.
             for stop in (1, 2, 5, 8):
-                training = start(run, context, Path(results))
+                training = start(run, on_device, Path(results), keep_weights=True)
                 while steps.count < stop:
                     next(training)
                 assert steps.count == stop
                 training.close()
-            record = finish(start(run, context, Path(results)))
+            record = finish(start(run, on_device, Path(results), keep_weights=True))
             assert steps.count == 4 * 3
         folder = Path(results) / "runs" / run.experiment / run.run
         verify_files(folder, record)
@@ -316,7 +271,7 @@ def case_measure() -> None:
     logits[:20].scatter_add_(1, target[:20, None], torch.full((20, 1), 9.0))
     for name in LOSSES:
         (run,) = settings(*SMALL, f"loss={name}")
-        loss = losses.resolve(run.loss)
+        loss = build_loss(run.loss)
         with simulated():
             found = measure(logits.to(CUDA), loss, target.to(CUDA))
         rank = textbook.ranks(logits, target)
@@ -356,54 +311,19 @@ def assert_factors(factors, scores, target, arguments) -> None:
     assert factors == pytest.approx(expected, rel=1e-5)
 
 
-def case_prediction() -> None:
-    """The logits of three batches, the last one small, eager and replayed, each time by the weights as they then are."""
-    for precision, tolerance in (("fp32", 1e-6), ("bf16", 1e-2)):
-        (run,) = settings(*SMALL, "loss=bce", f"precision={precision}", "seeds=[2]")
-        place = context_of(run)
-        data = place.dataset
-        evaluation_module.BATCH = 40
-        with simulated() as gpu:
-            training, evaluation = on_gpu(place)
-            trainer = Trainer(run, training, CUDA)
-            predict = Prediction(trainer.network, evaluation, precision, trainer.stream)
-            for turn in range(3):
-                trainer.start_epoch(turn)
-                trainer.train_step()
-                trainer.wait()
-                replays, captures = gpu.log["replay"], gpu.log["capture"]
-                logits = predict()
-                assert logits.dtype == torch.float32
-                # A replay each batch from the second time on, two batches by the same graph.
-                assert gpu.log["replay"] - replays == (3 if turn else 0)
-                assert gpu.log["capture"] - captures == (2 if turn == 1 else 0)
-                for captured in predict._graphs.values():
-                    assert captured.graph._last_replay[0] == trainer.stream.number
-                assert trainer.network.training
-                plain = small.Small(100)
-                plain.load_state_dict({key: value.cpu() for key, value in trainer.network_state().items()})
-                plain.double().eval()
-                mean, std = (torch.tensor(value).double().view(3, 1, 1) for value in (data.mean, data.std))
-                with torch.no_grad():
-                    expected = plain((data.evaluation_images.double() / 255 - mean) / std)
-                error = (logits.cpu().double() - expected).abs().max()
-                assert error < tolerance * expected.abs().max(), (precision, turn, error)
-            del trainer, predict, logits
-
-
 def case_resume() -> None:
     """Stopped within an epoch and continued by another trainer: the uninterrupted run's bits."""
     (run,) = settings(*EXACT, *SMALL, "loss=anchor_target", "seeds=[5]")
-    place = context_of(run)
+    place = data_of(run)
     with simulated():
-        training, _ = on_gpu(place)
-        whole, first = Trainer(run, training, CUDA), Trainer(run, training, CUDA)
+        data = on_gpu(place)
+        whole, first = Trainer(run, data), Trainer(run, data)
         for trainer in (whole, first):
             for epoch in range(2):
                 trainer.start_epoch(epoch)
                 for _ in range(trainer.steps if trainer is whole or epoch == 0 else 2):
                     trainer.train_step()
-        second = Trainer(run, training, CUDA)
+        second = Trainer(run, data)
         # As a checkpoint has it: not the memory of the run that goes on.
         state = {
             kind: {name: value.clone() for name, value in values.items()}
@@ -419,10 +339,10 @@ def case_resume() -> None:
         assert_same_state(second.state(), whole.state())
         for name in ("network", "totals"):
             broken = {**second.state(), name: {"another": torch.zeros(())}}
-            with pytest.raises(ValueError, match="another network"):
+            with pytest.raises(ValueError, match="other tensors"):
                 first.restore(broken, 1)
         shapes = {name: torch.zeros(()) for name in second.state()["network"]}
-        with pytest.raises(ValueError, match="shape"):
+        with pytest.raises(ValueError, match="another shape"):
             first.restore({**second.state(), "network": shapes}, 1)
         first.wait()
         del whole, first, second, trainer
@@ -433,10 +353,10 @@ def case_rates() -> None:
     (run,) = settings(
         *SMALL, "optim.lr=0.4", "optim.epochs=4", "optim.schedule=cosine", "optim.lr_warmup_epochs=1.5"
     )
-    place = context_of(run)
+    place = data_of(run)
     with simulated():
-        training, _ = on_gpu(place)
-        trainer = Trainer(run, training, CUDA)
+        data = on_gpu(place)
+        trainer = Trainer(run, data)
         for epoch in range(4):
             trainer.start_epoch(epoch)
             for step in range(3):
@@ -451,21 +371,21 @@ def case_rates() -> None:
 def case_together() -> None:
     """Runs that share the data, one ending while others train: each as alone, and no stream in another's memory."""
     runs = settings(*EXACT, *SMALL, "loss=anchor_bg", "seeds=[0,1,2]")
-    place = context_of(runs[0])
-    expected = [train(Trainer(run, place.training, place.device), place.evaluation, 3)[1] for run in runs[:2]]
+    place = data_of(runs[0])
+    expected = [train(Trainer(run, place), 3)[1] for run in runs[:2]]
     with simulated():
-        training, evaluation = on_gpu(place)
-        trainers = [Trainer(run, training, CUDA) for run in runs]
+        data = on_gpu(place)
+        trainers = [Trainer(run, data) for run in runs]
         for epoch in range(3):
             train_epoch_together(trainers, epoch)
             for trainer in trainers:
                 trainer.totals()
-                evaluate(trainer.network, trainer.loss, evaluation, trainer.settings.precision)
+                evaluate(trainer.network, trainer.loss, data, trainer.settings.precision)
             if epoch == 1:
                 # The last run ends; another starts in its place, and this one begins an epoch without waiting.
                 trainers[-1].wait()
                 del trainer, trainers[-1]
-                trainers.append(Trainer(runs[2], training, CUDA))
+                trainers.append(Trainer(runs[2], data))
         for trainer, state in zip(trainers, expected, strict=False):
             assert_same_state(trainer.state(), state)
         assert len({trainer.stream.number for trainer in trainers}) == 3
@@ -491,57 +411,10 @@ def case_benchmark() -> None:
         del step, trainers, trainer
 
 
-def case_queue() -> None:
-    """Steps are enqueued for about a second, however long one takes, and what is reported is done."""
-    (run,) = settings(*SMALL, "optim.batch_size=2", "loss=bce", "seeds=[0]", "optim.epochs=3")
-    place = context_of(run)
-    shown = []
-    with (
-        simulated() as gpu,
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory() as results,
-    ):
-        patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: gpu.seconds))
-        ends = []  # when each step enqueued will be over
-        ahead = []  # how many seconds of steps are enqueued at each step
-        stream = None
-
-        def at_each(count):
-            nonlocal stream
-            stream = max(gpu.streams, key=lambda each: each.busy_until)
-            ends.append(stream.busy_until)
-            ahead.append(stream.busy_until - gpu.seconds)
-            # Half a second a step, then three, then hardly any time.
-            gpu.seconds_per_replay = {50: 3.0, 60: 0.004}.get(count, gpu.seconds_per_replay)
-
-        gpu.seconds_per_replay = 0.5
-        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
-        with counted_steps(at_each) as steps:
-            training = start(run, context, Path(results))
-            while True:
-                try:
-                    fraction = next(training)
-                except StopIteration:
-                    break
-                done = sum(end <= gpu.seconds + 1e-6 for end in ends)
-                assert fraction * 50 <= done + 1e-6, (fraction, done, len(ends))
-                shown.append(fraction)
-        assert steps.count == 150
-        del training
-    assert shown == sorted(shown)
-    assert len(set(shown)) > 20
-    assert max(ahead[:50]) < 1.1
-    # Two were enqueued when they became slow, and then one at a time.
-    assert max(ahead[50:60]) < 6.1
-    assert max(ahead[54:60]) < 3.1
-    # A fast device has many of them to do.
-    assert max(ahead[100:]) >= 0.1
-
-
 def case_failing() -> None:
     """A run that is lost while steps are enqueued leaves none on the device that still uses its memory."""
     (run,) = settings(*SMALL, "loss=bce", "seeds=[0]")
-    place = context_of(run)
+    place = data_of(run)
     is_lost = False
 
     def require_claim() -> None:
@@ -550,8 +423,8 @@ def case_failing() -> None:
 
     with simulated() as gpu, tempfile.TemporaryDirectory() as results, counted_steps() as steps:
         gpu.seconds_per_replay = 0.5
-        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
-        training = loop.train(run, Path(results), context, Tracker(), require_claim)
+        data = DeviceData.of(place.dataset, CUDA)
+        training = run_module.train(run, Path(results), data, execution(), Tracker(), require_claim)
         while not steps.count:
             next(training)
         assert any(stream.busy_until > gpu.seconds for stream in gpu.streams)
@@ -580,10 +453,10 @@ def case_test_cuda() -> None:
 def case_capture_refused() -> None:
     """Where torch's deterministic algorithms cannot be captured, the user reads which setting to change."""
     (run,) = settings(*SMALL, "loss=bce", "seeds=[0]")
-    place = context_of(run)
+    place = data_of(run)
     with simulated() as gpu, pytest.MonkeyPatch.context() as patch:
-        training, _ = on_gpu(place)
-        trainer = Trainer(run, training, CUDA)
+        data = on_gpu(place)
+        trainer = Trainer(run, data)
         trainer.start_epoch(0)
         patch.setattr(trainer, "loss", lambda logits, target: logits.mean() + gpu_copy())
 
@@ -604,16 +477,16 @@ def case_diverged() -> None:
     (run,) = settings(
         *SMALL, "loss=bce", "optim.lr=1e12", "optim.batch_size=10", "optim.evaluate_every=2", "seeds=[0]"
     )
-    place = context_of(run)
+    place = data_of(run)
     with tempfile.TemporaryDirectory() as results:
         expected = finish(start(run, place, Path(results)))
     with simulated(), tempfile.TemporaryDirectory() as results:
-        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
-        record = finish(start(run, context, Path(results)))
+        data = DeviceData.of(place.dataset, CUDA)
+        record = finish(start(run, data, Path(results)))
     assert record.status == expected.status == "failed"
     assert record.failure == expected.failure
     # By hand: the first step that is not finite, and the loss of the one before.
-    trainer = Trainer(run, place.training, place.device)
+    trainer = Trainer(run, place)
     trainer.start_epoch(0)
     sums = [0.0]
     while np.isfinite(sums[-1]):
@@ -626,12 +499,12 @@ def case_diverged() -> None:
 
     (run,) = settings(*SMALL, "loss=bce", "optim.lr=1e30", "optim.batch_size=100", "seeds=[0]")
     with simulated(), tempfile.TemporaryDirectory() as results:
-        context = RunContext.of(place.dataset, CUDA, compile=False, checkpoint_seconds=1e9)
-        record = finish(start(run, context, Path(results)))
+        data = DeviceData.of(place.dataset, CUDA)
+        record = finish(start(run, data, Path(results)))
     # The only step of the epoch had a finite loss; the weights that it left have none.
     assert (record.status, record.failure.epoch, record.failure.step) == ("failed", 1, -1)
     assert record.failure.reason == "non-finite loss on the evaluation set"
-    trainer = Trainer(run, place.training, place.device)
+    trainer = Trainer(run, place)
     trainer.start_epoch(0)
     trainer.train_step()
     assert record.failure.last_finite_loss == pytest.approx(trainer.totals().train_loss, rel=1e-6)

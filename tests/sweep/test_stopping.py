@@ -16,7 +16,7 @@ from anchorloss.runs.folder import read_runs, run_folder
 from anchorloss.sweep import executor
 from anchorloss.sweep.executor import execute
 from tests.conftest import SMALL, command
-from tests.in_process import composed, context_of, finish, start
+from tests.in_process import composed, data_of, finish, start
 
 
 def planned(results: Path, *overrides: str):
@@ -60,7 +60,7 @@ def test_a_budget_of_time_ends_with_checkpoints_and_says_how_to_go_on(tmp_path, 
     for run in runs:
         (found,) = (each for each in read_runs(tmp_path, "scratch") if each.name == run.run)
         assert found.record.provenance.resumed == 1
-        assert same_result(found.record, finish(start(run, context_of(run), tmp_path / "undisturbed")))
+        assert same_result(found.record, finish(start(run, data_of(run), tmp_path / "undisturbed")))
 
 
 @pytest.mark.parametrize("minutes", ["-1", "nan", "inf"])

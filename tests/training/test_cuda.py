@@ -8,9 +8,10 @@ import os
 import pytest
 import torch
 
-from anchorloss.training.evaluation import EvaluationImages, evaluate
-from anchorloss.training.trainer import Trainer, TrainingImages
-from tests.in_process import context_of, settings, train_epoch_together
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.evaluation import evaluate
+from anchorloss.training.trainer import Trainer
+from tests.in_process import data_of, settings, train_epoch_together
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device, and make test-cuda"
@@ -21,7 +22,7 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture(autouse=True)
 def _settings_of_the_process():
-    """Each test sets what it needs; `context_of` a CPU run turns determinism on."""
+    """Each test sets what it needs; `data_of` a CPU run turns determinism on."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     yield
     torch.use_deterministic_algorithms(False)
@@ -31,18 +32,18 @@ def _settings_of_the_process():
 
 
 def make(run, *, deterministic=True, eager=False, compile=False):
-    """A trainer of the run on the GPU, and its evaluation images."""
-    context = context_of(run)
+    """A trainer of the run on the GPU."""
+    data = data_of(run)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = False
-    trainer = Trainer(run, TrainingImages.of(context.dataset, CUDA), CUDA, compile=compile)
+    trainer = Trainer(run, DeviceData.of(data.dataset, CUDA), compile=compile)
     if eager:
         trainer.stream = None
-    return trainer, EvaluationImages.of(context.dataset, CUDA)
+    return trainer
 
 
-def train(trainer, evaluation, epochs=2):
+def train(trainer, epochs=2):
     """What each epoch reports, and the state after the last."""
     rows = []
     for epoch in range(epochs):
@@ -50,9 +51,8 @@ def train(trainer, evaluation, epochs=2):
         for _ in range(trainer.steps):
             trainer.train_step()
         totals = trainer.totals()
-        rows.append(
-            (totals, evaluate(trainer.network, trainer.loss, evaluation, trainer.settings.precision).loss)
-        )
+        evaluation = evaluate(trainer.network, trainer.loss, trainer.data, trainer.settings.precision)
+        rows.append((totals, evaluation.loss))
     return rows, trainer.state()
 
 
@@ -64,15 +64,15 @@ def same(ours, expected):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_graphs_give_the_eager_steps_bits(loss, precision):
     (run,) = settings(f"loss={loss}", f"precision={precision}", "optim.softmax_warmup_epochs=1", "seeds=[1]")
-    (graphs, ours), (eager, expected) = (train(*make(run, eager=eager)) for eager in (False, True))
+    (graphs, ours), (eager, expected) = (train(make(run, eager=eager)) for eager in (False, True))
     assert graphs == eager
     assert same(ours, expected)
 
 
 def test_runs_together_give_the_bits_of_each_alone():
     runs = settings("loss=anchor_bg", "precision=bf16", "seeds=[0,1,2,3]")
-    alone = [train(*make(run))[1] for run in runs]
-    trainers = [make(run)[0] for run in runs]
+    alone = [train(make(run))[1] for run in runs]
+    trainers = [make(run) for run in runs]
     for epoch in range(2):
         train_epoch_together(trainers, epoch)
     assert all(same(trainer.state(), state) for trainer, state in zip(trainers, alone, strict=True))
@@ -80,7 +80,7 @@ def test_runs_together_give_the_bits_of_each_alone():
 
 def test_resumed_gives_the_uninterrupted_bits():
     (run,) = settings("loss=anchor_target", "precision=bf16", "seeds=[0]")
-    whole, first, second = (make(run)[0] for _ in range(3))
+    whole, first, second = (make(run) for _ in range(3))
     whole.start_epoch(0)
     first.start_epoch(0)
     for _ in range(whole.steps):
@@ -96,9 +96,8 @@ def test_resumed_gives_the_uninterrupted_bits():
 
 def test_the_first_epoch_agrees_with_the_cpus():
     (run,) = settings("loss=anchor_both", "seeds=[2]", "optim.lr=0.001")
-    context = context_of(run)
-    expected = train(Trainer(run, context.training, context.device), context.evaluation, epochs=1)[0][0]
-    found = train(*make(run, deterministic=False), epochs=1)[0][0]
+    expected = train(Trainer(run, data_of(run)), epochs=1)[0][0]
+    found = train(make(run, deterministic=False), epochs=1)[0][0]
     assert found[0].train_loss == pytest.approx(expected[0].train_loss, rel=1e-4)
     assert found[1] == pytest.approx(expected[1], rel=1e-3)
 
@@ -107,7 +106,7 @@ def test_a_run_gives_its_memory_back():
     (run,) = settings("loss=bce", "precision=bf16", "seeds=[0]")
     held = []
     for _ in range(3):
-        train(*make(run, deterministic=False), epochs=1)
+        train(make(run, deterministic=False), epochs=1)
         gc.collect()
         torch._C._cuda_clearCublasWorkspaces()  # one a stream, kept for the next run on it
         torch.cuda.empty_cache()
@@ -117,7 +116,5 @@ def test_a_run_gives_its_memory_back():
 
 def test_compiled_inside_the_graph_trains():
     (run,) = settings("loss=anchor_bg", "precision=bf16", "seeds=[0]", "optim.lr=0.001")
-    compiled, eager = (
-        train(*make(run, deterministic=False, compile=compile))[0] for compile in (True, False)
-    )
+    compiled, eager = (train(make(run, deterministic=False, compile=compile))[0] for compile in (True, False))
     assert compiled[-1][0].train_loss == pytest.approx(eager[-1][0].train_loss, rel=2e-2)

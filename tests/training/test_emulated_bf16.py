@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from anchorloss.device import _processor, processor_kind
-from anchorloss.training.emulated_bf16 import EmulatedBf16
+from anchorloss.training.precision import EmulatedBf16
 
 # Half a unit in the last place of bfloat16's 8 significant bits, and as much again for the order of summation.
 ONE_ROUNDING = 2.0**-8

@@ -8,7 +8,7 @@ import pytest
 
 from anchorloss.config.identity import LossSettings
 from anchorloss.errors import UserError
-from anchorloss.training.losses import resolve
+from anchorloss.training.build import _check_loss as resolve
 
 MODULES = {
     "raises": "1 / 0\n",
@@ -69,7 +69,7 @@ def test_a_function_that_is_no_loss(function, message, tmp_path, monkeypatch, ca
         (tmp_path / "own" / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=message) as raised:
-        resolve(LossSettings("mine", function, {}))
+        resolve(LossSettings("mine", function, {}), 100)
     assert str(raised.value).startswith(("loss.function=", "loss=mine"))
     assert capfd.readouterr().err == ""
     for name in [name for name in sys.modules if name.partition(".")[0] == "own"]:
@@ -78,4 +78,4 @@ def test_a_function_that_is_no_loss(function, message, tmp_path, monkeypatch, ca
 
 def test_an_unknown_argument_is_named_with_those_there_are():
     with pytest.raises(UserError, match=r"loss\.gama=1: anchorloss\.loss\.anchor_loss takes gamma, anchor, "):
-        resolve(LossSettings("mine", "anchorloss.loss.anchor_loss", {"gama": 1}))
+        resolve(LossSettings("mine", "anchorloss.loss.anchor_loss", {"gama": 1}), 100)

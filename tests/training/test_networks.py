@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from anchorloss.config.settings import ModelSettings
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
 from anchorloss.errors import UserError
-from anchorloss.training import networks
+from anchorloss.training.build import build_network, check
 
 CODE = """
 from torch import nn
@@ -53,20 +54,25 @@ def code(tmp_path, monkeypatch):
     sys.modules.pop("own_networks", None)
 
 
+def run_with(model: ModelSettings, **optim) -> RunSettings:
+    loss = LossSettings("softmax", "torch.nn.functional.cross_entropy", {})
+    return RunSettings("x", loss, model, DataSettings("synthetic"), OptimSettings(**optim), "fp32", 0)
+
+
 def own(name: str, prior_bias: bool = True, **arguments) -> ModelSettings:
     return ModelSettings(name, prior_bias=prior_bias, function=f"own_networks.{name}", arguments=arguments)
 
 
 @pytest.mark.parametrize("name", ["flat", "convolutional"])
 def test_the_last_bias_starts_at_the_prior_whatever_it_is_called(name):
-    network = networks.build(own(name), 10)
+    network = build_network(own(name), 10)
     last = [parameter for key, parameter in network.named_parameters() if key.endswith("bias")][-1]
     torch.testing.assert_close(last.sigmoid(), torch.full((10,), 0.1))
-    assert networks.build(own(name, prior_bias=False), 10)(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert build_network(own(name, prior_bias=False), 10)(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_a_network_of_ours_starts_the_same_way():
-    network = networks.build(ModelSettings("resnet8", prior_bias=True), 100)
+    network = build_network(ModelSettings("resnet8", prior_bias=True), 100)
     torch.testing.assert_close(network.classifier.bias, torch.full((100,), -math.log(99)))
 
 
@@ -88,10 +94,10 @@ def test_a_network_of_ours_starts_the_same_way():
 )
 def test_what_is_refused_before_a_run_starts(model, message):
     with pytest.raises(UserError, match=message):
-        networks.check(model)
+        check(run_with(model), 10)
 
 
 def test_the_check_leaves_the_generator_as_it_was():
     before = torch.get_rng_state()
-    networks.check(own("flat"))
+    check(run_with(own("flat")), 10)
     assert torch.equal(torch.get_rng_state(), before)

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import models
-from anchorloss.training import emulated_bf16
-from anchorloss.training.precision import forward_pass, input_dtype
+from anchorloss.training.precision import EmulatedBf16, forward_pass, input_dtype, needs_emulation
 
 CPU = torch.device("cpu")
 
@@ -22,7 +21,7 @@ def test_weights_cast_together_give_the_bits_of_autocast(shortcut):
     results = []
     for together in (True, False):
         network.zero_grad(set_to_none=True)
-        emulation = emulated_bf16.EmulatedBf16() if emulated_bf16.is_needed(CPU) else contextlib.nullcontext()
+        emulation = EmulatedBf16() if needs_emulation(CPU) else contextlib.nullcontext()
         if together:
             logits = forward_pass(network, CPU, "bf16")(images)
         else:

@@ -16,7 +16,7 @@ from anchorloss.data.augmentation import plan_epoch
 from anchorloss.errors import UserError
 from anchorloss.training.schedule import learning_rate
 from anchorloss.training.trainer import Trainer
-from tests.in_process import context_of, settings
+from tests.in_process import data_of, settings
 
 
 def test_learning_rate_of_the_paper_falls_at_160_and_180():
@@ -35,8 +35,8 @@ def test_learning_rate_of_a_cosine_and_of_a_warm_up():
 def test_an_epoch_equals_the_textbook_loop():
     """The same images, cropped and flipped one by one, through torch's plain SGD."""
     (run,) = settings("loss=bce", "seeds=[7]", "optim.nesterov=true", "optim.lr=0.001")
-    context = context_of(run)
-    trainer = Trainer(run, context.training, context.device)
+    context = data_of(run)
+    trainer = Trainer(run, context)
     trainer.start_epoch(0)
     for _ in range(trainer.steps):
         trainer.train_step()
@@ -81,8 +81,8 @@ def test_an_epoch_equals_the_textbook_loop():
 def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():
     """Before a CUDA graph is captured its step is taken three times, also where the epoch has no image left after it."""
     (run,) = settings("loss=anchor_bg", "seeds=[7]")
-    context = context_of(run)
-    trainers = [Trainer(run, context.training, context.device) for _ in range(2)]
+    context = data_of(run)
+    trainers = [Trainer(run, context) for _ in range(2)]
     for trainer in trainers:
         trainer.start_epoch(0)
         for _ in range(trainer.steps - 1):
@@ -96,23 +96,6 @@ def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():
     assert warmed.totals() == cold.totals()
     for ours, theirs in zip(warmed.network.parameters(), cold.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_a_state_has_the_batches_that_each_normalisation_has_seen():
-    """They are not counted step by step, and another network, or PyTorch's own, still finds them in the state."""
-    (run,) = settings("loss=bce", "seeds=[7]")
-    context = context_of(run)
-    trainer = Trainer(run, context.training, context.device)
-    trainer.start_epoch(1)
-    for _ in range(2):
-        trainer.train_step()
-    state = copy.deepcopy(trainer.state())
-    counters = [value for name, value in state["network"].items() if name.endswith("num_batches_tracked")]
-    assert counters == [trainer.steps + 2] * 7
-    models.build("resnet8", 100).load_state_dict(state["network"], strict=True)
-    other = Trainer(run, context.training, context.device)
-    other.restore(state, 1)
-    assert all(torch.equal(other.state()["network"][name], value) for name, value in state["network"].items())
 
 
 NETWORKS = """
@@ -161,10 +144,8 @@ def test_dropout_depends_on_the_run_alone(networks):
     run, beside = (
         with_network(run, "dropout") for run in settings("loss=anchor_bg", "seeds=[1,0]", "precision=fp32")
     )
-    context = context_of(run)
-    alone, interleaved, other, resumed = (
-        Trainer(one, context.training, context.device) for one in (run, run, beside, run)
-    )
+    context = data_of(run)
+    alone, interleaved, other, resumed = (Trainer(one, context) for one in (run, run, beside, run))
     for trainer in (alone, interleaved, other):
         trainer.start_epoch(0)
     steps = range(alone.steps)
@@ -183,7 +164,7 @@ def test_dropout_depends_on_the_run_alone(networks):
         assert torch.equal(ours, theirs)
         assert torch.equal(ours, continued)
         assert not torch.equal(ours, different)
-    without = Trainer(run, context.training, context.device)
+    without = Trainer(run, context)
     without.network[1].p = 0.0
     without.start_epoch(0)
     for _ in steps:
@@ -195,8 +176,8 @@ def test_each_step_draws_its_own_numbers(networks):
     """None is drawn twice by two seeds in two epochs."""
     drawn = []
     for run in settings("loss=bce", "seeds=[0,1]"):
-        context = context_of(run)
-        trainer = Trainer(with_network(run, "Drawing"), context.training, context.device)
+        context = data_of(run)
+        trainer = Trainer(with_network(run, "Drawing"), context)
         for epoch in range(2):
             trainer.start_epoch(epoch)
             for _ in range(trainer.steps):
@@ -207,9 +188,9 @@ def test_each_step_draws_its_own_numbers(networks):
 
 def test_a_step_leaves_the_generator_of_the_process_as_it_was(networks):
     run = with_network(settings("loss=bce")[0], "dropout")
-    context = context_of(run)
+    context = data_of(run)
     before = torch.get_rng_state()
-    trainer = Trainer(run, context.training, context.device)
+    trainer = Trainer(run, context)
     trainer.start_epoch(0)
     trainer.train_step()
     assert torch.equal(torch.get_rng_state(), before)
@@ -217,8 +198,8 @@ def test_a_step_leaves_the_generator_of_the_process_as_it_was(networks):
 
 def test_a_network_that_fails_in_training_is_named_with_its_run(networks):
     run = with_network(settings("loss=bce")[0], "FailsOnLargeBatches")
-    context = context_of(run)
-    trainer = Trainer(run, context.training, context.device)
+    context = data_of(run)
+    trainer = Trainer(run, context)
     trainer.start_epoch(0)
     with pytest.raises(
         UserError, match=rf"^{run.run}: model.function=own_steps.FailsOnLargeBatches fails .*too many images"

@@ -18,7 +18,7 @@ from anchorloss.runs.differences import same_result
 from anchorloss.runs.files import sha256
 from anchorloss.runs.folder import WEIGHTS, read_predictions, read_record, verify_files
 from anchorloss.runs.merge import copy_run, plan_merge
-from tests.in_process import composed, context_of, files, finish, settings, start
+from tests.in_process import composed, data_of, files, finish, settings, start
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def kept(tmp_path_factory):
     """One run that kept its weights: settings, data, record, folder."""
     results = tmp_path_factory.mktemp("kept")
     (run,) = settings("loss=anchor_bg", "seeds=[2]")
-    context = context_of(run, keep_weights=True)
-    record = finish(start(run, context, results))
+    context = data_of(run)
+    record = finish(start(run, context, results, keep_weights=True))
     return run, context, record, results / "runs" / run.experiment / run.run
 
 
@@ -39,9 +39,9 @@ def test_the_weights_give_the_records_predictions(kept):
     network = models.build("resnet8", 100, run.model.shortcut, run.model.prior_bias)
     network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))  # as an adopter would
     images = augmentation.normalize(
-        context.evaluation.images,
-        context.training.mean,
-        context.training.std,
+        context.evaluation_images,
+        context.dataset.mean,
+        context.dataset.std,
         dtype=torch.float32,
         memory_format=torch.contiguous_format,
     )
@@ -55,7 +55,7 @@ def test_the_weights_give_the_records_predictions(kept):
 
 def test_keeping_weights_is_no_part_of_the_run(kept, tmp_path):
     run, _, record, _ = kept
-    without = finish(start(run, context_of(run), tmp_path))
+    without = finish(start(run, data_of(run), tmp_path))
     assert WEIGHTS not in without.files
     assert not list(tmp_path.rglob(WEIGHTS))
     assert same_result(without, record)
@@ -67,11 +67,11 @@ def test_keeping_weights_is_no_part_of_the_run(kept, tmp_path):
 
 def test_an_interrupted_run_keeps_the_same_weights(kept, tmp_path):
     run, context, _, folder = kept
-    steps = start(run, context, tmp_path)
+    steps = start(run, context, tmp_path, keep_weights=True)
     for _ in range(7):
         next(steps)
     steps.close()
-    finish(start(run, context, tmp_path))
+    finish(start(run, context, tmp_path, keep_weights=True))
     assert (tmp_path / "runs" / run.experiment / run.run / WEIGHTS).read_bytes() == (
         folder / WEIGHTS
     ).read_bytes()
@@ -82,7 +82,7 @@ def test_weights_that_no_record_names_do_not_stay(kept, tmp_path):
     folder = tmp_path / "runs" / run.experiment / run.run
     folder.mkdir(parents=True)
     (folder / WEIGHTS).write_bytes(b"of a process that was killed before it wrote the record")
-    record = finish(start(run, context_of(run), tmp_path))
+    record = finish(start(run, data_of(run), tmp_path))
     assert WEIGHTS not in record.files
     assert not (folder / WEIGHTS).exists()
 
@@ -97,7 +97,7 @@ def test_other_weights_are_another_result(kept, tmp_path):
 def test_merging_brings_the_weights_along(kept, tmp_path):
     run, _, record, folder = kept
     bare = tmp_path / "bare"
-    finish(start(run, context_of(run), bare))
+    finish(start(run, data_of(run), bare))
     kept_in = folder.parents[2]
     into = tmp_path / "into"
     plan = plan_merge([bare, kept_in], into)

@@ -1,0 +1,197 @@
+"""From a config to a loss and a network: ours, or of one's own by import path, and what belongs to code of one's own.
+
+A new loss is one config file and one function `f(logits, target, **arguments)`: docs/adding-a-loss.md. A new network is
+one config file and one function `f(num_classes, **arguments)`: docs/adding-a-network-or-data-set.md.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+import models
+from anchorloss.config.functions import check_arguments, import_function
+from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.settings import ModelSettings
+from anchorloss.errors import UserError, explain, is_about_memory
+
+_GENERATOR = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as configured: call it with `logits` (N, C) float and `target` (N,) int64 for the mean over the batch."""
+
+    settings: LossSettings
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.function(logits, target)
+
+    @property
+    def uses_softmax(self) -> bool:
+        """Whether scores read as softmax probabilities rather than as independent sigmoids."""
+        if self.settings.scores is not None:
+            return self.settings.scores == "softmax"
+        return self.settings.function == "torch.nn.functional.cross_entropy"
+
+
+def build_loss(loss: LossSettings) -> Loss:
+    """Import a loss and bind its arguments.
+
+    Raises:
+        UserError: the function cannot be imported or does not take the arguments.
+    """
+    function = import_function("loss.function", loss.function)
+    check_arguments("loss", loss.function, function, loss.arguments, own=("logits", "target", "reduction"))
+    return Loss(loss, partial(function, **loss.arguments))
+
+
+def build_network(model: ModelSettings, classes: int) -> nn.Module:
+    """Build a freshly initialised network on the CPU, in float32, from torch's global CPU generator.
+
+    Args:
+        model: its settings; with `prior_bias` the last layer's bias starts at −log((1 − π) / π), π = 1 / classes.
+        classes: C, at least 2.
+
+    Returns:
+        A module from images (N, 3, H, W) to logits (N, C).
+
+    Raises:
+        UserError: `model.function` cannot be imported, does not take `model.arguments`, fails, or returns no module.
+    """
+    if model.function is None:
+        return models.build(model.name, classes, model.shortcut, model.prior_bias)
+    function = import_function("model.function", model.function)
+    check_arguments("model.arguments", model.function, function, model.arguments, own=("num_classes",))
+    try:
+        network = function(classes, **model.arguments)
+    except Exception as error:
+        raise UserError(f"model.function={model.function}: fails with {model.arguments}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"model.function={model.function}: must return a torch.nn.Module")
+    if model.prior_bias:
+        _start_at_prior(network, classes, model)
+    return network
+
+
+def _start_at_prior(network: nn.Module, classes: int, model: ModelSettings) -> None:
+    """Set the bias of the last layer, which is the last linear or convolutional module with a bias for each class."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    last = layers[-1] if layers else None
+    if last is None or last.bias is None or last.bias.shape != (classes,):
+        raise UserError(
+            f"model.prior_bias=true: the last layer of {model.function} has no bias for each class; "
+            "set model.prior_bias=false"
+        )
+    nn.init.constant_(last.bias, -math.log(classes - 1))
+
+
+def distinct_code(runs: Iterable[RunSettings]) -> Iterable[RunSettings]:
+    """One run for each loss, network, data set and size of batch: those that are worth a `check`."""
+    return {repr((run.loss, run.model, run.data, run.optim.batch_size)): run for run in runs}.values()
+
+
+def check(settings: RunSettings, classes: int, images: int | None = None) -> None:
+    """Try the run's loss, and its network if that is one's own, so that a mistake is found before any run starts.
+
+    Args:
+        settings: the run.
+        classes: how many the data set has.
+        images: how many training images it has, if that is known.
+
+    Raises:
+        UserError: one of them cannot be built, fails, or does not return what it must; the message names its key.
+    """
+    with seeded(settings.seed):
+        _check_loss(settings.loss, classes)
+        if settings.model.function is not None:
+            _check_network(settings, classes, images)
+
+
+def _check_loss(settings: LossSettings, classes: int) -> None:
+    loss, name = build_loss(settings), f"loss={settings.name}: {settings.function}"
+    logits = torch.linspace(-1, 1, 2 * classes).view(2, classes).requires_grad_()
+    gradient = None
+    try:
+        value = loss(logits, torch.tensor([0, 1]))
+        if isinstance(value, Tensor) and value.shape == () and value.requires_grad:
+            (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
+    except Exception as error:
+        raise UserError(
+            f"{name} fails with {dict(settings.arguments)} on 2 samples of {classes} classes: {error}"
+        ) from error
+    if gradient is None:
+        raise UserError(
+            f"{name} must return the mean over the batch, a tensor without dimensions that is differentiable "
+            "in the logits"
+        )
+    if not (torch.isfinite(value) and torch.isfinite(gradient).all()):
+        raise UserError(
+            f"{name} or its gradient is not finite with {dict(settings.arguments)} for logits from -1 to 1; "
+            "change an argument or the function"
+        )
+
+
+@torch.no_grad()
+def _check_network(settings: RunSettings, classes: int, images: int | None) -> None:
+    """Try a network on two images, and in training mode on one if an epoch's last batch has no more."""
+    name, batch_size = f"model.function={settings.model.function}", settings.optim.batch_size
+    network = build_network(settings.model, classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pixels = torch.zeros(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    try:
+        logits = network.eval()(pixels)
+    except Exception as error:
+        remedy = "; flatten with flatten(1) or reshape" if "view size" in str(error) else ""
+        raise UserError(
+            f"{name}: its network fails on images (2, 3, 32, 32) in channels-last memory format: "
+            f"{' '.join(str(error).split())}{remedy}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        raise UserError(f"{name}: its network must return logits (N, num_classes) for images (N, 3, 32, 32)")
+    if images is None or (images - 1) % batch_size:
+        return
+    try:
+        network.train()(pixels[:1])
+    except Exception as error:
+        raise UserError(
+            f"optim.batch_size={batch_size}: leaves one of {images} training images for an epoch's last batch, on which "
+            f"the network of {name} fails ({' '.join(str(error).split())}); choose another size"
+        ) from error
+
+
+def own_functions(settings: RunSettings) -> dict[str, str]:
+    """The import paths of the run's `loss` and `model`, as far as they are code of one's own."""
+    loss, network = settings.loss, settings.model.function
+    found = {"loss": loss.function if loss.source is not None else None, "model": network}
+    return {part: path for part, path in found.items() if path is not None}
+
+
+@contextmanager
+def named_errors(settings: RunSettings) -> Iterator[None]:
+    """Name run and function if a network or loss of one's own fails."""
+    try:
+        yield
+    except Exception as error:
+        own = " or ".join(f"{part}.function={path}" for part, path in own_functions(settings).items())
+        if not own or isinstance(error, UserError) or is_about_memory(error):
+            raise
+        raise UserError(f"{settings.run}: {own} fails in training: {explain(error)[1]}") from error
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator, and restore it afterwards.
+
+    The generator belongs to the process, so other threads wait.
+    """
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
