@@ -8,11 +8,13 @@ EXPERIMENT_resnet20 := table1_resnet20
 EXPERIMENT_small := table1_small
 EXPERIMENT ?= $(or $(EXPERIMENT_$(PROFILE)),$(error PROFILE=$(PROFILE): there is no such profile; use full, resnet20 or small))
 ARGS ?=
+# The results folder that is read: RESULTS=outputs shows what `make quickstart` made here.
+RESULTS ?= results
 # Without an NVIDIA GPU, the versions of torch and torchvision that are tested; with one, the newest.
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 merge status evaluate card readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray test-cuda \
+.PHONY: help setup quickstart data table1 merge status evaluate card verify readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray test-cuda \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -29,6 +31,7 @@ $(INSTALLED): pyproject.toml constraints/cpu.txt
 quickstart: $(INSTALLED) ## run the whole pipeline on synthetic images: train 8 short runs, one per core at a time
 	$(RUN) train.py experiment=quickstart results_dir=outputs threads=1 $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment quickstart --results-dir outputs
+	$(RUN) scripts/report.py --experiment quickstart --results-dir outputs
 	@echo "To run train.py yourself: source $(VENV)/bin/activate, then python train.py --help"
 
 data: $(INSTALLED) ## put CIFAR-100 into data/: FROM=folder-or-archive, else download
@@ -41,14 +44,17 @@ table1: $(INSTALLED) ## make Table 1 (PROFILE=full, resnet20 or small): train wh
 merge: $(INSTALLED) ## merge run folders from other machines: FROM=results-folder
 	$(RUN) scripts/merge_results.py $(FROM)
 
-status: $(INSTALLED) ## show which runs are done, running, failed or waiting; EXPERIMENT or PROFILE selects an experiment
-	$(RUN) scripts/status.py $(if $(filter filefile,$(origin EXPERIMENT)$(origin PROFILE)),,--experiment $(EXPERIMENT))
+status: $(INSTALLED) ## show which runs are done, running, failed or waiting; EXPERIMENT or PROFILE selects one, RESULTS a folder
+	$(RUN) scripts/status.py --results-dir $(RESULTS) $(if $(filter filefile,$(origin EXPERIMENT)$(origin PROFILE)),,--experiment $(EXPERIMENT))
 
 evaluate: $(INSTALLED) ## recompute the recorded numbers of EXPERIMENT from its kept weights; needs the data set
-	$(RUN) scripts/evaluate.py --experiment $(EXPERIMENT) $(ARGS)
+	$(RUN) scripts/evaluate.py --experiment $(EXPERIMENT) --results-dir $(RESULTS) $(ARGS)
 
 card: $(INSTALLED) ## write a model card for the kept weights of EXPERIMENT: results/EXPERIMENT/MODEL_CARD.md
 	$(RUN) scripts/model_card.py --experiment $(EXPERIMENT)
+
+verify: $(INSTALLED) ## make every committed table anew from the records, and say whether a byte differs
+	$(RUN) scripts/make_table1.py --check --results-dir $(RESULTS)
 
 readme: $(INSTALLED) ## fill README.md and docs/ from results/, and draw the README's figure
 	$(RUN) scripts/render_readme.py
@@ -56,8 +62,8 @@ readme: $(INSTALLED) ## fill README.md and docs/ from results/, and draw the REA
 figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
 	$(RUN) scripts/figure1.py
 
-report: $(INSTALLED) ## write results/EXPERIMENT/report.html from the records alone; REFERENCE=loss sets what to compare with
-	$(RUN) scripts/report.py --experiment $(EXPERIMENT)$(if $(REFERENCE), --reference $(REFERENCE))
+report: $(INSTALLED) ## write RESULTS/EXPERIMENT/report.html from the records alone; REFERENCE=loss sets what to compare with
+	$(RUN) scripts/report.py --experiment $(EXPERIMENT) --results-dir $(RESULTS)$(if $(REFERENCE), --reference $(REFERENCE))
 
 picture: $(INSTALLED) ## render the report to results/EXPERIMENT/report.png with Chromium, for docs/results.md
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT)

@@ -45,6 +45,8 @@ def main() -> None:
 
 def check(results_dir: Path) -> int:
     """Compare every table under `results_dir` with what its records give; 1 if one differs."""
+    import variance
+
     from anchorloss.analysis import frame, model_card, table
 
     makers = {
@@ -54,6 +56,7 @@ def check(results_dir: Path) -> int:
         "runs.md": lambda name: table.make(results_dir, name, "run"),
         "curves.md": lambda name: table.make(results_dir, name, "epoch"),
         "statistics.md": lambda name: {"statistics.md": table.statistics(frame.runs(name, results_dir))},
+        "variance.md": lambda name: {"variance.md": variance.report(frame.runs(name, results_dir))},
         "MODEL_CARD.md": lambda name: {"MODEL_CARD.md": model_card.make(results_dir, name)},
     }
     found = {path: maker for name, maker in makers.items() for path in sorted(results_dir.glob(f"*/{name}"))}

@@ -85,6 +85,7 @@ EXPERIMENTS = {
     "sanity_resnet110": Question(measures=()),
     "sanity_resnet110_warmup": Question(measures=()),
     "quickstart": Question(),
+    "look": Question(),
     "smoke": Question(),
 }
 

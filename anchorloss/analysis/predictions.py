@@ -1,17 +1,15 @@
-"""What predictions.npz says of a run: calibration, accuracy by class, confused pairs, sources of variance."""
+"""What predictions.npz says of a run: calibration, accuracy by class, confused pairs, ranks."""
 
 from __future__ import annotations
-
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-from anchorloss.runs.folder import Predictions, read_predictions
+from anchorloss.runs.folder import Predictions
 
 BINS = 15
+RANKS = {"1st": 1, "2nd": 2, "3rd to 5th": 5, "6th to 10th": 10, "below 10th": 256}
 Floats = npt.NDArray[np.float64]
 
 
@@ -77,86 +75,9 @@ def confused_pairs(found: pd.Series, losses: pd.Series, names: list[str], most: 
     return means.loc[ranked.index[:most]][ranked.iloc[:most].to_numpy() > 0]
 
 
-def right_answers(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return whether each image is predicted right: a row for each finished run, by (loss, seed), a column an image."""
-    done = runs[runs["state"] == "finished"]
-    answers = [read_predictions(folder) for folder in done["folder"]]
-    index = pd.MultiIndex.from_frame(done[["loss", "seed"]])
-    return pd.DataFrame([one.predicted == one.target for one in answers], index=index)
-
-
-def disagreement(right: pd.DataFrame) -> dict[str, float]:
-    """Return the mean percentage of images on which two runs differ in correctness, by what the runs share.
-
-    Args:
-        right: As `right_answers` returns it.
-    """
-    shares: dict[str, list[float]] = {
-        "the same loss, another seed": [],
-        "another loss, another seed": [],
-        "another loss, the same seed": [],
-    }
-    values = right.to_numpy()
-    for (place, (loss, seed)), (other, (its, at)) in combinations(enumerate(right.index), 2):
-        kind = (
-            f"{'the same' if loss == its else 'another'} loss, {'the same' if seed == at else 'another'} seed"
-        )
-        shares[kind].append(100 * float((values[place] != values[other]).mean()))
-    return {kind: float(np.mean(values)) if values else np.nan for kind, values in shares.items()}
-
-
-def seed_variance(right: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each loss, the standard deviation of accuracy over seeds, and that of the finite test set alone.
-
-    The latter is what independent answers to the images would give: the root of the sum over images of p (1 - p),
-    estimated without bias, over their number. Both in points; their squares' ratio is the share of the test set.
-    """
-    rows = {}
-    for loss, own in right.groupby(level="loss", sort=False):
-        n, images = own.shape
-        share = own.mean()
-        chance = float((share * (1 - share)).sum() * n / (n - 1)) if n > 1 else np.nan
-        rows[loss] = {
-            "n": n,
-            "observed": 100 * own.mean(axis=1).std(),
-            "test set": 100 * chance**0.5 / images,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def image_component(right: pd.DataFrame, loss: str, reference: str) -> tuple[float, float, float]:
-    """Return the loss x image variance component of a difference, and its standard error without and with it.
-
-    Over the seeds that both losses have, the differences in correctness d (seeds, images) are taken apart into seeds,
-    images and a rest (two-way crossed random effects, Cornfield and Tukey 1956). The component of the images is how much
-    the true difference varies between images, per image; the standard errors, in points, are of the mean difference over
-    seeds alone, and over seeds and images.
-    """
-    own, base = (right.xs(name, level="loss") for name in (loss, reference))
-    seeds = own.index.intersection(base.index)
-    deltas = own.loc[seeds].to_numpy(float) - base.loc[seeds].to_numpy(float)
-    n, images = deltas.shape
-    by_seed, by_image, mean = deltas.mean(1), deltas.mean(0), deltas.mean()
-    rest = ((deltas - by_seed[:, None] - by_image + mean) ** 2).sum() / ((n - 1) * (images - 1))
-    of_images = n * ((by_image - mean) ** 2).sum() / (images - 1)
-    of_seeds = images * ((by_seed - mean) ** 2).sum() / (n - 1)
-    component = (of_images - rest) / n
-    both = (of_seeds + of_images - rest) / (n * images)
-    return float(component), 100 * float(of_seeds / (n * images)) ** 0.5, 100 * float(max(both, 0)) ** 0.5
-
-
-def mcnemar(right: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Return McNemar's exact test of each run against the reference's run of its seed: a row for each such pair.
-
-    `only_own` and `only_reference` count the images that one of the two predicts right; `p` is two-sided.
-    """
-    rows = []
-    for loss, seed in right.index:
-        if loss != reference and (reference, seed) in right.index:
-            own, base = right.loc[(loss, seed)], right.loc[(reference, seed)]
-            wins, losses = int((own & ~base).sum()), int((base & ~own).sum())
-            p = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-            rows.append(
-                {"loss": loss, "seed": seed, "only_own": wins, "only_reference": losses, "p": float(p)}
-            )
-    return pd.DataFrame(rows, columns=["loss", "seed", "only_own", "only_reference", "p"])
+def target_ranks(predictions: Predictions) -> pd.Series:
+    """Return the percentage of images whose target has a rank in each range: "1st", "2nd", "3rd to 5th", ..."""
+    below = pd.Series(
+        {name: 100 * float((predictions.target_rank < end).mean()) for name, end in RANKS.items()}
+    )
+    return below.diff().fillna(below)

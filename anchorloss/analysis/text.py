@@ -38,7 +38,7 @@ def mean_std(mean: float, std: float, dash: str = DASH) -> str:
     return dash if pd.isna(mean) else f"{number(mean)} ± {number(std, dash=dash)}"
 
 
-def with_interval(difference: float, low: float, high: float, n: float, dash: str = DASH) -> str:
+def with_interval(difference: float, low: float, high: float, n: float = 2, dash: str = DASH) -> str:
     """Format a difference in points with its interval: +0.10 [-0.20, +0.40]; a dash where `n` seeds have no spread."""
     if pd.isna(difference) or n < 2:
         return number(difference, "+.2f", dash)
