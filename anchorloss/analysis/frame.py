@@ -17,12 +17,7 @@ from anchorloss.runs.folder import HISTORY, Predictions, RunFolder, read_history
 
 
 class Measure(NamedTuple):
-    """A score of a run, in percent.
-
-    Attributes:
-        of: Computes it from the predictions; None where the record has it.
-        in_table: Whether Table 1 has a column for it.
-    """
+    """A score of a run, in percent; `of` computes it from the predictions, where the record does not have it."""
 
     name: str
     of: Callable[[Predictions], float] | None = None
@@ -47,10 +42,10 @@ def runs(experiment: str, results_dir: str | Path = "results") -> pd.DataFrame:
 
     Returns:
         A row for each run folder, indexed by the run's name, the paper's losses first, then by seed: `loss`, `model`,
-        `seed`, `folder` and `state` (finished, failed, running, interrupted, waiting); for runs with a record its fields
-        (`top1`, `top5` in percent, `best.epoch`, `provenance.device`, `dataset.checksum`, ...), and `processor`, the kind
-        that trained it; `progress.*` of unfinished ones; the settings by their dotted keys (`loss.gamma`, `optim.lr`,
-        ...), and all of them once more as recorded in `settings`. What a run does not have is missing (NaN or None).
+        `seed`, `folder`, `state` (finished, failed, running, interrupted, waiting); the record's fields (`top1`, `top5`
+        in percent, `provenance.device`, `dataset.checksum`, ...) and `processor`, the kind that trained it; `progress.*`
+        of unfinished runs; the settings by their dotted keys (`loss.gamma`, `optim.lr`, ...), and nested in `settings`.
+        What a run does not have is missing (NaN or None).
 
     Raises:
         UserError: There is no such experiment, or a record is damaged.
@@ -61,9 +56,8 @@ def runs(experiment: str, results_dir: str | Path = "results") -> pd.DataFrame:
             f"experiment={experiment}: no runs in {results_dir}; run python train.py experiment={experiment}"
         )
     found.sort(key=lambda run: (order(run.loss), run.seed, run.name))
-    frame = pd.DataFrame(
-        [_row(run, experiment) for run in found], index=pd.Index([run.name for run in found], name="run")
-    )
+    names = pd.Index([run.name for run in found], name="run")
+    frame = pd.DataFrame([_row(run, experiment) for run in found], index=names)
     return frame.reindex(columns=list(dict.fromkeys([*frame, *ALWAYS])))
 
 
@@ -78,7 +72,6 @@ def _row(run: RunFolder, experiment: str) -> dict[str, Any]:
     else:
         settings = run.settings
         row |= flatten({"progress": run.progress.model_dump()}) if run.progress is not None else {}
-    # Columns say the seed and the experiment already.
     settings = {key: value for key, value in settings.items() if key not in ("seed", "seeds", "experiment")}
     return {**row, **flatten(settings), "settings": settings}
 
@@ -100,11 +93,11 @@ def histories(experiment: str, results_dir: str | Path = "results") -> pd.DataFr
 def histories_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return `histories` of the runs in `frame`."""
     parts = []
-    # A run that failed in its first epoch has none.
-    for name, run in frame[frame.get(f"files.{HISTORY}", pd.Series(index=frame.index)).notna()].iterrows():
-        history = read_history(run["folder"])
-        keys = {"run": name, "loss": run["loss"], "model": run["model"], "seed": run["seed"]}
-        parts.append(history.assign(**keys)[[*keys, *history]])
+    for name, run in frame.iterrows():
+        # A run that failed in its first epoch has none.
+        if not pd.isna(run.get(f"files.{HISTORY}")):
+            history, keys = read_history(run["folder"]), {"run": name, **run[["loss", "model", "seed"]]}
+            parts.append(history.assign(**keys)[[*keys, *history]])
     if not parts:
         experiment = frame["experiment"].iloc[0]
         raise UserError(
@@ -114,21 +107,13 @@ def histories_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def measured(frame: pd.DataFrame, keys: Iterable[str] = MEASURES) -> pd.DataFrame:
-    """Add the measures `keys` that are computed from the predictions of finished runs, and `score_gap` with `ece`.
-
-    Raises:
-        UserError: A predictions.npz is damaged or not its record's.
-    """
+    """Add the measures `keys` that are computed from the predictions of finished runs, and `score_gap` with `ece`."""
     wanted = {key: of for key in keys if (of := MEASURES[key].of) is not None and key not in frame}
-    if not wanted:
-        return frame
-    if "ece" in wanted:
-        wanted["score_gap"] = score_gap
-    rows = {
-        name: {key: of(predictions) for key, of in wanted.items()}
-        for name, folder in frame.loc[frame["state"] == "finished", "folder"].items()
-        for predictions in [read_predictions(folder)]
-    }
+    wanted |= {"score_gap": score_gap} if "ece" in wanted else {}
+    rows: dict[Any, dict[str, float]] = {}
+    for name, folder in frame.loc[frame["state"] == "finished", "folder"].items() if wanted else ():
+        predictions = read_predictions(folder)
+        rows[name] = {key: of(predictions) for key, of in wanted.items()}
     return frame.join(pd.DataFrame.from_dict(rows, orient="index", columns=list(wanted), dtype=float))
 
 
@@ -138,32 +123,26 @@ def order(loss: str) -> tuple[int, str]:
 
 
 def swept(frame: pd.DataFrame) -> list[str]:
-    """List the settings beside loss and seed in which runs differ, dotted; those of a loss (`loss.*`) within one loss."""
+    """List the settings beside loss and seed in which runs differ; those of a loss (`loss.*`) within one loss."""
     found = differences(list(zip(frame["loss"], frame["settings"], strict=True)))
     return sorted({key for *_, difference in found for key in difference})
 
 
 def require_one_protocol(frame: pd.DataFrame, apart_from: Iterable[str] = ()) -> None:
-    """Refuse runs that differ in more than loss and seed; those of one loss may differ in the seed alone.
-
-    Args:
-        frame: What is to be compared: runs with a record.
-        apart_from: Settings in which they may differ too, dotted.
+    """Refuse runs that saw other data or differ in more than loss, seed and the settings `apart_from`.
 
     Raises:
-        UserError: Two runs differ in other settings or saw other data; the message names them.
+        UserError: Names two such runs and what differs.
     """
-    allowed = {"seed", *apart_from}
     seen = [str(key) for key in frame if str(key).startswith("dataset.")] + ["evaluated_on", "epochs"]
     compared = [
-        {**run["settings"], "record": {key: run[key] for key in seen if key not in allowed}}
-        for _, run in frame.iterrows()
+        {**run["settings"], "record": {key: run[key] for key in seen}} for run in frame.to_dict("records")
     ]
     for first, second, found in differences(list(zip(frame["loss"], compared, strict=True))):
         named = [
             f"{key} is {ours} in one, {theirs} in the other"
             for key, (ours, theirs) in found.items()
-            if key not in allowed
+            if key not in apart_from
         ]
         if named:
             raise UserError(
@@ -173,11 +152,7 @@ def require_one_protocol(frame: pd.DataFrame, apart_from: Iterable[str] = ()) ->
 
 
 def require_reference(reference: str, losses: Iterable[str]) -> None:
-    """Refuse a reference that was named and is not among `losses`.
-
-    Raises:
-        UserError: It has no run.
-    """
+    """Raise UserError if a reference that was named is not among `losses`."""
     known = sorted(set(losses), key=order)
     if reference not in known:
         raise UserError(f"--reference {reference}: has no run; use one of {', '.join(known)}")

@@ -20,36 +20,16 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUESTION = "Does anchor loss beat BCE on CIFAR-100?"
 REFERENCE = "bce"
 LOSSES = (REFERENCE, "anchor_target", "anchor_bg", "anchor_both")
-# By loss: its label, and mean and standard deviation of Top-1 and Top-5 in percent. How many runs are behind them is not
-# known.
+# By loss: its label, mean and standard deviation of Top-1 and Top-5 in percent. From how many runs is not known.
 TABLE1 = pd.read_csv(Path(__file__).with_name("paper_table1.csv"), index_col="loss")
-# The settings of experiment=table1; loss, seed and precision aside, which docs/protocol.md leaves open.
 FULL = "table1"
-FULL_PROTOCOL: dict[str, Any] = {
-    "model": {"name": "resnet110", "shortcut": "A", "prior_bias": True},
-    "data": {
-        "name": "cifar100",
-        "validation": 0,
-        "validation_seed": 0,
-        "evaluate_on": "test",
-        "training_images": None,
-        "test_images": None,
-    },
-    "optim": {
-        "epochs": 200,
-        "batch_size": 128,
-        "lr": 0.1,
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 1e-4,
-        "schedule": "step",
-        "decay_at": [0.8, 0.9],
-        "decay_factor": 10.0,
-        "lr_warmup_epochs": 1.0,
-        "softmax_warmup_epochs": 0,
-        "evaluate_every": 1,
-    },
-}
+# The settings of experiment=table1; loss, seed and precision aside, which docs/protocol.md leaves open.
+FULL_PROTOCOL: dict[str, Any] = yaml.safe_load("""
+model: {name: resnet110, shortcut: A, prior_bias: true}
+data: {name: cifar100, training_images: null, test_images: null, validation: 0, validation_seed: 0, evaluate_on: test}
+optim: {epochs: 200, batch_size: 128, lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 1.0e-4, schedule: step,
+  decay_at: [0.8, 0.9], decay_factor: 10.0, lr_warmup_epochs: 1.0, softmax_warmup_epochs: 0, evaluate_every: 1}
+""")
 MODULATION = {"gamma": 0.5, "slack": 0.0}
 # How often a run is evaluated changes no result; where it is evaluated has a stamp of its own.
 FREE = ("optim.evaluate_every", "data.name", "data.evaluate_on", "data.validation_seed")
@@ -61,32 +41,22 @@ class Question(NamedTuple):
     """What was fixed before the runs of an experiment.
 
     Attributes:
-        measures: The measures whose comparison was planned; any other, and any loss that the paper does not have, is
-            exploratory.
-        beside: The experiment whose runs stand beside its own in `make_table1.py --by`.
+        planned: The measures to compare the paper's losses in; any other comparison is exploratory.
+        beside: The experiment whose runs stand beside its own in a table by settings or precision.
         amended: Whether the amendment of docs/protocol.md applies once every planned seed is whole.
     """
 
-    measures: tuple[str, ...] = ("top1", "top5")
+    planned: tuple[str, ...] = ()
     beside: str | None = None
     amended: bool = False
 
 
 EXPERIMENTS = {
-    FULL: Question(),
-    "table1_resnet20": Question(measures=("top1", "top5", "ece"), amended=True),
-    "table1_small": Question(),
-    "lr_resnet20": Question(measures=()),
-    "ablation_small": Question(measures=(), beside="table1_small"),
-    "precision_small": Question(measures=(), beside="table1_small"),
-    "precision_synthetic": Question(measures=()),
-    "select_small": Question(measures=()),
-    "sanity_resnet20": Question(measures=()),
-    "sanity_resnet110": Question(measures=()),
-    "sanity_resnet110_warmup": Question(measures=()),
-    "quickstart": Question(),
-    "look": Question(),
-    "smoke": Question(),
+    **dict.fromkeys((FULL, "table1_small", "quickstart", "smoke", "look"), Question(("top1", "top5"))),
+    "table1_resnet20": Question(("top1", "top5", "ece"), amended=True),
+    **dict.fromkeys(("ablation_small", "precision_small"), Question(beside="table1_small")),
+    **dict.fromkeys(("lr_resnet20", "select_small", "precision_synthetic", "sanity_resnet20"), Question()),
+    **dict.fromkeys(("sanity_resnet110", "sanity_resnet110_warmup"), Question()),
 }
 
 
@@ -101,10 +71,16 @@ NO_PLAN = Plan()
 
 
 def published(experiment: str, data_label: str) -> pd.DataFrame:
-    """Return the paper's `TABLE1` for an experiment of the paper on CIFAR-100 or the synthetic set; else no row of it."""
+    """Return `TABLE1` for an experiment of the paper on CIFAR-100 or the synthetic set; else no row of it."""
     return (
         TABLE1 if experiment in EXPERIMENTS and data_label in ("CIFAR-100", "SYNTHETIC") else TABLE1.iloc[:0]
     )
+
+
+def published_difference(loss: str, measure: str, reference: str = REFERENCE) -> float:
+    """Return the published difference of a loss from the reference in points; NaN where the paper has none."""
+    means = TABLE1.get(f"{measure}_mean", pd.Series(dtype=float))
+    return float(means.get(loss, float("nan")) - means.get(reference, float("nan")))
 
 
 def label(loss: str) -> str:
@@ -115,20 +91,15 @@ def label(loss: str) -> str:
 def departures(settings: Mapping[str, Any]) -> list[str]:
     """List the settings of a run that are not the full protocol's, as `optim.lr 0.5`."""
     difference = describe_difference(FULL_PROTOCOL, {key: settings.get(key, {}) for key in FULL_PROTOCOL})
-    own = settings.get("loss", {})
+    own = {key: value for key, value in settings.get("loss", {}).items() if key not in ("name", "function")}
     said = [f"{key} {now}" for key, (_, now) in difference.items() if key not in FREE]
-    if own.get("anchor", "none") != "none":
-        known = {"name", "function", "anchor"}
-        said += [
-            f"loss.{key} {value}"
-            for key, value in own.items()
-            if key not in known and MODULATION.get(key) != value
-        ]
+    if own.pop("anchor", "none") != "none":
+        said += [f"loss.{key} {value}" for key, value in own.items() if MODULATION.get(key) != value]
     return said
 
 
 def stamps(runs: pd.DataFrame) -> list[str]:
-    """List what the title of these runs says of them: synthetic data, held-out images, and for an experiment of the paper
+    """List what a title says of runs that have ended: synthetic data, held-out images, and in an experiment of the paper
     why its numbers cannot be compared with the paper's; empty at the full protocol.
     """
     first = runs.iloc[0]
@@ -139,9 +110,7 @@ def stamps(runs: pd.DataFrame) -> list[str]:
         coarse = any(departure.startswith(("model.name ", "optim.epochs ")) for departure in other)
         size = f"{first['model']}, {first['epochs']:.0f} epochs"
         said.append(f"NOT THE FULL PROTOCOL ({size if coarse or not other else ', '.join(other)})")
-    if first["evaluated_on"] != "test":
-        said.append("evaluated on held-out VALIDATION images")
-    return said
+    return said + (["evaluated on held-out VALIDATION images"] if first["evaluated_on"] != "test" else [])
 
 
 def interim(runs: pd.DataFrame, plan: Plan) -> str:
@@ -164,33 +133,18 @@ def planned(experiment: str) -> Plan:
     path = CONFIGS / "experiment" / f"{experiment}.yaml"
     if not path.is_file():
         return NO_PLAN
-    config = _read(path)
-    swept: Any = config
-    for key in ("hydra", "sweeper", "params", "loss"):
-        swept = swept.get(key) if isinstance(swept, dict) else None
-    # An experiment that starts from another one sweeps over the same losses unless it says otherwise.
-    bases = [planned(name).losses for name in config.get("defaults", ()) if isinstance(name, str)]
-    losses = _names(path, swept) if swept else next(filter(None, bases), ())
-    seeds = config.get("seeds")
-    return Plan(losses, tuple(seeds)) if losses and isinstance(seeds, list) else NO_PLAN
-
-
-def _read(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        swept = config.get("hydra", {}).get("sweeper", {}).get("params", {}).get("loss", "")
+        names = [name.strip() for name in swept.split(",") if name]
+        files = {name: CONFIGS / "loss" / f"{name}.yaml" for name in names}
+        known = {name: yaml.safe_load(file.read_text()) for name, file in files.items() if file.is_file()}
+        seeds = config.get("seeds") or ()
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise UserError(f"{path}: not a config ({' '.join(str(error).split())})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: not a config; write `key: value` lines in YAML")
-    return config
-
-
-def _names(path: Path, losses: Any) -> tuple[str, ...]:
-    """The names that runs of the swept loss configs, `bce,mine`, have."""
-    options = [name.strip() for name in losses.split(",")] if isinstance(losses, str) else []
-    if not options or not all(name.replace("_", "").isalnum() for name in options):
-        raise UserError(f"{path}: hydra.sweeper.params.loss={losses}: write it as bce,anchor_bg")
-    files = {name: CONFIGS / "loss" / f"{name}.yaml" for name in options}
-    return tuple(
-        str(_read(file).get("name", name)) if file.is_file() else name for name, file in files.items()
-    )
+    if not all(name.replace("_", "").isalnum() for name in names):
+        raise UserError(f"{path}: hydra.sweeper.params.loss={swept}: write it as bce,anchor_bg")
+    # An experiment that starts from another one sweeps over the same losses unless it says otherwise.
+    bases = (planned(name).losses for name in config.get("defaults", ()) if isinstance(name, str))
+    losses = tuple(known.get(name, {}).get("name", name) for name in names) or next(filter(None, bases), ())
+    return Plan(losses, tuple(seeds)) if losses and seeds else NO_PLAN

@@ -24,33 +24,32 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from anchorloss.analysis.frame import MEASURES, PRIMARY
-from anchorloss.analysis.paper import EXPERIMENTS, LOSSES, MARGIN, REFERENCE, TABLE1
+from anchorloss.analysis.paper import EXPERIMENTS, LOSSES, MARGIN, REFERENCE, TABLE1, published_difference
 
 ALPHA, POWER, LEVEL = 0.05, 0.8, 0.95
 SUPPORTED, NOT_RESOLVED, CONTRADICTED = "supported", "not resolved", "contradicted"
 MOST_SEEDS, MOST_ARRANGEMENTS = 1_000_000, 100_000
+COLUMNS = (
+    *("n", "n_reference", "mean", "mean_reference", "paired", "difference", "low", "high"),
+    *("t", "df", "p", "correlation", "spreads"),
+)
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(400)
 QUANTILES, WEIGHTS = (1 + _NODES) / 2, _NODE_WEIGHTS / 2
 Floats = npt.NDArray[np.float64]
-Spreads = Sequence[float]
 
 
 def samples(
     runs: pd.DataFrame, measure: str, arm: str, reference: str, column: str = "loss"
 ) -> tuple[Floats, Floats, bool]:
-    """Return what is compared: the arm's values, the reference's, and whether they are pairs.
+    """Return what is compared: the values of an arm and of the reference, and whether they are pairs.
 
-    They are those of the seeds that both have, or all if they share none: a partial sweep would otherwise compare the
-    means of different seeds. Runs of one seed share initial weights and data order, so they are pairs, if every pair
-    was trained on one kind of processor: another kind rounds differently.
-
-    Args:
-        runs: A row a run; only finished ones count.
-        column: The column that tells the arms apart.
+    They are of the seeds that both have, or all if they share none: a partial sweep would otherwise compare the means of
+    different seeds. Runs of one seed share initial weights and data order, so they are pairs, if every pair was trained
+    on one kind of processor: another kind rounds differently. `column` tells the arms apart; finished runs count.
     """
-    done = runs[runs["state"] == "finished"]
+    done = runs[runs["state"] == "finished"].sort_values("seed", kind="stable")
     own, base = (
-        done[done[column] == name].drop_duplicates("seed", keep="last").set_index("seed").sort_index()
+        done[done[column] == name].drop_duplicates("seed", keep="last").set_index("seed")
         for name in (arm, reference)
     )
     shared = own.index.intersection(base.index)
@@ -67,40 +66,32 @@ def compare(
 
     Args:
         runs: A row a run, of one protocol but for `arm`.
-        measure: A column in percent.
+        measure: A column, in percent.
         reference: The arm to compare with.
         arm: The column that tells the arms apart.
         names: The arms, in order; by default those that have a run. One without a finished run has a row of NaN.
 
     Returns:
-        A row for each arm but the reference, none without it: `n`, `n_reference`, `mean`, `mean_reference`, `paired`,
-        `difference` of the means and the ends `low`, `high` of its 95 % interval (points), `t`, `df`, `p`,
-        `correlation` of three or more pairs, and `spreads`: the standard deviation of the differences of pairs, or of
-        each side. Where no spread is known, or there is none, interval and test are NaN.
+        `COLUMNS` with a row for each arm but the reference, none without it: `difference` of the means in points, its
+        95 % interval `low`, `high`; `correlation` of three or more pairs; `spreads`, the standard deviation of the
+        differences of pairs, or of each side. Without a spread, interval and test are NaN.
     """
     names = list(dict.fromkeys(runs[arm] if names is None else names))
-    rows = {name: _test(*samples(runs, measure, name, reference, arm)) for name in names if name != reference}
-    return pd.DataFrame.from_dict(rows if reference in names else {}, orient="index", columns=list(COLUMNS))
-
-
-COLUMNS = (
-    *("n", "n_reference", "mean", "mean_reference", "paired", "difference", "low", "high"),
-    *("t", "df", "p", "correlation", "spreads"),
-)
+    compared = [name for name in names if name != reference] if reference in names else []
+    rows = {name: _test(*samples(runs, measure, name, reference, arm)) for name in compared}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
 
 
 def _test(own: Floats, base: Floats, paired: bool) -> dict[str, Any]:
     n, n_reference = len(own), len(base)
     row: dict[str, Any] = {"n": n, "n_reference": n_reference, "paired": paired, "spreads": ()}
-    if min(n, n_reference) < 1:
-        return row
-    row |= {"mean": own.mean(), "mean_reference": base.mean(), "difference": own.mean() - base.mean()}
+    if min(n, n_reference) > 0:
+        row |= {"mean": own.mean(), "mean_reference": base.mean(), "difference": own.mean() - base.mean()}
     if min(n, n_reference) < 2:
         return row
-    sides = ((own - base),) if paired else (own, base)
-    spreads = tuple(float(side.std(ddof=1)) for side in sides)
     if paired and n > 2 and np.ptp(own) > 0 and np.ptp(base) > 0:
         row["correlation"] = np.corrcoef(own, base)[0, 1]
+    spreads = tuple(float(side.std(ddof=1)) for side in ((own - base,) if paired else (own, base)))
     # Differences that are equal but for rounding have no spread to test against.
     if math.hypot(*spreads) <= 1e-9 * max(1.0, abs(row["difference"])):
         return row
@@ -117,10 +108,7 @@ def _test(own: Floats, base: Floats, paired: bool) -> dict[str, Any]:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """Adjust the p-values of one family of comparisons (Holm 1979, step-down).
-
-    A missing one, of a comparison whose runs are missing, still counts as one of the family.
-    """
+    """Adjust the p-values of one family (Holm 1979, step-down); a missing one still counts as a comparison."""
     ranked = p.astype(float).sort_values()
     return (ranked * np.arange(len(p), 0, -1)).cummax().clip(upper=1).reindex(p.index)
 
@@ -142,33 +130,28 @@ def verdicts(runs: pd.DataFrame, reference: str, losses: Iterable[str] | None = 
         losses: The losses, in order, also planned ones without a run; by default those that have one.
 
     Returns:
-        The columns of `compare` and `corrected`, a row for each (measure, loss), and `exploratory`: whether it is a
-        comparison in an experiment of the paper that was not planned for it.
+        The columns of `corrected` with a row for each (measure, loss), and `exploratory`: whether it is a comparison in
+        an experiment of the paper that was not planned for it.
     """
     losses = list(dict.fromkeys(runs["loss"] if losses is None else losses))
     made = {key: compare(runs, key, reference, names=losses) for key in MEASURES}
     found = pd.concat(made, names=["measure", "loss"])
     measure, loss = (found.index.get_level_values(name) for name in ("measure", "loss"))
     of_paper, primary = loss.isin(LOSSES), measure == PRIMARY
-    lower = measure.map(lambda key: MEASURES[key].lower_is_better).to_numpy(bool)
+    lower = measure.isin([key for key, one in MEASURES.items() if one.lower_is_better])
     families = [(of_paper == a) & (primary == b) for a in (True, False) for b in (True, False)]
     found = pd.concat([corrected(found[family], lower[family]) for family in families]).loc[found.index]
     question = EXPERIMENTS.get(runs["experiment"].iloc[0])
-    planned = of_paper & measure.isin(question.measures if question else ()) & (reference == REFERENCE)
+    planned = of_paper & measure.isin(question.planned if question else ()) & (reference == REFERENCE)
     return found.assign(exploratory=~planned & (question is not None))
 
 
-def power(difference: float, spreads: Spreads, n: int, alpha: float = ALPHA) -> float:
+def power(difference: float, spreads: Sequence[float], n: int, alpha: float = ALPHA) -> float:
     """Return the power of the two-sided t test with `n` >= 2 pairs, or `n` independent runs of each arm (Welch).
 
     With true difference d, standard error s and f degrees of freedom, t follows a noncentral t with noncentrality d / s;
-    power is the probability that |t| exceeds its critical value (Cohen 1988).
-
-    Args:
-        difference: The true one, in points.
-        spreads: Standard deviation of the differences of pairs; for Welch's test those of the two arms. One is above 0.
-        n: Seeds of each arm.
-        alpha: Level of the test.
+    power is the probability that |t| exceeds its critical value (Cohen 1988). `spreads` is the standard deviation of the
+    differences of pairs, or those of the two arms; one is above 0.
     """
     variances = np.square(spreads)
     # Satterthwaite's approximation; n - 1 for pairs.
@@ -182,8 +165,8 @@ def power(difference: float, spreads: Spreads, n: int, alpha: float = ALPHA) -> 
     return float(WEIGHTS @ (special.ndtr(shift - critical * s) + special.ndtr(-shift - critical * s)))
 
 
-def seeds_needed(difference: float, spreads: Spreads, alpha: float = ALPHA) -> float:
-    """Return the smallest number of seeds, 2 or more, that detects `difference` with power `POWER`; arguments as `power`.
+def seeds_needed(difference: float, spreads: Sequence[float], alpha: float = ALPHA) -> float:
+    """Return the smallest number of seeds, 2 or more, that detects `difference` with 80 % power; arguments as `power`.
 
     NaN for no difference, without spread, or where it would be more than `MOST_SEEDS`.
     """
@@ -194,8 +177,8 @@ def seeds_needed(difference: float, spreads: Spreads, alpha: float = ALPHA) -> f
     return counts[place] if place < len(counts) else math.nan
 
 
-def detectable(spreads: Spreads, n: int) -> float:
-    """Return the minimum detectable difference of `n` seeds, in points; arguments as `power`; NaN without a spread."""
+def detectable(spreads: Sequence[float], n: int) -> float:
+    """Return the minimum detectable difference of `n` seeds (80 % power), in points; NaN without a spread."""
     if n < 2 or not any(spreads):
         return math.nan
     high = math.hypot(*spreads)
@@ -205,21 +188,19 @@ def detectable(spreads: Spreads, n: int) -> float:
 
 
 def spread_bounds(df: float) -> tuple[float, float]:
-    """Return the factors from an observed standard deviation to the ends of its 95 % interval, normal values assumed.
+    """Return the factors from an observed standard deviation to the ends of its 95 % interval, from chi-squared.
 
-    From the chi-squared distribution: with five pairs, 4 degrees of freedom, the true spread is between 0.60 and 2.87
-    times the observed one.
+    With five pairs, 4 degrees of freedom, the true spread is between 0.60 and 2.87 times the observed one.
     """
     low, high = (df / stats.chi2.ppf(q, df) for q in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
     return math.sqrt(low), math.sqrt(high)
 
 
 def permutation(own: Floats, base: Floats, paired: bool) -> float:
-    """Return the two-sided p-value of a permutation test of the difference of means, which assumes no distribution.
+    """Return the two-sided p-value of a permutation test of the difference of means; NaN for fewer than two values.
 
     Of pairs the signs of the differences are flipped, otherwise the labels permuted: every arrangement up to
-    `MOST_ARRANGEMENTS`, else 9,999 drawn from a fixed seed. NaN if either side has fewer than two values. Few seeds bound
-    it from below: 0.25 for three pairs, 0.0625 for five.
+    `MOST_ARRANGEMENTS`, else 9,999 drawn from a fixed seed. Few seeds bound it from below: 0.0625 for five pairs.
     """
     if min(len(own), len(base)) < 2:
         return math.nan
@@ -241,14 +222,12 @@ def permutation(own: Floats, base: Floats, paired: bool) -> float:
 def improvement(own: Floats, base: Floats) -> tuple[float, float, float]:
     """Return P(X > Y) + P(X = Y) / 2 over all pairs of runs, and its 95 % interval (Agarwal et al. 2021; one task).
 
-    The interval is a percentile bootstrap, each side resampled on its own: with a handful of seeds it is too narrow. NaN
-    where a side has no value, or one for the interval.
+    The interval is a percentile bootstrap of each side: with a handful of seeds it is too narrow. NaN where a side has
+    no value, or one for the interval.
     """
-    if min(len(own), len(base)) < 1:
-        return math.nan, math.nan, math.nan
     wins = 0.5 * (1 + np.sign(own[:, None] - base[None, :]))
     if min(wins.shape) < 2:
-        return float(wins.mean()), math.nan, math.nan
+        return float(wins.mean()) if wins.size else math.nan, math.nan, math.nan
     draw = np.random.default_rng(0)
     rows, columns = (draw.integers(n, size=(2000, n)) for n in wins.shape)
     shares = wins[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
@@ -256,16 +235,11 @@ def improvement(own: Floats, base: Floats) -> tuple[float, float, float]:
     return float(wins.mean()), float(low), float(high)
 
 
-def published_difference(loss: str, measure: str, reference: str = REFERENCE) -> float:
-    """Return the published difference of a loss from the reference in points; NaN where the paper has none."""
-    means = TABLE1.get(f"{measure}_mean", pd.Series(dtype=float))
-    return float(means.get(loss, math.nan) - means.get(reference, math.nan))
-
-
-def _satterthwaite(terms: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """Standard error and degrees of freedom of a sum of independent means, each (squared standard error, df)."""
+def _margin(terms: Iterable[tuple[float, float]], level: float) -> tuple[float, float, float]:
+    """Half an interval, standard error and degrees of freedom (Satterthwaite) from each (squared error, df)."""
     squared, df = np.array(list(terms), dtype=float).T
-    return math.sqrt(squared.sum()), float(squared.sum() ** 2 / (squared**2 / df).sum())
+    error, freedom = math.sqrt(squared.sum()), float(squared.sum() ** 2 / (squared**2 / df).sum())
+    return float(stats.t.ppf((1 + level) / 2, freedom)) * error, error, freedom
 
 
 def amendment(runs: pd.DataFrame, papers_runs: Sequence[int] = (3, 5, 10)) -> pd.DataFrame:
@@ -279,43 +253,29 @@ def amendment(runs: pd.DataFrame, papers_runs: Sequence[int] = (3, 5, 10)) -> pd
         linear model `top1 ~ loss` over all finished runs, with Dunnett's `pooled_low`, `pooled_high` and `pooled_p`.
     """
     runs = runs[(runs["state"] == "finished") & runs["loss"].isin(LOSSES)]
-    found = compare(runs, PRIMARY, REFERENCE, names=LOSSES)
-    rows = {}
-    for loss, one in zip(found.index.astype(str), found.to_dict("records"), strict=True):
-        sizes = (one["n"], one["n_reference"])
-        ours = [(spread**2 / n, n - 1) for spread, n in zip(one["spreads"], sizes, strict=False)]
-        error, df = _satterthwaite(ours)
-        claimed, margin = published_difference(loss, PRIMARY), stats.t.ppf(0.95, df) * error
-        low90, high90 = one["difference"] - margin, one["difference"] + margin
-        p = max(
-            stats.t.sf((one["difference"] + MARGIN) / error, df),
-            stats.t.cdf((one["difference"] - MARGIN) / error, df),
-        )
-        row = {key: one[key] for key in ("n", "difference", "low", "high")}
-        row |= {
-            "published": claimed,
-            "excluded": bool(one["high"] < claimed),
-            "low90": low90,
-            "high90": high90,
-        }
-        row |= {"p": p, "equivalent": bool(p < ALPHA), "above_paper": one["difference"] - claimed}
-        for n in papers_runs:
-            theirs = [(float(TABLE1[f"{PRIMARY}_std"][name]) ** 2 / n, n - 1) for name in (loss, REFERENCE)]
-            error, df = _satterthwaite(ours + theirs)
-            margin = stats.t.ppf((1 + LEVEL) / 2, df) * error
-            row |= {f"low_{n}": row["above_paper"] - margin, f"high_{n}": row["above_paper"] + margin}
-        rows[loss] = row
     values = {loss: runs.loc[runs["loss"] == loss, PRIMARY].to_numpy(float) for loss in LOSSES}
-    control = values.pop(REFERENCE)
-    test = stats.dunnett(*values.values(), control=control, random_state=np.random.default_rng(0))
-    interval = test.confidence_interval(LEVEL)
-    pooled = pd.DataFrame(
-        {
-            "pooled": [own.mean() - control.mean() for own in values.values()],
-            "pooled_low": interval.low,
-            "pooled_high": interval.high,
-            "pooled_p": test.pvalue,
-        },
-        index=list(values),
-    )
-    return pd.DataFrame.from_dict(rows, orient="index").join(pooled)
+    control, rows = values.pop(REFERENCE), {}
+    dunnett = stats.dunnett(*values.values(), control=control, random_state=np.random.default_rng(0))
+    bounds = dunnett.confidence_interval(LEVEL)
+    pooled = zip(bounds.low, bounds.high, dunnett.pvalue, strict=True)
+    for (loss, own), one in zip(
+        values.items(), compare(runs, PRIMARY, REFERENCE, names=LOSSES).to_dict("records"), strict=True
+    ):
+        sizes, deviation = (one["n"], one["n_reference"]), TABLE1[f"{PRIMARY}_std"].astype(float)
+        ours = [(spread**2 / n, n - 1) for spread, n in zip(one["spreads"], sizes, strict=False)]
+        d, claimed, (half, error, df) = (
+            one["difference"],
+            published_difference(loss, PRIMARY),
+            _margin(ours, 0.9),
+        )
+        p = max(stats.t.sf((d + MARGIN) / error, df), stats.t.cdf((d - MARGIN) / error, df))
+        row = {key: one[key] for key in ("n", "difference", "low", "high")}
+        row |= {"published": claimed, "excluded": bool(one["high"] < claimed), "above_paper": d - claimed}
+        row |= {"low90": d - half, "high90": d + half, "p": p, "equivalent": bool(p < ALPHA)}
+        for n in papers_runs:
+            theirs = [(deviation[name] ** 2 / n, n - 1) for name in (loss, REFERENCE)]
+            half = _margin(ours + theirs, LEVEL)[0]
+            row |= {f"low_{n}": d - claimed - half, f"high_{n}": d - claimed + half}
+        row["pooled"] = own.mean() - control.mean()
+        rows[loss] = row | dict(zip(("pooled_low", "pooled_high", "pooled_p"), next(pooled), strict=True))
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from anchorloss.analysis import frame, paper, stats, text
-from anchorloss.analysis.frame import PRIMARY, SCORES
+from anchorloss.analysis.frame import MEASURES, PRIMARY, SCORES
 from anchorloss.analysis.paper import NO_PLAN, Plan
 from anchorloss.analysis.text import DASH, document, escape, markdown_table, mean_std, number, with_interval
 from anchorloss.errors import UserError
@@ -65,10 +64,8 @@ def make(
     if by == "loss":
         return by_loss(runs, reference or paper.REFERENCE)
     runs = ended(runs)
-    if by == "run":
-        return {"runs.md": by_run(runs)}
-    if by == "epoch":
-        return {"curves.md": by_epoch(runs)}
+    if by in ("run", "epoch"):
+        return {"runs.md": by_run(runs)} if by == "run" else {"curves.md": by_epoch(runs)}
     question = paper.EXPERIMENTS.get(experiment)
     if beside := beside or (question.beside if question else None):
         others = frame.runs(beside, results_dir)
@@ -78,11 +75,7 @@ def make(
 
 
 def ended(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that have a record.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the runs that have a record. Raises UserError if there is none."""
     found = runs[runs["state"].isin(["finished", "failed"])]
     if found.empty:
         experiment = "".join(runs["experiment"].iloc[:1])
@@ -113,23 +106,26 @@ def data(runs: pd.DataFrame) -> str:
 
 def protocol(runs: pd.DataFrame) -> str:
     """Return the paragraph above Table 1."""
-    first = basis(runs).iloc[0]
-    images = f"{first['dataset.evaluation_images']:,.0f} {first['evaluated_on']} images"
     return (
-        f"{data(runs)}. Accuracy in percent on the {images} after the last epoch, mean ± sample standard deviation "
-        "(n - 1) over n seeds. A difference is over the seeds that a loss shares with the reference, and need not be "
-        "that of the two means; its 95 % interval is not corrected for several comparisons."
+        f"{data(runs)}. Accuracy in percent on the {_evaluated(basis(runs))} after the last epoch, mean ± sample "
+        "standard deviation (n - 1) over n seeds. A difference is over the seeds that a loss shares with the reference, "
+        "and need not be that of the two means; its 95 % interval is not corrected for several comparisons."
     )
 
 
+def _evaluated(runs: pd.DataFrame) -> str:
+    sets = ", ".join(sorted(set(runs["evaluated_on"])))
+    return f"{runs['dataset.evaluation_images'].iloc[0]:,.0f} {sets} images"
+
+
 def scores(runs: pd.DataFrame, arms: pd.Index, column: str, within: list[str]) -> pd.DataFrame:
-    """Summarise and compare the arms.
+    """Summarise the arms, values of `column`, and compare each with the one arm of the reference in its group.
 
     Args:
         runs: A row a run; `base` says which are of the reference.
-        arms: The arms, values of `column`.
+        arms: The arms, in order.
         column: The column that tells the arms apart.
-        within: Columns; arms are compared with the one arm of the reference that shares their values of them.
+        within: Columns that tell the groups apart.
 
     Returns:
         A row for each arm: `n`, `failed`, and for each score `{score}_mean`, `_std`, `_difference`, `_low`, `_high`, `_n`
@@ -140,13 +136,12 @@ def scores(runs: pd.DataFrame, arms: pd.Index, column: str, within: list[str]) -
     table = pd.DataFrame({"n": done[column].value_counts().reindex(arms, fill_value=0)}, index=arms)
     table["failed"] = failed.reindex(arms, fill_value=0)
     for key in SCORES:
-        grouped, parts = done.groupby(column)[key], []
+        grouped, parts = done.groupby(column)[key], [pd.DataFrame(columns=list(stats.COLUMNS), dtype=object)]
         table[f"{key}_mean"], table[f"{key}_std"] = grouped.mean(), grouped.std()
         for _, group in done.groupby(within) if within else [((), done)]:
             base = group.loc[group["base"], column].unique()
             parts += [stats.corrected(stats.compare(group, key, base[0], column))] if len(base) == 1 else []
-        found = pd.concat(parts) if parts else pd.DataFrame(columns=list(stats.COLUMNS))
-        found = found.reindex(arms)
+        found = pd.concat([part for part in parts if len(part)] or parts).reindex(arms)
         for end in INTERVAL:
             table[f"{key}_{end}"] = found[end].astype(float)
         table = table if key != PRIMARY else table.join(found.drop(columns=["n"]))
@@ -175,20 +170,13 @@ def numbers(runs: pd.DataFrame, reference: str = paper.REFERENCE, plan: Plan = N
     for key in SCORES:
         for part in ("mean", "std"):
             table[f"paper_{key}_{part}"] = published.get(f"{key}_{part}", math.nan)
-        means = table[f"paper_{key}_mean"]
-        table[f"{key}_minus_paper"] = table[f"{key}_mean"] - means if comparable else math.nan
+        means, ours = table[f"paper_{key}_mean"], table[f"{key}_mean"]
+        table[f"{key}_minus_paper"] = ours - means if comparable else math.nan
         table[f"paper_{key}_difference"] = (means - means.get(reference, math.nan)).where(losses != reference)
-        table[f"{key}_best"] = losses == _winner(runs, key, table[f"{key}_mean"].dropna())
+        best = str(ours.idxmax()) if ours.notna().sum() > 1 else ""
+        others = stats.corrected(stats.compare(runs, key, best, names=ours.dropna().index))
+        table[f"{key}_best"] = (losses == best) & bool((others["verdict"] == stats.CONTRADICTED).all())
     return table
-
-
-def _winner(runs: pd.DataFrame, score: str, means: pd.Series) -> str | None:
-    """The loss with the highest mean if every other's difference from it is resolved, after Holm's correction."""
-    if len(means) < 2:
-        return None
-    best = str(means.idxmax())
-    found = stats.corrected(stats.compare(runs, score, best, names=means.index))
-    return best if (found["verdict"] == stats.CONTRADICTED).all() else None
 
 
 def cells(
@@ -204,17 +192,13 @@ def cells(
     def add(name: str, write: Any, *keys: str, **options: str) -> None:
         shown[name] = [write(*row, dash=dash, **options) for row in table[list(keys)].itertuples(index=False)]
 
-    shown["n"] = [_counted(row) for row in table.to_dict("records")]
+    shown["n"] = _counted(table)
     for key, name in SCORES.items():
         add(name, mean_std, f"{key}_mean", f"{key}_std")
         shown[name] = shown[name].where(~table[f"{key}_best"], shown[name].map(bold.format))
         shown[name] = shown[name].where(table["n"] + table["failed"] > 0, "not run")
     for key, name in list(SCORES.items())[: 1 if comparable else None]:
-        add(
-            f"{name} - {base} (95 %)",
-            with_interval,
-            *(f"{key}_{end}" for end in INTERVAL),
-        )
+        add(f"{name} - {base} (95 %)", with_interval, *(f"{key}_{end}" for end in INTERVAL))
     for key, name in SCORES.items():
         if comparable:
             add(f"paper {name}", mean_std, f"paper_{key}_mean", f"paper_{key}_std")
@@ -225,11 +209,13 @@ def cells(
     return shown
 
 
-def _counted(row: dict[Hashable, Any]) -> str:
+def _counted(table: pd.DataFrame) -> list[str]:
     """The number of finished runs, of how many if some are missing, and how many failed."""
-    planned = row.get("planned", row["n"])
-    count = str(row["n"]) if row["n"] == planned else f"{row['n']} of {planned}"
-    return f"{count} ({row['failed']} failed)" if row["failed"] else count
+    counts = zip(table["n"], table.get("planned", table["n"]), table["failed"], strict=True)
+    return [
+        f"{n}{f' of {planned}' if n != planned else ''}{f' ({failed} failed)' if failed else ''}"
+        for n, planned, failed in counts
+    ]
 
 
 def notes(runs: pd.DataFrame, plan: Plan = NO_PLAN) -> list[str]:
@@ -268,49 +254,48 @@ def by_loss(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> dict[str, s
         "\n".join(["Not in the means:", "", *(f"- {escape(said)}" for said in remarks)] if remarks else []),
         made,
     )
-    # Delimiters that LaTeX does not use.
-    environment = jinja2.Environment(
-        *("<%", "%>", "<<", ">>", "<#", "#>"), trim_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["latex"] = lambda said: "".join(
-        LATEX.get(letter, letter) for letter in text.one_line(said)
-    )
-    marked = cells(table, reference, "--", "\\textbf{{{}}}")
-    signs = marked.map(
+    minus = {end: f"minus_{reference}{'' if end == 'difference' else f'_{end}'}" for end in INTERVAL[:3]}
+    names = {f"{key}_{end}": f"{key}_{name}" for key in SCORES for end, name in minus.items()}
+    names |= {f"paper_{key}_difference": f"paper_{key}_minus_{reference}" for key in SCORES}
+    content = table.reset_index().rename(columns=names).assign(experiment=experiment)
+    content[["data", "evaluated_on"]] = first[["dataset.label", "evaluated_on"]].iloc[0].tolist()
+    content["comparable_with_paper"] = content["comparable_with_paper"].map({True: "true", False: "false"})
+    columns = [
+        "experiment",
+        "data",
+        "evaluated_on",
+        "comparable_with_paper",
+        "loss",
+        "label",
+        "n",
+        "planned",
+        "failed",
+    ]
+    columns += [name.format(key, reference) for names in CSV for key in SCORES for name in names.split()]
+    tex = _latex(table, reference, caption=f"{heading}. {protocol(runs)}", notes=remarks, provenance=made)
+    return {"table1.md": markdown, "table1.tex": tex, "table1.csv": _csv(content[columns])}
+
+
+def _latex(table: pd.DataFrame, reference: str, **said: Any) -> str:
+    """Table 1 as a LaTeX `table` for the booktabs package."""
+    shown = cells(table, reference, "--", "\\textbf{{{}}}")
+    signed = shown.map(
         lambda cell: (
-            f"${cell.replace('[--]', '[$--$]')}$"
+            f"${cell.replace('--', '$--$')}$"
             if cell[0] in "+-" and cell != "--"
             else cell.replace("±", "$\\pm$")
         )
     )
-    tex = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        caption=f"{heading}. {protocol(runs)}",
-        header=list(marked),
-        rows=list(zip(table["label"], signs.to_numpy().tolist(), strict=True)),
-        notes=remarks,
-        provenance=made,
+    # Delimiters that LaTeX does not use.
+    delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
+    environment = jinja2.Environment(*delimiters, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters["latex"] = lambda one: "".join(
+        LATEX.get(letter, letter) for letter in text.one_line(one)
     )
-    minus = {
-        "difference": f"minus_{reference}",
-        "low": f"minus_{reference}_low",
-        "high": f"minus_{reference}_high",
-    }
-    table = table.rename(
-        columns={f"{key}_{end}": f"{key}_{name}" for key in SCORES for end, name in minus.items()}
+    rows = list(zip(table["label"], signed.to_numpy().tolist(), strict=True))
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        header=list(shown), rows=rows, **said
     )
-    table = table.rename(
-        columns={f"paper_{key}_difference": f"paper_{key}_minus_{reference}" for key in SCORES}
-    )
-    keys = {
-        "experiment": experiment,
-        "data": first["dataset.label"].iloc[0],
-        "evaluated_on": first["evaluated_on"].iloc[0],
-    }
-    counts = ["comparable_with_paper", "loss", "label", "n", "planned", "failed"]
-    columns = [name.format(key, reference) for names in CSV for key in SCORES for name in names.split()]
-    table = table.replace({"comparable_with_paper": {True: "true", False: "false"}})
-    csv = _csv(table.reset_index().assign(**keys)[[*keys, *counts, *columns]])
-    return {"table1.md": markdown, "table1.tex": tex, "table1.csv": csv}
 
 
 def _markdown(shown: pd.DataFrame, name: str) -> str:
@@ -323,7 +308,7 @@ def _csv(content: pd.DataFrame) -> str:
 
 
 def statistics(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> str:
-    """Return `statistics.md` of the runs of an experiment.
+    """Return `statistics.md`: every loss against the reference in every measure, in plain words.
 
     Raises:
         UserError: As `numbers`, and if a predictions.npz is damaged.
@@ -332,15 +317,36 @@ def statistics(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> str:
     plan, question = paper.planned(experiment), paper.EXPERIMENTS.get(experiment)
     frame.require_one_protocol(runs[runs["state"] == "finished"])
     runs, losses = frame.measured(runs), sorted({*runs["loss"], *plan.losses}, key=frame.order)
-    whole = question is not None and question.amended and not paper.interim(runs, plan)
-    return text.statistics(
-        runs,
-        stats.verdicts(runs, reference, losses),
-        f"Statistics of experiment {escape(experiment + title(runs, plan))}",
-        reference,
-        compare_published=label == "CIFAR-100" and question is not None,
-        final=whole and reference == paper.REFERENCE,
-    )
+    found, base = stats.verdicts(runs, reference, losses), escape(paper.label(reference))
+    parts = [f"# Statistics of experiment {escape(experiment + title(runs, plan))}"]
+    for key, measure in MEASURES.items():
+        lines = []
+        rows = found[found.index.get_level_values("measure") == key].droplevel("measure")
+        for loss, one in zip(rows.index.astype(str), rows.to_dict("records"), strict=True):
+            claimed = (
+                paper.published_difference(loss, key, reference)
+                if question and label == "CIFAR-100"
+                else math.nan
+            )
+            verdict = f"{one['verdict']}{' (exploratory)' if one['exploratory'] else ''}"
+            lines.append(
+                f"- {escape(paper.label(loss))}: {verdict}. {text.explanation(one, measure.name, base, claimed)}"
+            )
+            if key == "ece" and not math.isnan(one["difference"]):
+                gaps = [
+                    number(side.mean(), "+.2f")
+                    for side in stats.samples(runs, "score_gap", loss, reference)[:2]
+                ]
+                lines[-1] += f" Mean score minus accuracy: {gaps[0]} points, {base} {gaps[1]}."
+        kind = "primary measure" if key == PRIMARY else "secondary measure"
+        kind += "; lower is better" if measure.lower_is_better else ""
+        parts.append(f"{measure.name[0].upper()}{measure.name[1:]} ({kind}), better than {base}:")
+        parts.append("\n".join(lines))
+    if found["exploratory"].any():
+        parts.append("Exploratory: not planned before these runs were seen (docs/protocol.md).")
+    if question and question.amended and reference == paper.REFERENCE and not paper.interim(runs, plan):
+        parts += text.amendment(runs)
+    return document(*parts, text.made_from(runs))
 
 
 def by_settings(
@@ -355,33 +361,33 @@ def by_settings(
     Raises:
         UserError: Runs saw different data, the reference has no run, or there is no second precision.
     """
+    experiment = " and ".join(dict.fromkeys(runs["experiment"]))
     kind, keys = ("precision", ["precision"]) if precision else ("setting", frame.swept(runs))
-    flat = runs["settings"].map(flatten)
-    columns = {key: [json.dumps(own[key]) if key in own else "absent" for own in flat] for key in keys}
-    runs = runs.assign(**columns)
     frame.require_one_protocol(runs, keys)
+    flat = runs["settings"].map(flatten)
+    runs = runs.assign(**{key: [_value(own.get(key, "absent")) for own in flat] for key in keys})
     within, base, name = ["loss"], runs["experiment"] == beside, beside or ""
     if precision:
-        base, name = runs["precision"] == '"fp32"', "fp32"
+        base, name = runs["precision"] == "fp32", "fp32"
     elif reference is not None:
         frame.require_reference(reference, runs["loss"])
         base, name = runs["loss"] == reference, paper.label(reference)
         within = [key for key in keys if not key.startswith("loss.")]
-    runs = runs.assign(base=base, arm=runs[["loss", *keys]].agg(", ".join, axis=1))
+    said = [runs["loss"], *(key + " " + runs[key] for key in keys)]
+    runs = runs.assign(base=base, arm=[", ".join(one) for one in zip(*said, strict=True)])
     arms = runs.drop_duplicates("arm").set_index("arm")[["loss", *keys]]
     places = {
         arm: (frame.order(loss), [_sortable(value) for value in row]) for arm, loss, *row in arms.itertuples()
     }
     arms = arms.loc[sorted(arms.index, key=lambda arm: places[arm])]
     table = scores(runs, arms.index, "arm", within)
-    if precision and not table[f"{PRIMARY}_difference"].notna().any():
+    compared = table.dropna(subset="difference").to_dict("index")
+    if precision and not compared:
         raise UserError(
-            f"experiment={runs['experiment'].iloc[0]}: no loss has finished runs in fp32 and another precision; name an "
-            "experiment that has the others with --beside"
+            f"experiment={experiment}: no loss has finished runs in fp32 and another precision; name an experiment that "
+            "has the others with --beside"
         )
-    shown = arms.map(lambda value: escape(value.strip('"'))).assign(
-        n=[_counted(row) for row in table.to_dict("records")]
-    )
+    shown = arms.map(escape).assign(n=_counted(table))
     for key, score in SCORES.items():
         shown[score] = [
             mean_std(*row) for row in table[[f"{key}_mean", f"{key}_std"]].itertuples(index=False)
@@ -389,56 +395,47 @@ def by_settings(
     for key, score in SCORES.items() if name else ():
         rows = table[[f"{key}_{end}" for end in INTERVAL]].itertuples(index=False)
         shown[f"{score} - {escape(name)} (95 %)"] = [with_interval(*row) for row in rows]
-    described = {
-        arm: ", ".join(
-            [loss, *(f"{key} {value.strip(chr(34))}" for key, value in zip(keys, row, strict=True))]
-        )
-        for arm, loss, *row in arms.itertuples()
-    }
-    said = [
-        f"- {escape(described[arm])}: {text.explanation(one, SCORES[PRIMARY], name)}"
-        for arm, one in table.dropna(subset="difference").to_dict("index").items()
+    lines = [
+        f"- {escape(str(arm))}: {text.explanation(one, SCORES[PRIMARY], name)}"
+        for arm, one in compared.items()
     ]
-    experiments = " and ".join(dict.fromkeys(runs["experiment"]))
     same = not any(key.startswith(("model.name", "optim.epochs", "data.")) for key in keys)
     markdown = document(
-        f"# {escape(f'Experiment {experiments} by {kind}{title(runs)}')}",
+        f"# {escape(f'Experiment {experiment} by {kind}{title(runs)}')}",
         f"{escape(data(runs) if same else basis(runs)['dataset.label'].iloc[0])}. Accuracy in percent after the last "
         "epoch, mean ± sample standard deviation (n - 1) over n seeds.",
         _markdown(shown.set_index("loss"), "loss"),
-        "\n".join([f"{SCORES[PRIMARY]}, compared with {escape(name)}:", "", *said] if said else []),
+        "\n".join([f"{SCORES[PRIMARY]}, compared with {escape(name)}:", "", *lines] if lines else []),
         text.made_from(runs),
     )
-    wanted = [f"{key}_{end}" for key in SCORES for end in ("mean", "std", *(INTERVAL[:3] if name else ()))]
-    content = pd.concat([arms.map(_plain), table[["n", "failed", *wanted]]], axis=1)
+    ends = ("mean", "std", *(INTERVAL[:3] if name else ()))
+    content = arms.replace("absent", None).join(
+        table[["n", "failed", *(f"{key}_{end}" for key in SCORES for end in ends)]]
+    )
     name = "precision" if precision else "settings"
     return {f"{name}.md": markdown, f"{name}.csv": _csv(content)}
 
 
-def _plain(value: str) -> Any:
-    """A setting as CSV has it: text without JSON's quotes, nothing where the loss does not have the setting."""
-    return None if value == "absent" else value.strip('"')
+def _value(value: Any) -> str:
+    """A setting as a table has it: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def _sortable(value: str) -> tuple[int, float, str]:
+def _sortable(value: str) -> tuple[bool, float, str]:
     """Numbers by size, then texts."""
-    try:
-        return (0, float(value), "")
-    except ValueError:
-        return (1, 0.0, value)
+    found = pd.to_numeric(value, errors="coerce")
+    return (pd.isna(found), 0.0 if pd.isna(found) else float(found), value)
 
 
 def by_run(runs: pd.DataFrame) -> str:
     """Return every run that has ended with the settings in which runs differ, its scores, times, device and commit."""
-    keys, first = frame.swept(runs), runs.iloc[0]
     runs = runs.sort_values(["provenance.started", "seed"], kind="stable")
     runs = runs.sort_values("loss", key=lambda losses: losses.map(frame.order), kind="stable")
-    shown = runs[["loss"]].map(escape)
-    flat = runs["settings"].map(flatten)
-    for key in keys:
+    shown, flat = runs[["loss"]].map(escape), runs["settings"].map(flatten)
+    for key in frame.swept(runs):
         shown[key] = [escape(json.dumps(own[key])) if key in own else "" for own in flat]
     shown["seed"] = runs["seed"].map(str)
-    for key, name in (("top1", "Top-1"), ("top5", "Top-5")):
+    for key, name in SCORES.items():
         shown[name] = runs[key].map(lambda score: number(score, dash="failed"))
     for key, name in (("started", "began"), ("finished", "ended")):
         shown[name] = runs[f"provenance.{key}"].map(lambda time: escape(time.replace("+00:00", "Z")))
@@ -447,22 +444,18 @@ def by_run(runs: pd.DataFrame) -> str:
     shown["commit"] = [
         short_commit(*one) for one in runs[["provenance.commit", "provenance.dirty"]].to_numpy()
     ]
-    sets = f"{first['dataset.evaluation_images']:,.0f} {', '.join(sorted(set(runs['evaluated_on'])))} images"
+    first = runs.iloc[0]
     return document(
         f"# Every run of experiment {first['experiment']}",
         f"{first['dataset.label']}, {first['dataset.training_images']:,.0f} training images; accuracies in percent on "
-        f"the {sets} after the last epoch.",
+        f"the {_evaluated(runs)} after the last epoch.",
         _markdown(shown.set_index("loss"), "loss"),
         text.made_from(runs),
     )
 
 
 def by_epoch(runs: pd.DataFrame) -> str:
-    """Return every epoch of every run that has ended.
-
-    Raises:
-        UserError: Two runs differ in more than loss and seed, or a history is damaged.
-    """
+    """Return every epoch of every run that has ended. Raises UserError if two differ in more than loss and seed."""
     frame.require_one_protocol(runs)
     history, first = frame.histories_of(runs), runs.iloc[0]
     named = {"train_loss": "training loss", "train_top1": "training Top-1", "test_loss": "loss", **SCORES}
@@ -470,18 +463,14 @@ def by_epoch(runs: pd.DataFrame) -> str:
     shown["learning rate"] = history["learning_rate"].map("{:.4g}".format)
     for key in history.columns.intersection(list(named), sort=False):
         shown[named[key]] = history[key].map(lambda value: number(value, dash=""))
-    failed = [
-        f"failed: {run['loss']} seed {run['seed']}: {why}"
-        for run in runs.to_dict("records")
-        if (why := text.failure(run))
-    ]
+    failed = runs[runs["state"] == "failed"].to_dict("records")
     return document(
         f"# Every epoch of experiment {first['experiment']}",
         f"**{escape(' - '.join([first['dataset.label'], *paper.stamps(runs)]))}**",
-        f"{first['dataset.training_images']:,.0f} training images. Accuracies in percent: those of training on augmented "
-        f"images while training, the others on the {first['dataset.evaluation_images']:,.0f} {first['evaluated_on']} "
-        "images after the epoch; the losses are a sample's mean, on the same images.",
+        f"{first['dataset.training_images']:,.0f} training images. Accuracies in percent: those of training on "
+        f"augmented images while training, the others on the {_evaluated(runs)} after the epoch; the losses are a "
+        "sample's mean, on the same images.",
         _markdown(shown.set_axis(history["loss"] + " seed " + history["seed"].map(str)), "run"),
-        *map(escape, failed),
+        *(escape(f"failed: {run['loss']} seed {run['seed']}: {text.failure(run)}") for run in failed),
         text.made_from(runs),
     )

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from anchorloss.analysis import stats
-from anchorloss.analysis.frame import MEASURES, PRIMARY
-from anchorloss.analysis.paper import LOSSES, MARGIN, REFERENCE, label
+from anchorloss.analysis.paper import MARGIN, REFERENCE, label
 from anchorloss.runs.provenance import short_commit
 
 DASH = "—"
@@ -19,12 +18,9 @@ Row = Mapping[Hashable, Any]
 
 
 def number(value: float | None, form: str = ".2f", dash: str = DASH) -> str:
-    """Format a number, an exact half rounded away from zero (65.215 is 65.22); a missing one is `dash`.
+    """Format a number as `form` says (".2f", "+.2f", ",.0f"), a missing one as `dash`.
 
-    Args:
-        value: A number that is exact to nine decimals: binary floating point holds 65.215 as a little less.
-        form: ".2f", "+.2f", ",.0f": of this kind.
-        dash: What stands for None and NaN.
+    An exact half is rounded away from zero: 65.215 is 65.22, though binary floating point holds a little less.
     """
     if value is None or pd.isna(value):
         return dash
@@ -84,12 +80,8 @@ def escape(text: str) -> str:
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "lr") -> str:
     """A table in GitHub's Markdown, padded so that it also reads well as plain text.
 
-    Args:
-        header, rows: The cells, each as Markdown; text that is not ours goes through `escape` first.
-        align: `l` or `r` for each column; the last letter is that of all further columns.
-
-    Raises:
-        ValueError: A row has another number of cells than the header.
+    Cells are Markdown: text that is not ours goes through `escape` first. `align` has `l` or `r` for each column; the
+    last letter is that of all further columns.
     """
     columns = list(zip(*([one_line(cell) for cell in row] for row in [header, *rows]), strict=True))
     padded = []
@@ -131,11 +123,8 @@ def made_from(runs: pd.DataFrame) -> str:
 def explanation(one: Row, measure: str, reference: str, claimed: float = float("nan")) -> str:
     """Return what a verdict rests on, in plain words.
 
-    Args:
-        one: A row of `stats.verdicts`, or of `stats.corrected`.
-        measure: What was compared, as a sentence has it: "Top-1".
-        reference: What the reference is called.
-        claimed: The published difference in points, if there is one.
+    `one` is a row of `stats.corrected` on `measure` ("Top-1"), `reference` what the reference is called, `claimed` the
+    published difference in points, if there is one.
     """
     if pd.isna(one["difference"]):
         return f"There is no finished run to compare with {reference}."
@@ -184,82 +173,36 @@ def _resolution(one: Row, claimed: float) -> list[str]:
     return said
 
 
-def statistics(
-    runs: pd.DataFrame, found: pd.DataFrame, title: str, reference: str, compare_published: bool, final: bool
-) -> str:
-    """Return every loss against the reference in every measure, as Markdown; equal data gives equal text.
-
-    Args:
-        runs: A row a run, as `frame.measured` returns it.
-        found: Their `stats.verdicts`.
-        title: Of the page, as Markdown.
-        reference: The loss that the others are compared with.
-        compare_published: Whether the paper's differences stand beside.
-        final: Whether the amendment of docs/protocol.md is printed: once every planned seed is whole.
-    """
-    parts = [f"# {title}"]
-    for key, measure in MEASURES.items():
-        kind = "primary measure" if key == PRIMARY else "secondary measure"
-        kind += "; lower is better" if measure.lower_is_better else ""
-        lines = []
-        for loss, one in (
-            found[found.index.get_level_values("measure") == key]
-            .droplevel("measure")
-            .to_dict("index")
-            .items()
-        ):
-            claimed = (
-                stats.published_difference(str(loss), key, reference) if compare_published else float("nan")
-            )
-            verdict = f"{one['verdict']}{' (exploratory)' if one['exploratory'] else ''}"
-            said = explanation(one, measure.name, label(reference), claimed)
-            lines.append(f"- {escape(label(str(loss)))}: {verdict}. {said}")
-            if key == "ece" and not pd.isna(one["difference"]):
-                lines[-1] += _overconfidence(runs, str(loss), reference)
-        name = f"{measure.name[0].upper()}{measure.name[1:]}"
-        parts += [f"{name} ({kind}), better than {escape(label(reference))}:", "\n".join(lines)]
-    if found["exploratory"].any():
-        parts.append("Exploratory: not planned before these runs were seen (docs/protocol.md).")
-    return document(*parts, *(amendment(runs) if final else ()), made_from(runs))
-
-
-def _overconfidence(runs: pd.DataFrame, loss: str, reference: str) -> str:
-    own, base, _ = stats.samples(runs, "score_gap", loss, reference)
-    mean, other = (number(side.mean(), "+.2f") for side in (own, base))
-    return f" Mean score minus accuracy: {mean} points, {label(reference)} {other}."
-
-
 def amendment(runs: pd.DataFrame) -> list[str]:
     """Return the paragraphs of the amendment of 2026-11-30 in docs/protocol.md on Top-1, as Markdown."""
-    rows = stats.amendment(runs).to_dict("index")
-    named = {loss: label(loss) for loss in LOSSES}
     exclusion, equivalence, sensitivity = [], [], []
-    for loss, one in rows.items():
-        loss, points = str(loss), {key: number(value, "+.2f") for key, value in one.items() if key != "n"}
-        said = f"a true difference of {points['published']} is {'' if one['excluded'] else 'not '}excluded"
-        said += ", at this depth and length" if one["excluded"] else ""
-        kind = "" if loss == "anchor_bg" else " (descriptive)"
-        above = "; ".join(f"n = {n}: {points[f'low_{n}']} to {points[f'high_{n}']}" for n in (3, 5, 10))
+    for loss, one in stats.amendment(runs).to_dict("index").items():
+        value = {key: number(value, "+.2f") for key, value in one.items()}
+        interval = {
+            end: f"{value[f'low{end}']} to {value[f'high{end}']}" for end in ("", "90", "_3", "_5", "_10")
+        }
+        named = f"- {label(str(loss))}"
         exclusion.append(
-            f"- {named[loss]}{kind}: {said} (95 % interval {points['low']} to {points['high']}). Ours minus the paper's: "
-            f"{points['above_paper']} (95 % interval for the paper's unknown number of runs, {above})."
+            f"{named}{'' if loss == 'anchor_bg' else ' (descriptive)'}: a true difference of {value['published']} is "
+            f"{'excluded, at this depth and length' if one['excluded'] else 'not excluded'} (95 % interval "
+            f"{interval['']}). Ours minus the paper's: {value['above_paper']} (95 % interval for the paper's unknown "
+            "number of runs, "
+            f"n = 3: {interval['_3']}; n = 5: {interval['_5']}; n = 10: {interval['_10']})."
         )
-        found = "equivalent" if one["equivalent"] else "not shown to be equivalent"
         equivalence.append(
-            f"- {named[loss]}: {found} to {named[REFERENCE]} within {MARGIN} points (90 % interval {points['low90']} to "
-            f"{points['high90']}; p {p_value(one['p'])})."
+            f"{named}: {'equivalent' if one['equivalent'] else 'not shown to be equivalent'} to {label(REFERENCE)} "
+            f"within {MARGIN} points (90 % interval {interval['90']}; p {p_value(one['p'])})."
         )
         sensitivity.append(
-            f"- {named[loss]}: {points['pooled']} points (95 % interval {points['pooled_low']} to "
-            f"{points['pooled_high']}; p = {number(one['pooled_p'])})."
+            f"{named}: {value['pooled']} points (95 % interval {value['pooled_low']} to {value['pooled_high']}; p = "
+            f"{number(one['pooled_p'])})."
         )
     return [
         "Exclusion (Top-1; amendment of 2026-11-30 in docs/protocol.md): does the registered interval lie wholly below "
         "the published difference?",
         "\n".join(exclusion),
-        f"Equivalence (two one-sided t tests at 0.05, margin {MARGIN} points; not corrected for {len(rows)} losses; "
-        f"power about .45 at a true difference of 0; an interval inside ±{MARGIN} does not mean that there is no "
-        "effect):",
+        f"Equivalence (two one-sided t tests at 0.05, margin {MARGIN} points; not corrected for {len(exclusion)} losses; "
+        f"power about .45 at a true difference of 0; inside ±{MARGIN} does not mean that there is no effect):",
         "\n".join(equivalence),
         "Sensitivity (`top1 ~ loss` over all finished runs, variance pooled over the losses, Dunnett's correction; it "
         "decides nothing):",
