@@ -13,9 +13,15 @@ import yaml
 
 from anchorloss.config.identity import LossSettings, RunSettings
 from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
-from anchorloss.runs.contents import HISTORY_COLUMNS
 from anchorloss.runs.files import sha256, write_atomically
-from anchorloss.runs.folder import Progress, run_folder, write_progress, write_record
+from anchorloss.runs.folder import (
+    HISTORY_COLUMNS,
+    Progress,
+    run_config,
+    run_folder,
+    write_progress,
+    write_record,
+)
 from anchorloss.runs.record import Best, Data, Failure, Provenance, Record
 
 CLASSES = {"cifar100": 100, "cifar10": 10, "synthetic": 100}
@@ -127,17 +133,17 @@ def make_record(
         failure = Failure(
             epoch=min(3, settings.optim.epochs), step=17, reason="non-finite loss", last_finite_loss=12.5
         )
-        return Record.failed(settings, failure=failure, **common)
+        return Record.of(settings.experiment, settings.identity(), failure=failure, **common)
     best = best or Best(epoch=settings.optim.epochs, top1=top1 + 0.1, top5=top5 + 0.1)
-    return Record.finished(settings, top1=top1, top5=top5, test_loss=TEST_LOSS, best=best, **common)
+    outcome = {"top1": top1, "top5": top5, "test_loss": TEST_LOSS, "best": best}
+    return Record.of(settings.experiment, settings.identity(), **outcome, **common)
 
 
 def plan_run(results_dir: Path, settings: RunSettings) -> Path:
     """A run folder that waits: nothing but config.yaml in it."""
     folder = run_folder(results_dir, settings.experiment, settings.run)
     folder.mkdir(parents=True)
-    config = settings.identity()
-    config = {"experiment": {"name": settings.experiment}, "seeds": [config.pop("seed")], **config}
+    config = run_config(settings.experiment, settings.identity())
     write_atomically(folder / "config.yaml", yaml.safe_dump(config).encode())
     return folder
 
@@ -151,10 +157,8 @@ def interrupt_run(results_dir: Path, settings: RunSettings, *, epoch: int = 7) -
         Progress(
             epoch=epoch,
             epochs=settings.optim.epochs,
-            train_loss=2.5,
             top1=31.25,
             seconds_left=480.0,
-            updated="2026-11-23T05:30:00+00:00",
         ),
     )
     return folder
@@ -204,11 +208,28 @@ def finish_run(
 
 
 def edit_record(folder: Path, **changes: Any) -> None:
-    """Overwrite fields of a run's record.json as no program of ours would."""
+    """Overwrite fields of a run's record.json as no program of ours would, with the checksum of what is then there."""
     path = folder / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_bytes(sealed({**json.loads(path.read_text()), **changes}))
+
+
+def sealed(content: dict[str, Any]) -> bytes:
+    """The text of a record.json with this content and its right checksum."""
+    content = {key: value for key, value in content.items() if key != "checksum"}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    content["checksum"] = sha256(text.encode())
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def with_provenance(record: Record, **changes: Any) -> Record:
     """The same result from elsewhere."""
-    return record.model_copy(update={"provenance": record.provenance.model_copy(update=changes)})
+    outcome = {key: getattr(record, key) for key in ("top1", "top5", "test_loss", "best", "failure")}
+    provenance = record.provenance.model_copy(update=changes)
+    return Record.of(
+        record.experiment,
+        record.identity,
+        data=record.data,
+        files=record.files,
+        provenance=provenance,
+        **outcome,
+    )

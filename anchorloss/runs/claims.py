@@ -1,8 +1,8 @@
 """Which process trains which run, when several processes or nodes work on one sweep in a shared folder.
 
 A claim is a lease of the `filelock` library. Its holder refreshes it. A dead owner's claim is taken over: at once on the
-same host, else after `LEASE_SECONDS` without a refresh. The holder learns when it has lost its claim. A process that was
-stopped for longer than the lease can lose it, so the holder calls `require` before it writes anything.
+same host, else after `LEASE_SECONDS` without a refresh. A process that was stopped for longer than the lease can lose its
+claim, so the holder calls `require` before it writes anything.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,13 +52,11 @@ class Claim:
             return False
         except LeaseSettingsMismatch:
             raise UserError(
-                f"{self._path}: a claim with another lease than {LEASE_SECONDS:g} s; end the process that made it, or "
-                "remove the file if there is none"
+                f"{self._path}: a claim with another lease than {LEASE_SECONDS:g} s; remove it once its process has ended"
             ) from None
         except OSError as error:
-            raise UserError(
-                f"{self._path}: cannot be written: {error.strerror}; use a folder that can be written to"
-            ) from None
+            remedy = "move it away" if self._path.is_dir() else "use a folder that can be written to"
+            raise UserError(f"{self._path}: cannot be written: {error.strerror}; {remedy}") from None
         return True
 
     def release(self) -> None:
@@ -67,27 +64,17 @@ class Claim:
         self._lease.release()
 
     def require(self) -> None:
-        """Make sure that the claim is still held.
+        """Make sure that the claim is still held, as its file says; filelock would notice only at its next refresh.
 
         Raises:
             ClaimLostError: another process has taken the run over.
         """
-        if self._is_lost():
-            raise ClaimLostError(
-                f"{self.folder.name}: another process has taken this run over; it goes on there"
-            )
-
-    def _is_lost(self) -> bool:
-        """Whether the run is another process's.
-
-        The file says so at once; filelock notices only when it next refreshes the lease.
-        """
         for pause in (0.0, _EXCHANGE_SECONDS):
             time.sleep(pause)
             owner = self._lease.owner
-            if owner is not None and owner.token == self._lease.token:
-                return self._lease.compromise is not None
-        return True
+            if owner is not None and owner.token == self._lease.token and self._lease.compromise is None:
+                return
+        raise ClaimLostError(f"{self.folder.name}: another process has taken this run over; it goes on there")
 
     def _give_up_empty_file(self) -> None:
         """Make an empty claim malformed, once it has been empty for a while.
@@ -96,8 +83,7 @@ class Claim:
         claim of its versions before 3.22.
         """
         with contextlib.suppress(OSError):
-            status = self._path.lstat()
-            if status.st_size or not stat.S_ISREG(status.st_mode):
+            if self._path.stat().st_size:
                 self._empty_since = None
             elif self._empty_since is None:
                 self._empty_since = time.monotonic()
@@ -132,18 +118,14 @@ def claim_is_live(folder: Path) -> bool:
     path = folder / FILE
     try:
         refreshed = path.stat().st_mtime
-    except OSError:
-        return False
-    owner = SoftFileLease(path).owner
-    if owner is None or owner.lease_duration is None or time.time() - refreshed > owner.lease_duration:
-        return False
-    # Signal 0 asks whether a process exists; on Windows it would be Ctrl-C.
-    if os.name != "posix" or owner.hostname != socket.gethostname():
+        owner = SoftFileLease(path).owner
+        if owner is None or owner.lease_duration is None or time.time() - refreshed > owner.lease_duration:
+            return False
+        # Signal 0 asks whether a process exists; on Windows it would be Ctrl-C.
+        if os.name == "posix" and owner.hostname == socket.gethostname():
+            os.kill(owner.pid, 0)
+    except PermissionError:  # of another user
         return True
-    try:
-        os.kill(owner.pid, 0)
-    except ProcessLookupError:
+    except OSError:  # no claim, or no such process
         return False
-    except PermissionError:
-        pass
     return True

@@ -15,9 +15,7 @@ def same_result(a: Record, b: Record) -> bool:
     if (WEIGHTS in a.files) != (WEIGHTS in b.files):
         for result in results:
             result["files"].pop(WEIGHTS, None)
-    # As text, because Python finds 1, 1.0 and True equal.
-    first, second = (json.dumps(result, sort_keys=True) for result in results)
-    return first == second
+    return not describe_difference(*results)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -31,18 +29,13 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def describe_difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """The dotted keys in which two nested settings differ, each with its two values as JSON (or `absent`)."""
-    return _different(_as_json(a), _as_json(b))
+def describe_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The dotted keys in which two nested settings differ, each with its two values as JSON (or `absent`).
 
-
-def _as_json(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {key: json.dumps(value) for key, value in flatten(settings).items()}
-
-
-def _different(a: dict[str, str], b: dict[str, str]) -> dict[str, tuple[str, str]]:
-    keys = sorted({*a, *b}) if a != b else ()
-    pairs = {key: (a.get(key, "absent"), b.get(key, "absent")) for key in keys}
+    As JSON, because Python finds 1, 1.0 and True equal.
+    """
+    first, second = ({key: json.dumps(value) for key, value in flatten(each).items()} for each in (a, b))
+    pairs = {key: (first.get(key, "absent"), second.get(key, "absent")) for key in sorted({*first, *second})}
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
@@ -54,13 +47,12 @@ def differences(
     Each is held against the first of all and the first of its loss; `loss.*` counts between runs of one loss alone.
     """
     of_loss: dict[str, int] = {}
-    flat = [(loss, _as_json(settings)) for loss, settings in runs]
-    for place, (loss, settings) in enumerate(flat):
+    for place, (loss, settings) in enumerate(runs):
         for first in dict.fromkeys((0, of_loss.setdefault(loss, place))):
-            other_loss, others = flat[first]
+            other_loss, others = runs[first]
             difference = {
                 key: values
-                for key, values in _different(others, settings).items()
+                for key, values in describe_difference(others, settings).items()
                 if key != "seed" and (loss == other_loss or not key.startswith("loss."))
             }
             if difference:

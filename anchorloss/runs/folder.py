@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import math
+import csv
+import io
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BeforeValidator
+import yaml
+from pydantic import BaseModel
 
+from anchorloss.config.settings import NAME
 from anchorloss.config.validation import refuse_aliases
 from anchorloss.errors import UserError
 from anchorloss.runs.claims import claim_is_live
-from anchorloss.runs.contents import parse_history, read_record, read_verified, unpack_predictions
-from anchorloss.runs.differences import describe_difference
-from anchorloss.runs.files import write_atomically, write_once
-from anchorloss.runs.reading import damaged, parse_json, read_file
-from anchorloss.runs.record import HISTORY, NAME, PREDICTIONS, RECORD, RUN_NAME, Record, StrictModel, Text
+from anchorloss.runs.files import (
+    LARGEST,
+    LARGEST_TEXT,
+    damaged,
+    read_file,
+    sha256,
+    write_atomically,
+    write_once,
+)
+from anchorloss.runs.record import HISTORY, PREDICTIONS, RECORD, RUN_NAME, Record
 from anchorloss.runs.record import WEIGHTS as WEIGHTS
 
 if TYPE_CHECKING:
@@ -26,29 +35,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG, PROGRESS, RUNS = "config.yaml", "progress.json", "runs"
+HISTORY_COLUMNS = ("epoch", "learning_rate", "train_loss", "train_top1", "test_loss", "top1", "top5")
+_KINDS = {"target": "uint8", "predicted": "uint8", "target_rank": "uint8", "confidence": "float16"}
+# Bytes of history.csv, and of all arrays of predictions.npz; the test set of CIFAR needs 50,000.
+_LARGEST_UNPACKED = 256 << 20
 
 
-def run_folder(results_dir: Path, experiment: str, run: str) -> Path:
-    """Where a run lies in a results folder: `<results_dir>/runs/<experiment>/<run>/`."""
-    return results_dir / RUNS / experiment / run
-
-
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Measured = Annotated[float | None, BeforeValidator(_finite_or_none)]
-
-
-class Progress(StrictModel):
-    """What an unfinished run last said of itself; `updated` is an ISO time, Top-1 in percent."""
+class Progress(BaseModel):
+    """What an unfinished run last said of itself: epochs done and planned, newest Top-1 in percent, seconds."""
 
     epoch: int
     epochs: int
-    train_loss: Measured
-    top1: Measured
-    seconds_left: Measured
-    updated: Text
+    top1: float | None
+    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -84,94 +83,160 @@ class RunFolder:
         return read_config(self.folder)
 
 
+def run_folder(results_dir: Path, experiment: str, run: str) -> Path:
+    """Where a run lies in a results folder: `<results_dir>/runs/<experiment>/<run>/`."""
+    return results_dir / RUNS / experiment / run
+
+
+def run_config(experiment: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's config.yaml says: its identity, as a config that trains it and no other seed."""
+    settings = {key: value for key, value in identity.items() if key != "seed"}
+    return {"experiment": {"name": experiment}, **settings, "seeds": [identity["seed"]]}
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write record.json, which ends the run.
 
     Raises: FileExistsError if the run has a record; UserError if `record` could not be read back; RunError if
     it cannot be written.
     """
-    text = record.to_json()
+    text = record.to_json().encode()
     Record.from_json(text, folder / RECORD)
-    write_once(folder / RECORD, text.encode())
+    write_once(folder / RECORD, text)
 
 
-def verify_files(folder: Path, record: Record) -> None:
-    """Compare the run's files with the checksums in its record.
+def read_record(folder: Path) -> Record | None:
+    """The record of a run folder, None while it has none.
+
+    It is held against history and predictions: their checksums, the last row, and Top-1 and Top-5 counted anew.
+
+    Raises:
+        UserError: names a file that is damaged or missing, or in what the record contradicts it.
+    """
+    path = folder / RECORD
+    text = read_file(path, LARGEST_TEXT)
+    if text is None:
+        return None
+    record = Record.from_json(text, path)
+    if record.run != folder.name:
+        raise damaged(path, f"is the record of {record.run}")
+    verify_files(folder, record, record.files.keys() - {WEIGHTS})
+    if record.status == "finished":
+        _compare(folder, record)
+    return record
+
+
+def verify_files(folder: Path, record: Record, names: Iterable[str] | None = None) -> None:
+    """Compare the run's files, or those of `names`, with the checksums in its record.
 
     Raises:
         UserError: names one that differs or is missing.
     """
-    for name in record.files:
-        read_verified(folder, record, name)
+    for name in sorted(record.files) if names is None else sorted(names):
+        content = _required(folder / name)
+        if sha256(content) != record.files[name]:
+            raise damaged(folder / name, f"its SHA-256 is not the one in {RECORD}")
+
+
+def _compare(folder: Path, record: Record) -> None:
+    """Hold a finished run's record against the last row of its history, and against its predictions."""
+    *_, last = csv.DictReader(io.StringIO(_required(folder / HISTORY).decode()))
+    rank = read_predictions(folder).target_rank
+    if len(rank) != record.data.evaluation_images:
+        raise damaged(folder / PREDICTIONS, f"has {len(rank):,} of {record.data.evaluation_images:,} images")
+    counted = {
+        key: 100 * (int((rank < first).sum()) / len(rank)) for key, first in (("top1", 1), ("top5", 5))
+    }
+    for key in ("test_loss", "top1", "top5"):
+        told = getattr(record, key)
+        if float(last[key]) != told or counted.get(key, told) != told:
+            raise damaged(
+                folder / RECORD, f"{key} is {told}, in the files beside it {counted.get(key, last[key])}"
+            )
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """history.csv, one row an epoch.
+    """history.csv, one row an epoch; NaN where an epoch was not evaluated.
 
     Raises:
-        UserError: if it is missing or damaged.
+        UserError: if it is missing, or not a table of numbers with `HISTORY_COLUMNS` whose epochs count 1, 2, 3, …
     """
     import pandas as pd  # half a second that reading records does not need
 
     path = folder / HISTORY
-    names, table = parse_history(path, _required(path))
-    return pd.DataFrame(table, columns=names).astype({"epoch": int})
+    try:
+        columns, *rows = csv.reader(io.StringIO(_required(path, _LARGEST_UNPACKED).decode()))
+        history = pd.DataFrame([[float(cell or "nan") for cell in row] for row in rows], columns=columns)
+        if missing := [column for column in HISTORY_COLUMNS if column not in columns]:
+            raise ValueError(f"the column {missing[0]} is missing")
+        if list(history["epoch"]) != list(range(1, len(history) + 1)):
+            raise ValueError("its epochs do not count 1, 2, 3, …")
+    except (ValueError, csv.Error) as error:
+        raise damaged(path, f"is not a history: {error}") from None
+    return history.astype({"epoch": int})
 
 
 def read_predictions(folder: Path) -> Predictions:
     """predictions.npz, read without pickle.
 
     Raises:
-        UserError: if it is missing or damaged.
+        UserError: if it is missing, or its arrays are not of their kinds and of one length.
     """
+    import numpy as np
+
     path = folder / PREDICTIONS
-    return Predictions(**unpack_predictions(path, _required(path)))
+    content = io.BytesIO(_required(path))
+    try:
+        with zipfile.ZipFile(content) as members:
+            if sum(member.file_size for member in members.infolist()) > _LARGEST_UNPACKED:
+                raise ValueError("its arrays are larger than those of a run")
+        with np.load(content, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _KINDS}
+        length = len(arrays["target"])
+        for name, kind in _KINDS.items():
+            if arrays[name].dtype != kind or arrays[name].shape != (length,) or not length:
+                raise ValueError(
+                    f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {kind} ({length},)"
+                )
+    except Exception as error:  # a damaged zip file or array header raises nearly any kind of error
+        raise damaged(path, error) from None
+    return Predictions(**arrays)
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
-    """Replace progress.json; what is not finite is left out. Raises: RunError if it cannot be written."""
-    write_atomically(folder / PROGRESS, json.dumps(progress.model_dump()).encode())
+    """Replace progress.json; what is not finite becomes null. Raises: RunError if it cannot be written."""
+    write_atomically(folder / PROGRESS, progress.model_dump_json().encode())
 
 
 def read_progress(folder: Path) -> Progress | None:
     """progress.json; None when there is none, or none that can be read: nothing but a display rests on it."""
     try:
-        content = read_file(folder / PROGRESS)
-        return None if content is None else Progress.model_validate(parse_json(content))
+        content = read_file(folder / PROGRESS, LARGEST_TEXT)
+        return None if content is None else Progress.model_validate_json(content)
     except (UserError, ValueError):
         return None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.yaml as nested plain data, nothing interpolated. Raises: UserError if it is damaged."""
-    from omegaconf import OmegaConf
+def remove_leftovers(folder: Path) -> None:
+    """Remove the checkpoints and the progress of a run that has its record."""
+    for path in (*folder.glob("checkpoint*.pt"), folder / PROGRESS):
+        path.unlink(missing_ok=True)
 
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml as nested plain data, empty if it is not written yet. Raises: UserError if it is damaged."""
     path = folder / CONFIG
-    text = read_file(path)
+    text = read_file(path, LARGEST_TEXT)
     if text is None:
         return {}
     try:
         refuse_aliases(text)
-        content = OmegaConf.to_container(OmegaConf.create(text.decode()), resolve=False)
-    except Exception as error:  # YAML's, omegaconf's and Python's own, by the kind of damage
-        raise damaged(path, error) from error
-    if not isinstance(content, dict) or not content:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise damaged(path, error) from None
+    if not isinstance(content, dict):
         raise damaged(path, "holds no settings")
     return {str(key): value for key, value in content.items()}
-
-
-def check_config(folder: Path, record: Record) -> None:
-    """Compare the run's config.yaml, if it has one, with its record.
-
-    Raises:
-        UserError: if it is damaged or names other settings than the record.
-    """
-    found = read_config(folder)
-    recorded = {key: value for key, value in record.identity.items() if key != "seed"}
-    recorded |= {"experiment": {"name": record.experiment}, "seeds": [record.seed]}
-    if found and (difference := describe_difference(recorded, found)):
-        key, (theirs, ours) = next(iter(difference.items()))
-        raise damaged(folder / CONFIG, f"{key} is {ours:.60}, and {theirs:.60} in {RECORD}")
 
 
 def read_runs(results_dir: Path, experiment: str) -> list[RunFolder]:
@@ -184,16 +249,17 @@ def read_runs(results_dir: Path, experiment: str) -> list[RunFolder]:
         raise UserError(
             f"experiment={experiment!a}: not the name of an experiment; use letters, digits, _, + and ."
         )
-    parent = results_dir / RUNS / experiment
-    if not parent.is_dir():
-        return []
-    runs = [
-        read_run(folder) for folder in parent.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-    ]
+    runs = [read_run(folder) for folder in subfolders(results_dir / RUNS / experiment)]
     for run in runs:
         if run.record is not None and run.record.experiment != experiment:
             raise damaged(run.folder / RECORD, f"is a record of the experiment {run.record.experiment}")
     return sorted(runs, key=lambda run: (run.loss, run.seed, run.name))
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, none of them hidden; empty where it is none itself. Raises: OSError."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in inside if not path.name.startswith(".") and path.is_dir())
 
 
 def read_ended(results_dir: Path, experiment: str) -> list[tuple[RunFolder, Record]]:
@@ -221,21 +287,19 @@ def read_run(folder: Path) -> RunFolder:
     live = claim_is_live(folder)
     record = read_record(folder)
     if record is not None:
-        state = record.status
+        state: str = record.status
     elif live:
         state = "running"
-    elif any(folder.glob("checkpoint*.pt")):
-        state = "interrupted"
     else:
-        state = "waiting"
+        state = "interrupted" if any(folder.glob("checkpoint*.pt")) else "waiting"
     progress = None if record is not None else read_progress(folder)
     return RunFolder(
         folder, folder.name, parts["loss"], parts["model"], int(parts["seed"]), state, record, progress
     )
 
 
-def _required(path: Path) -> bytes:
-    content = read_file(path)
+def _required(path: Path, largest: int = LARGEST) -> bytes:
+    content = read_file(path, largest)
     if content is None:
         raise damaged(path, "is missing")
     return content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,27 +9,22 @@ from pathlib import Path
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs.claims import claimed
 from anchorloss.runs.differences import describe_difference, same_result
-from anchorloss.runs.files import write_atomically, write_once
+from anchorloss.runs.files import LARGEST_TEXT, read_file, write_atomically, write_once
 from anchorloss.runs.folder import (
     CONFIG,
-    HISTORY,
-    PREDICTIONS,
-    PROGRESS,
-    RECORD,
     RUN_NAME,
     RUNS,
     WEIGHTS,
     Record,
     RunFolder,
-    check_config,
     read_record,
     read_run,
+    remove_leftovers,
     run_folder,
+    subfolders,
     verify_files,
+    write_record,
 )
-from anchorloss.runs.reading import read_file
-
-_FILES = (CONFIG, RECORD, HISTORY, PREDICTIONS, WEIGHTS)
 
 
 def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[RunFolder, Path]], list[str]]:
@@ -42,8 +36,8 @@ def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[RunFolde
         Which run goes to which folder, and one line for every run that goes nowhere.
 
     Raises:
-        UserError: names a damaged file, a link, a source without runs, a run that is in progress in `into`, something
-            that is in the way there, or all runs of which there are two different results.
+        UserError: names a damaged file, a source without runs, a run that is in progress in `into`, or all runs of which
+            there are two different results.
     """
     copies: dict[Path, RunFolder] = {}
     skipped: list[str] = []
@@ -55,13 +49,11 @@ def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[RunFolde
             skipped.append(f"{run.folder}: {run.state}, not ended")
             continue
         verify_files(run.folder, run.record)
-        check_config(run.folder, run.record)
         target = run_folder(into, run.record.experiment, run.name)
-        other = copies.get(target) or look_at_target(into, target)
+        other = copies.get(target) or (read_run(target) if target.exists() else None)
         if other is not None and other.state == "running":
             raise UserError(f"{target}: in progress, though {run.folder} has its result; stop it first")
         if other is None or other.record is None:
-            check_config(target, run.record)  # nothing to compare with where there is none
             copies[target] = run
         elif same_result(other.record, run.record):
             skipped.append(f"{run.folder}: the same result as {other.folder}")
@@ -75,70 +67,55 @@ def plan_merge(sources: Iterable[Path], into: Path) -> tuple[list[tuple[RunFolde
 
 
 def copy_run(run: RunFolder, target: Path) -> None:
-    """Bring one ended run to `target`: a new folder appears whole; an unfinished one gets its record last.
+    """Bring one ended run to `target`, its record last; an unfinished run that is there gives way.
 
     Raises:
-        RunError: if it cannot be written or another process has the run.
-        UserError: if the copy differs.
+        RunError: if it cannot be written, or another process has the run or has just finished it.
+        UserError: the folder cannot be made, or a file is not the one in the record any more.
     """
     assert run.record is not None
-    copy = target.with_name(f".merging-{secrets.token_hex(6)}")
+    is_new = not target.exists()
     try:
-        copy.mkdir(parents=True)
-        for name, content in _contents(run, run.record).items():
-            write_once(copy / name, content)
-        if Record.from_json((copy / RECORD).read_bytes(), copy / RECORD) != run.record:
-            raise RunError(f"{run.folder / RECORD}: changed while it was copied; try again")
-        verify_files(copy, run.record)
-        if target.exists():
-            with claimed(target):
-                _fill(target, copy)
-        else:
-            copy.rename(target)
+        target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{target}: cannot be copied: {error.strerror}; see to it and merge again") from error
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
+        raise UserError(f"{target}: cannot be made: {error.strerror}; name another --into") from error
+    with claimed(target):
+        if read_record(target) is not None:
+            raise RunError(f"{target}: another process has just finished this run; merge again")
+        try:
+            _fill(target, run.folder, run.record)
+        except BaseException:
+            if is_new:
+                shutil.rmtree(target, ignore_errors=True)
+            raise
+        remove_leftovers(target)
 
 
-def look_at_target(into: Path, target: Path) -> RunFolder | None:
-    """The run that is at `target`, in the results folder `into`; None if there is none.
-
-    Raises:
-        UserError: if it is damaged, or a link or a file is in the way.
-    """
-    for place in (into, *reversed([folder for folder in target.parents if into in folder.parents]), target):
-        if (place != into and place.is_symlink()) or (place.exists() and not place.is_dir()):
-            raise UserError(f"{place}: in the way, as it is no folder; move it away, or name another --into")
-    return read_run(target) if target.is_dir() else None
+def _fill(target: Path, source: Path, record: Record) -> None:
+    for path in (source / CONFIG, *source.glob("failed-*.json")):
+        content = read_file(path, LARGEST_TEXT)
+        if content is not None and not (target / path.name).exists():
+            write_once(target / path.name, content)
+    for name in record.files:
+        write_atomically(target / name, read_file(source / name) or b"")
+    verify_files(target, record)
+    write_record(target, record)
 
 
 def runs_in(source: Path) -> list[RunFolder]:
     """The runs of a results folder, of its `runs`, or of one experiment.
 
     Raises:
-        UserError: if there is none, if one is damaged, or if a folder is a link or cannot be read.
+        UserError: if there is none, or one is damaged or not named as a run.
     """
-    remedy = "name a results folder, its runs, or one experiment's folder"
-    if not source.is_dir():
-        raise UserError(f"{source}: not a folder; {remedy}")
     inner = source / RUNS if (source / RUNS).is_dir() else source
-    inside = [_folders(folder) for folder in [inner, *_folders(inner)]]
-    folders = [run for runs in inside if any(RUN_NAME.fullmatch(run.name) for run in runs) for run in runs]
-    if not folders:
-        raise UserError(f"{source}: holds no runs; {remedy}")
-    for folder in folders:
-        for path in (folder, *(folder / name for name in _FILES)):
-            if path.is_symlink():
-                raise UserError(f"{path}: a link; only what lies in a results folder itself is copied")
-    return [read_run(folder) for folder in folders]
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read: {error.strerror}; make it readable") from None
+    experiments = [subfolders(folder) for folder in (inner, *subfolders(inner))]
+    found = [run for runs in experiments if any(RUN_NAME.fullmatch(run.name) for run in runs) for run in runs]
+    if not found:
+        raise UserError(
+            f"{source}: holds no runs; name a results folder, its runs, or one experiment's folder"
+        )
+    return [read_run(folder) for folder in found]
 
 
 def _differences(a: Record, b: Record) -> str:
@@ -147,35 +124,3 @@ def _differences(a: Record, b: Record) -> str:
     named = {key: pair for key, pair in difference.items() if not key.startswith(("best", "files"))}
     pairs = list((named or difference).items())[:3]
     return ", ".join(f"{key} {first} and {second}" for key, (first, second) in pairs)
-
-
-def _contents(run: RunFolder, record: Record) -> dict[str, bytes]:
-    """The files that belong to an ended run, by name: those of its record, and the records of earlier failures."""
-    earlier = [
-        path.name
-        for path in sorted(run.folder.iterdir())
-        if path.match("failed-*.json") and _is_record_of(run, path)
-    ]
-    contents = {name: read_file(run.folder / name) for name in (CONFIG, *earlier, *record.files, RECORD)}
-    return {name: content for name, content in contents.items() if content is not None}
-
-
-def _is_record_of(run: RunFolder, path: Path) -> bool:
-    try:
-        content = None if path.is_symlink() else read_file(path, 1 << 20)
-        return content is not None and Record.from_json(content, path).run == run.name
-    except UserError:
-        return False
-
-
-def _fill(target: Path, copy: Path) -> None:
-    if read_record(target) is not None:
-        raise RunError(f"{target}: another process has just finished this run; merge again")
-    for path in sorted(copy.iterdir()):
-        if path.name not in (CONFIG, RECORD):
-            write_atomically(target / path.name, path.read_bytes())
-    if not (target / CONFIG).exists() and (copy / CONFIG).exists():
-        write_once(target / CONFIG, (copy / CONFIG).read_bytes())
-    write_once(target / RECORD, (copy / RECORD).read_bytes())
-    for leftover in [*target.glob("checkpoint*"), target / PROGRESS]:
-        leftover.unlink(missing_ok=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
+import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -12,46 +15,79 @@ from pathlib import Path
 
 from anchorloss.terminal import printable
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf")
-
-
-# Where an untracked file is code that a run may have used.
-CODE = ("anchorloss", "models", "hydra_plugins", ":(glob)*.py")
+# Code, untracked too: a run may have used it; and what else decides what is trained.
+_CODE = ("anchorloss", "models", "hydra_plugins", ":(glob)*.py")
+_CONFIGS = ("configs",)
+# What decides the numbers of a run whose settings are given.
+_TRAINING = ("anchorloss/loss.py", "anchorloss/training", "anchorloss/data", "models")
 
 
 @cache
 def commit(*files: Path) -> tuple[str, bool]:
-    """Name the commit of this repository, and say whether the code differs from it.
+    """Name the commit of this checkout, and say whether its code or configs differ from it.
 
     Args:
         files: code of a run that is not part of this package.
 
     Returns:
-        The commit, and whether a tracked file is changed, code is untracked, or one of `files` is not in a commit as it
-        is now; ("unknown", True) outside of git.
+        The commit, and whether a tracked file of code or configs is changed, code is untracked, or one of `files` is not
+        in a commit as it is now; ("unknown", True) outside of git, and in another repository that this tree lies in.
     """
-    root = Path(__file__).resolve().parents[2]
-    try:
-        head = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-        untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE)
-    except (OSError, subprocess.SubprocessError):
+    head = _head()
+    if head is None:
         return "unknown", True
-    return head, bool(changed or untracked) or not all(_is_committed(path) for path in files)
+    changed = _git(ROOT, "status", "--porcelain", "--untracked-files=no", "--", *_CODE, *_CONFIGS)
+    untracked = _git(ROOT, "ls-files", "--others", "--exclude-standard", "--", *_CODE)
+    return head, changed != "" or untracked != "" or not all(_is_committed(path) for path in files)
+
+
+def made_with_other_code(commits: Iterable[str]) -> list[str]:
+    """Those of the commits since which the code of training has changed; one that is not in the clone counts as none."""
+    if _head() is None:
+        return []
+    known = [name for name in commits if _git(ROOT, "cat-file", "-t", name) == "commit"]
+    return [name for name in known if _git(ROOT, "diff", "--name-only", name, "--", *_TRAINING) != ""]
+
+
+def is_tracked(path: Path) -> bool:
+    """Whether git has the file in this checkout, as it is now or as it was."""
+    inside = path.resolve().is_relative_to(ROOT) and _head() is not None
+    return inside and bool(_git(ROOT, "ls-files", "--", f":(literal){path.resolve().relative_to(ROOT)}"))
+
+
+@cache
+def _head() -> str | None:
+    """The commit of this checkout; None where this tree is none of its own, or git does not read it."""
+    top = _git(ROOT, "rev-parse", "--show-toplevel", is_told=True)
+    if top is None or Path(top).resolve() != ROOT or not _git(ROOT, "ls-files", "--", "train.py"):
+        return None
+    return _git(ROOT, "rev-parse", "HEAD")
 
 
 def _is_committed(path: Path) -> bool:
     """Whether a file is in the newest commit of its repository as it is now."""
+    tracked = _git(path.parent, "ls-files", "--", path.name)
+    return bool(tracked) and _git(path.parent, "status", "--porcelain", "--", path.name) == ""
+
+
+def _git(folder: Path, *arguments: str, is_told: bool = False) -> str | None:
+    """What git answers about the repository of a folder, None if it fails; `is_told` says why if it distrusts it."""
+    # GIT_DIR and its like would point it to another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        tracked = _git(path.parent, "ls-files", "--", path.name)
-        return bool(tracked) and not _git(path.parent, "status", "--porcelain", "--", path.name)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
     except (OSError, subprocess.SubprocessError):
-        return False
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+        return None
+    if is_told and "safe.directory" in done.stderr:
+        print(
+            f"{folder}: git does not trust this checkout, which another user owns, so records name no commit; "
+            f"git config --global --add safe.directory {folder} makes it",
+            file=sys.stderr,
+        )
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 @cache

@@ -1,6 +1,7 @@
-"""The content of record.json: its format, its reading and writing.
+"""record.json: what it holds, how it is written, and how it is read back. Its keys are explained in docs/architecture.md.
 
-The format is described under "The run folder" in docs/architecture.md.
+What follows from a run's settings and outcome has one writer, `Record.of`. Reading makes the record again from its
+identity, and refuses a file that says anything else.
 """
 
 from __future__ import annotations
@@ -8,46 +9,28 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anchorloss.config.identity import identity_hash
-from anchorloss.config.settings import (
-    NAME,
-    DataSettings,
-    ModelSettings,
-    Name,
-    OptimSettings,
-    Text,
-    data_label,
-)
-from anchorloss.config.validation import OneOf, Written, first_problem
-from anchorloss.errors import UserError
-from anchorloss.runs.reading import LARGEST_MEASURED, check_plain, damaged, parse_json, require
-
-if TYPE_CHECKING:
-    from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import NAME, Name, Text, data_label
+from anchorloss.config.validation import first_problem
+from anchorloss.runs.files import damaged, sha256
 
 RECORD, HISTORY, PREDICTIONS = "record.json", "history.csv", "predictions.npz"
 WEIGHTS = "weights.safetensors"  # with keep_weights=true alone
 RUN_NAME = re.compile(
     rf"(?P<loss>{NAME.pattern})-(?P<model>{NAME.pattern})-seed(?P<seed>\d{{1,10}})-[0-9a-f]{{10}}"
 )
-_OUTCOME = ("top1", "top5", "test_loss", "best", "failure")
-
-
-def _known_format(number: int) -> int:
-    if number != 1:
-        raise ValueError("only format 1 is known")
-    return number
-
 
 Percentage = Annotated[float, Field(ge=0, le=100)]
-Finite = Annotated[float, Field(ge=-LARGEST_MEASURED, le=LARGEST_MEASURED)]
+# No loss in float32 comes near it; larger numbers overflow in what is computed from them, as sums and plots.
+Finite = Annotated[float, Field(ge=-1e60, le=1e60)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Epoch = Annotated[int, Field(ge=1, le=1_000_000)]
-Checksum = Annotated[str, Written(re.compile("sha256:[0-9a-f]{64}").fullmatch, "a SHA-256")]
+FileName = Annotated[str, Field(pattern=r"^(history\.csv|predictions\.npz|weights\.safetensors)$")]
+Checksum = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 
 
 class StrictModel(BaseModel):
@@ -94,7 +77,7 @@ class Provenance(StrictModel):
     `commit` is `unknown` outside of git.
     """
 
-    commit: Annotated[str, Written(re.compile("[0-9a-z]{1,64}").fullmatch, "a commit or unknown")]
+    commit: Annotated[str, Field(pattern="^[0-9a-z]{1,64}$")]
     dirty: bool
     versions: dict[Text, Text]
     device: Text
@@ -112,35 +95,21 @@ class Provenance(StrictModel):
     threads: Count | None = None
 
 
-class _Identity(StrictModel):
-    """The settings that were hashed, with the types and ranges of `Config`."""
-
-    loss: dict[str, Any]
-    model: ModelSettings
-    data: DataSettings
-    optim: OptimSettings
-    precision: Text
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-
-
 class Record(StrictModel):
     """The content of record.json. Accuracies in percent, of the last epoch, on the set that `evaluated_on` names.
 
     Keys that a record does not have are not written back, so a new optional key leaves old records as they are.
-
-    Raises:
-        pydantic.ValidationError: a ValueError; if made from values that contradict each other.
     """
 
-    format: Annotated[int, AfterValidator(_known_format)]
-    status: Annotated[str, OneOf("finished", "failed")]
+    format: Literal[1]
+    status: Literal["finished", "failed"]
     experiment: Name
     run: Text
     loss: Name
     model: Name
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     epochs: Epoch
-    evaluated_on: Annotated[str, OneOf("test", "validation")]
+    evaluated_on: Literal["test", "validation"]
     top1: Percentage | None
     top5: Percentage | None
     test_loss: Finite | None
@@ -149,159 +118,109 @@ class Record(StrictModel):
     data: Data
     identity: dict[str, Any]
     hash: str
-    files: dict[Annotated[str, OneOf(HISTORY, PREDICTIONS, WEIGHTS)], Checksum]
+    files: dict[FileName, Checksum]
     provenance: Provenance
+    # SHA-256 of the same text without this key. Records made before December 2026 have none.
+    checksum: Checksum | None = None
 
     @classmethod
-    def finished(
-        cls, settings: RunSettings, *, top1: float, top5: float, test_loss: float, best: Best, **common: Any
-    ) -> Record:
-        """The record of a run that reached its last epoch; `common` is its data, files and provenance."""
-        return cls._of(settings, top1=top1, top5=top5, test_loss=test_loss, best=best, **common)
-
-    @classmethod
-    def failed(cls, settings: RunSettings, *, failure: Failure, **common: Any) -> Record:
-        """The record of a run that diverged; `common` is its data, files and provenance."""
-        return cls._of(settings, failure=failure, **common)
-
-    @classmethod
-    def _of(
+    def of(
         cls,
-        settings: RunSettings,
+        experiment: str,
+        identity: dict[str, Any],
         *,
         data: Data,
         files: dict[str, str],
         provenance: Provenance,
+        has_checksum: bool = True,
         **outcome: Any,
-    ) -> Record:
-        return cls(
+    ) -> Self:
+        """The record of a run that ended.
+
+        Args:
+            experiment: the experiment's name.
+            identity: the run's settings, as `RunSettings.identity` gives them.
+            data: what it was trained on; its name and label are those of the identity.
+            files: the SHA-256 of each file beside the record.
+            provenance: where the result comes from; its precision is that of the identity.
+            has_checksum: False for a record as they were before there was one.
+            **outcome: `top1`, `top5`, `test_loss` and `best` of a run that reached its last epoch, else its `failure`.
+
+        Raises:
+            pydantic.ValidationError: a ValueError, if a value is not one that a record holds.
+        """
+        loss, model, seed = identity["loss"]["name"], identity["model"]["name"], identity["seed"]
+        digest, data_set = identity_hash(identity), identity["data"]
+        named = {
+            "name": data_set["name"],
+            "label": data_label(data_set["name"], data_set.get("training_images")),
+        }
+        record = cls(
             format=1,
-            status="failed" if "failure" in outcome else "finished",
-            experiment=settings.experiment,
-            run=settings.run,
-            loss=settings.loss.name,
-            model=settings.model.name,
-            seed=settings.seed,
-            epochs=settings.optim.epochs,
-            evaluated_on=settings.data.evaluate_on,
-            data=data,
-            identity=settings.identity(),
-            hash=settings.hash,
+            status="finished" if outcome.get("failure") is None else "failed",
+            experiment=experiment,
+            run=f"{loss}-{model}-seed{seed}-{digest}",
+            loss=loss,
+            model=model,
+            seed=seed,
+            epochs=identity["optim"]["epochs"],
+            evaluated_on=data_set["evaluate_on"],
+            data=data.model_copy(update=named),
+            identity=identity,
+            hash=digest,
             files=files,
-            provenance=provenance,
-            **dict.fromkeys(_OUTCOME) | outcome,
+            provenance=provenance.model_copy(update={"precision": identity["precision"]}),
+            **dict.fromkeys(("top1", "top5", "test_loss", "best", "failure")) | outcome,
         )
+        if not has_checksum:
+            return record
+        return record.model_copy(update={"checksum": sha256(record.to_json().encode())})
 
     @model_validator(mode="after")
-    def _check(self) -> Record:
-        self._check_identity()
-        label = data_label(self.data.name, self.identity["data"].get("training_images"))
-        problem = f"must be {label}, as the data set is {self.data.name}"
-        require(self.data.label == label, "data.label", self.data.label, problem)
-        self._check_outcome()
+    def _check_outcome(self) -> Self:
+        measured = (self.top1, self.top5, self.test_loss, self.best)
+        expected = 0 if self.status == "failed" else len(measured)
+        if len(measured) - measured.count(None) != expected:
+            raise ValueError("must have all of top1, top5, test_loss and best, or a failure and none of them")
         return self
 
-    def _check_identity(self) -> None:
-        """The identity is what the hash is made of, and says the same as the fields beside it."""
-        check_plain(self.identity)
-        require(self.hash == identity_hash(self.identity), "hash", self.hash, "must be that of the identity")
-        run = f"{self.loss}-{self.model}-seed{self.seed}-{self.hash}"
-        require(self.run == run, "run", self.run, f"must be {run:.120}")
-        for key, value in (
-            ("loss.name", self.loss),
-            ("model.name", self.model),
-            ("data.name", self.data.name),
-            ("data.evaluate_on", self.evaluated_on),
-            ("optim.epochs", self.epochs),
-            ("precision", self.provenance.precision),
-            ("seed", self.seed),
-        ):
-            found: Any = self.identity
-            for part in key.split("."):
-                found = found.get(part) if isinstance(found, dict) else None
-            same = type(found) is type(value) and found == value
-            require(same, f"identity.{key}", found, f"must be {value}, as the record says beside it")
-        try:
-            _Identity.model_validate_json(json.dumps(self.identity))
-        except ValidationError as error:
-            key, value, text = first_problem(error)
-            require(False, f"identity.{key}", value, text)
-
-    def _check_outcome(self) -> None:
-        for key in _OUTCOME:
-            value = getattr(self, key)
-            needed = (key == "failure") == (self.status == "failed")
-            problem = f"must be {'there' if needed else 'null'} in a {self.status} run"
-            require((value is not None) == needed, key, value, problem)
-        for part, epoch in (("best", self.best), ("failure", self.failure)):
-            if epoch is not None:
-                problem = f"must not be above epochs, {self.epochs}"
-                require(epoch.epoch <= self.epochs, f"{part}.epoch", epoch.epoch, problem)
-        if self.top1 is None or self.top5 is None or self.best is None:  # a failed run
-            return
-        top1, best = self.top1, self.best
-        require(top1 <= self.top5, "top1", top1, f"must not be above top5, {self.top5}")
-        require(best.top1 <= best.top5, "best.top1", best.top1, "must not be above best.top5")
-        require(top1 <= best.top1, "best.top1", best.top1, f"must not be below top1, {top1}")
-        for name in (HISTORY, PREDICTIONS):
-            require(name in self.files, "files", sorted(self.files), f"must have {name}")
-
     @classmethod
-    def from_json(cls, text: bytes | str, source: Path | str = RECORD) -> Record:
-        """The record in `text`.
+    def from_json(cls, text: bytes, source: Path | str = RECORD) -> Self:
+        """The record in `text`, which is what `of` would write from its identity.
 
         Raises:
             UserError: names `source` and what is wrong, in one line.
         """
         try:
-            return cls.model_validate(parse_json(text))
+            found = cls.model_validate_json(text)
+            outcome = {key: getattr(found, key) for key in ("top1", "top5", "test_loss", "best", "failure")}
+            again = cls.of(
+                found.experiment,
+                found.identity,
+                data=found.data,
+                files=found.files,
+                provenance=found.provenance,
+                has_checksum="checksum" in found.model_fields_set,
+                **outcome,
+            )
+            written = again.to_json().encode()
         except ValidationError as error:
-            key, value, text = first_problem(error)
-            if not key and not text.startswith("must be"):  # a rule across keys, which says which they are
-                raise damaged(source, text) from None
-            found = "" if text == "is missing" else f" is {value!a:.80}"
-            raise damaged(source, f"{key or 'the whole file'}{found}: {text}") from None
-        except ValueError as error:
-            raise damaged(source, error) from None
+            key, value, problem = first_problem(error)
+            raise damaged(source, f"{key} is {value!a:.80}: {problem}" if key else problem) from None
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise damaged(source, f"its identity is not that of a run ({error!a:.80})") from None
+        for key, value in again:
+            if value != getattr(found, key):
+                raise damaged(source, f"{key} is {getattr(found, key)!a:.80}: must be {value!a:.80}")
+        if written != text:
+            raise damaged(source, "is not written as a run writes it")
+        return again
 
     def to_json(self) -> str:
         """The text of record.json. Raises: ValueError for a number that JSON does not have."""
-        content = self.model_dump(exclude_unset=True, warnings="none")
+        content = self.model_dump(exclude_unset=True)
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def result(self) -> dict[str, Any]:
-        """The record as plain nested data without its provenance: what two equal results have alike."""
-        return self.model_dump(exclude={"provenance"}, exclude_unset=True, warnings="none")
-
-
-def require_recordable(settings: RunSettings) -> None:
-    """Make sure, before a run is trained, that its outcome can be recorded.
-
-    Raises:
-        UserError: names the setting that no record accepts.
-    """
-    unknown = "not known yet"
-    data, precision = settings.data, settings.precision
-    facts = {
-        "name": data.name,
-        "label": data.label,
-        "training_images": 0,
-        "evaluation_images": 0,
-        "checksum": unknown,
-    }
-    told = dict.fromkeys(("device", "host", "started", "finished"), unknown)
-    none = {"dirty": False, "versions": {}, "duration_seconds": 0.0, "resumed": 0}
-    try:
-        Record.failed(
-            settings,
-            failure=Failure(epoch=1, step=0, reason=unknown, last_finite_loss=None),
-            data=Data.model_validate(facts),
-            files={},
-            provenance=Provenance.model_validate(
-                {"commit": "unknown", "precision": precision, **told, **none}
-            ),
-        )
-    except ValidationError as error:
-        key, value, problem = first_problem(error)
-        said = f"{key}={value!a:.80}: {problem}" if key else problem
-        raise UserError(f"{said}; no record of {settings.run:.120} could hold it") from None
+        """The record as plain nested data without provenance and checksum: what two equal results have alike."""
+        return self.model_dump(exclude={"provenance", "checksum"}, exclude_unset=True)

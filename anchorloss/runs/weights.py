@@ -28,30 +28,13 @@ def load_into(network: nn.Module, content: bytes, source: Path) -> None:
     except Exception as error:  # a damaged header raises safetensors', Python's and torch's own errors
         reason = " ".join(ascii(str(error))[1:-1].split())[:100]
         raise UserError(f"{source}: not a safetensors file ({reason}); restore it from a copy") from error
-    own = network.state_dict()
-    for name in [*own, *(name for name in state if name not in own)]:
-        expected, found = (_shape(tensors.get(name)) for tensors in (own, state))
-        if expected != found:
-            raise UserError(
-                f"{source}: the tensor {name!a:.80} is {found} in the file, {expected} in the network; "
-                "name the network that these weights are of"
-            )
-        if own[name].is_floating_point() != state[name].is_floating_point():
-            raise UserError(
-                f"{source}: the tensor {name!a:.80} is {state[name].dtype} in the file, {own[name].dtype} in the "
-                "network; name the network that these weights are of"
-            )
-        if not state[name].float().isfinite().all():
-            raise UserError(
-                f"{source}: the tensor {name!a:.80} has a value that is not finite; name weights of a run that ended well"
-            )
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # the first line names the network, each other one a tensor
+        problem = ascii(str(error).splitlines()[1].strip())[1:-1][:200]
+        raise UserError(f"{source}: {problem}; name the network that these weights are of") from None
 
 
 def _plain(value: Tensor) -> Tensor:
     value = value.detach().cpu().contiguous()
     return value.float() if value.is_floating_point() else value
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else str(tuple(tensor.shape))

@@ -24,13 +24,22 @@ from anchorloss.errors import ClaimLostError, RunError, UserError
 from anchorloss.runs import provenance
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.files import remove_temporary_files, write_once
-from anchorloss.runs.folder import CONFIG, RECORD, Record, read_record, run_folder
-from anchorloss.runs.reading import read_file
+from anchorloss.runs.folder import (
+    CONFIG,
+    RECORD,
+    Record,
+    read_config,
+    read_record,
+    remove_leftovers,
+    run_config,
+    run_folder,
+)
 from anchorloss.sweep.messages import (
     SweepProgress,
     announce,
     refuse_failed,
     say_ended,
+    say_other_code,
     say_skipped,
     say_to_do,
 )
@@ -100,14 +109,18 @@ class _Sweep:
 
     def _prepare(self) -> None:
         """Leave out what is done, and make the folders of the rest once their data is at hand."""
+        skipped: list[Record] = []
         for settings in self._plan:
             record = read_record(_folder(self._execution, settings))
             if record is not None and record.status == "failed" and self._execution.retry_failed:
                 self._to_retry[settings.run] = record
             elif record is not None:
                 say_skipped(record, keep_weights=self._execution.keep_weights)
+                remove_leftovers(_folder(self._execution, settings))
+                skipped.append(record)
                 continue
             self._waiting.append(settings)
+        say_other_code(skipped)
         announce(self._plan)
         say_to_do(self._plan, len(self._waiting), self._device)
         # Before anything is written: an archive that is missing or damaged leaves no folder behind.
@@ -151,7 +164,7 @@ class _Sweep:
                     self._progress.show(len(self._plan) - open_runs, self._epochs_left())
             except BaseException:
                 # What went wrong matters more than what else cannot be saved now.
-                with contextlib.suppress(RunError):
+                with contextlib.suppress(RunError, UserError):
                     self._stop()
                 raise
             unfinished = len(self._waiting) + len(self._live)
@@ -265,21 +278,18 @@ def default_width(execution: Execution, device: torch.device) -> int:
 
 def _make_folder(settings: RunSettings, folder: Path) -> None:
     """Make the run's folder with its config, which says the same whoever writes it."""
-    config = settings.identity()
-    config["seeds"] = [config.pop("seed")]
-    content = OmegaConf.to_yaml(
-        OmegaConf.create({"experiment": {"name": settings.experiment}, **config})
-    ).encode()
+    config = run_config(settings.experiment, settings.identity())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_once(folder / CONFIG, content)
+    except OSError as error:
+        raise UserError(f"results_dir: {folder} cannot be made ({error.strerror}); name another") from None
+    try:
+        write_once(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)).encode())
     except FileExistsError:
-        if read_file(folder / CONFIG) != content:
+        if read_config(folder) != config:
             raise UserError(
                 f"{folder / CONFIG}: differs from the run it names; move the folder away"
             ) from None
-    except OSError as error:
-        raise UserError(f"results_dir={folder}: cannot be made ({error.strerror}); name another") from None
 
 
 def prepare_torch(execution: Execution, device: torch.device) -> None:

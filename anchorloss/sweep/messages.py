@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import torch
@@ -16,6 +17,7 @@ from anchorloss.config.settings import Execution
 from anchorloss.device import describe
 from anchorloss.runs.differences import differences, flatten
 from anchorloss.runs.folder import WEIGHTS, Record, read_run, run_folder
+from anchorloss.runs.provenance import made_with_other_code, short_commit
 from anchorloss.terminal import counted
 
 BAR_SECONDS = 0.5
@@ -70,6 +72,18 @@ def say_skipped(record: Record, *, keep_weights: bool) -> None:
         without = keep_weights and WEIGHTS not in record.files
         hint = " (its weights were not kept; to have them, train it again in another results_dir)" * without
         print(f"{record.run}: finished with Top-1 {record.top1:.2f} %; skipped{hint}")
+
+
+def say_other_code(records: Collection[Record]) -> None:
+    """Say in one line which finished runs were made before the code of training was changed."""
+    of_commit = Counter(record.provenance.commit for record in records if record.status == "finished")
+    if other := made_with_other_code(of_commit):
+        runs = sum(of_commit[commit] for commit in other)
+        commits = ", ".join(short_commit(commit, False) for commit in other)
+        print(
+            f"{counted(runs, 'finished run')} {'was' if runs == 1 else 'were'} made with other training code "
+            f"(commit{'s' * (len(other) > 1)} {commits}); to train anew, name another results_dir"
+        )
 
 
 def say_ended(record: Record) -> None:

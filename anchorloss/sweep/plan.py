@@ -27,7 +27,6 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
     Raises:
         UserError: a setting is wrong, a loss refuses its arguments, or the jobs differ in how or where they are to train.
     """
-    from anchorloss.runs.record import require_recordable
     from anchorloss.training.build import check, distinct_code  # imports torch, which `--help` does not need
 
     if not configs:
@@ -40,8 +39,6 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
         if run.data.function is None:
             check(run, DATA_SETS[run.data.name]["classes"])
     unique = {run.run: run for runs, _ in jobs for run in runs}
-    for run in unique.values():
-        require_recordable(run)
     return sorted(unique.values(), key=lambda run: run.seed), jobs[0][1]
 
 

@@ -16,6 +16,7 @@ from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.device import describe, processor_kind, resolve_device
 from anchorloss.errors import UserError
 from anchorloss.runs import provenance, weights
+from anchorloss.runs.files import read_file
 from anchorloss.runs.folder import (
     RECORD,
     WEIGHTS,
@@ -25,7 +26,6 @@ from anchorloss.runs.folder import (
     read_runs,
     verify_files,
 )
-from anchorloss.runs.reading import read_file
 from anchorloss.sweep.executor import prepare_torch
 from anchorloss.sweep.rerun import settings_of
 from anchorloss.sweep.side_by_side import SideBySide

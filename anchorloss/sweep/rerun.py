@@ -22,13 +22,11 @@ from anchorloss.errors import UserError
 from anchorloss.runs import provenance
 from anchorloss.runs.differences import describe_difference
 from anchorloss.runs.folder import (
-    CONFIG,
     HISTORY,
     WEIGHTS,
     Record,
-    check_config,
-    read_config,
     read_record,
+    run_config,
     run_folder,
     verify_files,
 )
@@ -82,12 +80,9 @@ def settings_of(folder: Path, record: Record, data_root: str, device: str) -> tu
     """The run of a folder as settings, and how to carry it out as its record was made.
 
     Raises:
-        UserError: if its config does not name the run of the record.
+        UserError: if the record's settings name another run here.
     """
-    check_config(folder, record)
-    found = read_config(folder)
-    if not found:
-        raise UserError(f"{folder / CONFIG}: missing; copy the whole run folder again")
+    found = run_config(record.experiment, record.identity)
     runs, execution = parse(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), found)))
     settings = dataclasses.replace(runs[0], data=dataclasses.replace(runs[0].data, root=data_root))
     if settings.run != record.run:

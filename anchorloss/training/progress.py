@@ -11,7 +11,6 @@ from typing import Any
 from tqdm import tqdm
 
 from anchorloss.config.identity import RunSettings
-from anchorloss.runs import provenance
 from anchorloss.runs.folder import Progress, write_progress
 
 BAR_SECONDS = 0.5
@@ -76,9 +75,7 @@ class ProgressReporter:
                 Progress(
                     epoch=int(done),
                     epochs=self._epochs,
-                    train_loss=train_loss,
                     top1=top1,
                     seconds_left=seconds_left,
-                    updated=provenance.now(),
                 ),
             )

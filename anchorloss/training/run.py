@@ -25,7 +25,7 @@ from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, weights
 from anchorloss.runs.files import sha256, write_atomically
-from anchorloss.runs.folder import HISTORY, PREDICTIONS, PROGRESS, Record, write_record
+from anchorloss.runs.folder import HISTORY, PREDICTIONS, Record, remove_leftovers, write_record
 from anchorloss.runs.record import WEIGHTS, Best, Data, Failure, Provenance
 from anchorloss.tracking.tracker import Tracker
 from anchorloss.training.device_data import DeviceData
@@ -107,8 +107,7 @@ def train(
             # Its memory must not be given to another run while the device still writes to it.
             trainer.wait()
         record = run.conclude()
-    checkpoint.remove(folder)
-    (folder / PROGRESS).unlink(missing_ok=True)
+    remove_leftovers(folder)
     tracker.finish(record, folder)
     return record
 
@@ -227,9 +226,8 @@ class _Run:
         (self.folder / WEIGHTS).unlink(missing_ok=True)
         if history:
             files[HISTORY] = self._write(HISTORY, _csv(history))
-        common: Any = {"data": self._data(), "files": files, "provenance": self._provenance()}
         if self.failure is not None:
-            record = Record.failed(self.settings, failure=self.failure, **common)
+            outcome: dict[str, Any] = {"failure": self.failure}
         else:
             last = self.evaluation
             assert last is not None  # the last epoch is always evaluated
@@ -239,9 +237,15 @@ class _Run:
                 files[WEIGHTS] = self._write(WEIGHTS, weights.to_bytes(state))
             row = max((row for row in history if row["top1"] is not None), key=lambda row: row["top1"])
             best = Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
-            record = Record.finished(
-                self.settings, top1=last.top1, top5=last.top5, test_loss=last.loss, best=best, **common
-            )
+            outcome = {"top1": last.top1, "top5": last.top5, "test_loss": last.loss, "best": best}
+        record = Record.of(
+            self.settings.experiment,
+            self.settings.identity(),
+            data=self._data(),
+            files=files,
+            provenance=self._provenance(),
+            **outcome,
+        )
         self.require_claim()
         try:
             write_record(self.folder, record)

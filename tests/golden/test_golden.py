@@ -48,7 +48,11 @@ def ran(script: str, results: Path, *experiment: str) -> Done:
 
 def test_every_file_is_made_again_byte_for_byte(made: Path) -> None:
     def files(folder: Path) -> dict[str, str]:
-        kept = (path for path in folder.rglob("*.*") if path.is_file() and "runs" not in path.parts)
+        kept = (
+            path
+            for path in folder.rglob("*.*")
+            if path.is_file() and "runs" not in path.relative_to(folder).parts
+        )
         return {str(path.relative_to(folder)): path.read_text() for path in kept if path.suffix[:3] != ".py"}
 
     assert files(made) == files(GOLDEN)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import subprocess
@@ -14,7 +13,8 @@ import pytest
 
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import files
-from anchorloss.runs.files import remove_temporary_files, sha256, write_atomically, write_once
+from anchorloss.runs.files import read_file, remove_temporary_files, sha256, write_atomically, write_once
+from tests.commands import time_limit
 from tests.small_disk import small_disk
 
 
@@ -73,14 +73,6 @@ def test_write_once_never_overwrites(tmp_path: Path) -> None:
     assert names(tmp_path) == ["record.json"]
 
 
-def test_write_once_does_not_write_through_a_dangling_link(tmp_path: Path) -> None:
-    path = tmp_path / "record.json"
-    path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(FileExistsError):
-        write_once(path, b"data")
-    assert not (tmp_path / "elsewhere").exists()
-
-
 def test_of_many_writers_one_wins(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     start = threading.Barrier(8)
@@ -137,26 +129,18 @@ def test_a_full_disk_leaves_the_old_content(disk: Path) -> None:
         write_atomically(path, bytes(60_000))
     assert path.read_bytes() == b"old" * 5000
     assert names(disk) == ["checkpoint.pt"]
-    write_atomically(path, b"new" * 5000)
-    assert path.read_bytes() == b"new" * 5000
 
 
 @pytest.mark.parametrize("write", [write_atomically, write_once])
-def test_a_missing_folder_is_one_line(tmp_path: Path, write) -> None:
-    with pytest.raises(
-        RunError, match=r"absent/file: cannot write 4 bytes: No such file .* create the folder first"
-    ):
-        write(tmp_path / "absent" / "file", b"data")
-
-
-def test_a_folder_in_the_way_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").mkdir()
-    with pytest.raises(UserError, match="Is a directory; move away"):
-        write_atomically(tmp_path / "file", b"data")
-    assert names(tmp_path) == ["file"]
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path: Path, write) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (("absent/file", "No such file or directory; "), ("file/x", "Not a directory; ")):
+        with pytest.raises(UserError, match=rf"{path}: cannot write 4 bytes: {reason}"):
+            write(tmp_path / path, b"data")
 
 
 def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Nor what a process that plans a sweep late writes at the same time, the run's config."""
     code = (
         "import os, pathlib, sys; from anchorloss.runs import files;"
         "files.os.fsync = lambda _: os.kill(os.getpid(), 9);"
@@ -164,38 +148,42 @@ def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path)
     )
     path = tmp_path / "checkpoint.pt"
     write_atomically(path, b"old")
-    (tmp_path / ".keep").touch()
+    (tmp_path / ".config.yaml.0123456789ab.writing").touch()
     killed = subprocess.run([sys.executable, "-c", code, str(path)])
     assert killed.returncode == -9
     assert len(names(tmp_path)) == 3
     remove_temporary_files(tmp_path, shared="config.yaml")
-    assert names(tmp_path) == [".keep", "checkpoint.pt"]
+    assert names(tmp_path) == [".config.yaml.0123456789ab.writing", "checkpoint.pt"]
     assert path.read_bytes() == b"old"
 
 
-def test_what_another_process_is_just_writing_is_left_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that plans a sweep late writes a run's config while the run's owner clears up."""
-    link = os.link
-
-    def clear_up_first(*arguments) -> None:
-        remove_temporary_files(tmp_path, shared="config.yaml")
-        link(*arguments)
-
-    monkeypatch.setattr(os, "link", clear_up_first)
-    write_once(tmp_path / "config.yaml", b"late")
-    assert names(tmp_path) == ["config.yaml"]
-    old = tmp_path / ".config.yaml.0123456789ab.writing"
-    old.touch()
-    os.utime(old, (0, 0))
-    remove_temporary_files(tmp_path, shared="config.yaml")
-    assert names(tmp_path) == ["config.yaml"]
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "lost link", "loop", "large", "endless"])
+def test_what_is_no_regular_file_of_a_sane_size_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "large":
+        with path.open("wb") as file:
+            file.truncate(3 << 30)
+    else:
+        # Reading a process's memory at address 0 is an I/O error.
+        links = {"device": "/dev/zero", "lost link": "nowhere", "loop": path, "endless": "/proc/self/mem"}
+        path.symlink_to(links[kind])
+    with time_limit(20), pytest.raises(UserError, match=f"{path}: "):
+        read_file(path)
 
 
-def test_sha256_of_a_file_and_of_bytes(tmp_path: Path) -> None:
-    data = os.urandom(3 << 20)
-    (tmp_path / "file").write_bytes(data)
-    assert sha256(tmp_path / "file") == sha256(data) == "sha256:" + hashlib.sha256(data).hexdigest()
+def test_a_file_is_read_up_to_the_largest_size_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_file(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(UserError, match="larger than 4 bytes"):
+        read_file(tmp_path / "file", 4)
+    assert read_file(tmp_path / "absent") is None
+    assert read_file(tmp_path / "file" / "below") is None
+
+
+def test_sha256_is_written_as_in_records() -> None:
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert sha256(b"") == f"sha256:{empty}"

@@ -1,20 +1,14 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import stat
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from anchorloss.errors import RunError, UserError
-from anchorloss.runs import checkpoint
 from anchorloss.runs.claims import Claim
-from anchorloss.runs.folder import RunFolder, read_record, read_run, read_runs, verify_files
+from anchorloss.runs.folder import RunFolder, read_run, read_runs, verify_files
 from anchorloss.runs.merge import copy_run, plan_merge
 from tests.commands import Done, call
 from tests.run_folders import ANCHORS, finish_run, interrupt_run, make_record, make_settings, plan_run
@@ -93,13 +87,6 @@ def test_an_experiments_folder_may_have_got_another_name(
     assert len(read_runs(tmp_path / "results", "table1")) == 4
 
 
-def test_a_copied_folder_has_the_permissions_of_an_ordinary_one(
-    two_machines: tuple[Path, Path], tmp_path: Path
-) -> None:
-    (run, target), *_ = merge([two_machines[0]], tmp_path / "results")[0]
-    assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(run.folder.stat().st_mode)
-
-
 def test_failed_runs_merge_too_and_unfinished_ones_stay(tmp_path: Path) -> None:
     failed = finish_run(tmp_path / "a", make_settings("bce", 0), failed=True)
     interrupted = interrupt_run(tmp_path / "a", make_settings("bce", 1))
@@ -173,18 +160,14 @@ def test_a_run_in_progress_at_the_target_is_left_alone(tmp_path: Path) -> None:
         claim.release()
 
 
-@pytest.mark.parametrize("damage", ["record", "history", "predictions", "missing", "config"])
+@pytest.mark.parametrize("damage", ["record", "history", "predictions", "missing"])
 def test_damage_is_one_line_and_nothing_is_written(
     two_machines: tuple[Path, Path], tmp_path: Path, damage: str
 ) -> None:
     folder = two_machines[1] / "runs" / "table1" / make_settings("bce", 2, **SHORT).run
-    path = folder / {"record": "record.json", "history": "history.csv", "config": "config.yaml"}.get(
-        damage, "predictions.npz"
-    )
+    path = folder / {"record": "record.json", "history": "history.csv"}.get(damage, "predictions.npz")
     if damage == "missing":
         path.unlink()
-    elif damage == "config":
-        path.write_text("a: [")
     else:
         path.write_bytes(path.read_bytes()[:-20])
     done = run_script(*two_machines, "--into", tmp_path / "results")
@@ -194,39 +177,8 @@ def test_damage_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "results").exists()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(draw=st.randoms(use_true_random=False))
-def test_what_a_damaged_record_lets_through_is_whole(tmp_path_factory, draw: random.Random) -> None:
-    """Whatever happens to a record, a merge ends in one line and no file, or in a run that verifies."""
-    folder = tmp_path_factory.mktemp("merge")
-    path = finish_run(folder / "a", make_settings("bce", 0, epochs=2), images=50) / "record.json"
-    content = bytearray(path.read_bytes())
-    for _ in range(draw.randrange(1, 3)):
-        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    if draw.random() < 0.3:
-        del content[draw.randrange(len(content)) :]
-    path.write_bytes(content)
-    try:
-        merge([folder / "a"], folder / "results")
-    except UserError as error:
-        problem = str(error)
-    else:
-        problem = None
-    if problem is not None:
-        assert len(problem.splitlines()) == 1
-        assert not (folder / "results").exists()
-    else:
-        (copy,) = (folder / "results" / "runs").glob("*/*")
-        record = read_record(copy)
-        assert record is not None
-        verify_files(copy, record)
-
-
 def test_only_the_runs_own_files_are_copied(tmp_path: Path) -> None:
     folder = finish_run(tmp_path / "a", make_settings(**SHORT))
-    secret = tmp_path / "secret"
-    secret.write_text("secret")
-    (folder / "link").symlink_to(secret)
     for name in (
         "checkpoint.pt",
         "checkpoint.previous.pt",
@@ -237,7 +189,6 @@ def test_only_the_runs_own_files_are_copied(tmp_path: Path) -> None:
         (folder / name).touch()
     (folder / "notes").mkdir()
     (folder / "notes" / "why.txt").write_text("of somebody")
-    (folder / "failed-1.json").write_text("{}")
     (folder / "weights.safetensors").write_text("named by no record")
     merge([tmp_path / "a"], tmp_path / "results")
     (copy,) = (tmp_path / "results" / "runs" / "table1").iterdir()
@@ -266,10 +217,10 @@ def test_a_full_disk_leaves_whole_runs_only_and_merging_goes_on(tmp_path: Path) 
 
 def test_sources_that_hold_no_runs_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for source, problem in ((tmp_path / "absent", "not a folder"), (tmp_path / "empty", "holds no runs")):
+    for source in (tmp_path / "absent", tmp_path / "empty"):
         done = run_script(source, "--into", tmp_path / "results")
         assert done.returncode == 2
-        assert f"{source}: {problem}" in done.stderr
+        assert f"{source}: holds no runs" in done.stderr
 
 
 def test_the_script_says_what_it_did(two_machines: tuple[Path, Path], tmp_path: Path) -> None:
@@ -279,121 +230,3 @@ def test_the_script_says_what_it_did(two_machines: tuple[Path, Path], tmp_path: 
     assert [line.split()[0] for line in lines] == ["copied"] * 6 + ["skipped"] * 2 + ["6"]
     assert lines[-1] == "6 copied, 2 skipped"
     assert json.loads(next((tmp_path / "results").rglob("record.json")).read_text())["format"] == 1
-
-
-@pytest.mark.parametrize("name", ["record.json", "history.csv", "config.yaml", "predictions.npz"])
-def test_links_in_a_source_are_refused(tmp_path: Path, name: str) -> None:
-    path = finish_run(tmp_path / "a", make_settings(**SHORT)) / name
-    path.rename(tmp_path / name)
-    path.symlink_to(tmp_path / name)
-    with pytest.raises(UserError, match="a link"):
-        plan_merge([tmp_path / "a"], tmp_path / "results")
-    path.unlink()
-    path.symlink_to("/dev/zero")
-    with pytest.raises(UserError, match="a link"):
-        plan_merge([tmp_path / "a"], tmp_path / "results")
-
-
-def test_a_linked_run_folder_is_refused(tmp_path: Path) -> None:
-    folder = finish_run(tmp_path / "b", make_settings(**SHORT))
-    (tmp_path / "a" / "runs" / "table1").mkdir(parents=True)
-    (tmp_path / "a" / "runs" / "table1" / folder.name).symlink_to(folder)
-    with pytest.raises(UserError, match="a link"):
-        plan_merge([tmp_path / "a"], tmp_path / "results")
-
-
-def test_strange_sources_and_targets_are_one_line(tmp_path: Path) -> None:
-    finish_run(tmp_path / "a", make_settings(**SHORT))
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for place in ("runs", "runs/table1", f"runs/table1/{make_settings(**SHORT).run}"):
-        blocked = tmp_path / place.replace("/", "_") / place
-        blocked.parent.mkdir(parents=True)
-        blocked.write_text("in the way")
-    cases = [
-        *[(source, tmp_path / "into") for source in (Path("/proc"), tmp_path / "loop", tmp_path / "file")],
-        *[(tmp_path / "a", tmp_path / into) for into in ("file", "runs", "runs_table1")],
-        (tmp_path / "a", tmp_path / f"runs_table1_{make_settings(**SHORT).run}"),
-    ]
-    for source, into in cases:
-        done = call("merge_results.py", source, "--into", into)
-        assert done.returncode == 2, (source, into, done.stderr)
-        assert done.stderr.count("\n") == 1
-        assert not (tmp_path / "into").exists()
-
-
-def test_a_huge_file_beside_a_record_is_refused_unread(tmp_path: Path) -> None:
-    folder = finish_run(tmp_path / "a", make_settings(**SHORT))
-    for name in ("history.csv", "record.json"):
-        with (folder / name).open("r+b") as file:
-            file.truncate(3 << 30)
-        with pytest.raises(UserError, match="larger than"):
-            plan_merge([tmp_path / "a"], tmp_path / "results")
-
-
-def test_a_config_that_contradicts_its_record_is_refused(tmp_path: Path) -> None:
-    path = finish_run(tmp_path / "a", make_settings(**SHORT)) / "config.yaml"
-    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
-    with pytest.raises(UserError, match=r"optim\.lr is 0\.2, and 0\.1 in record\.json"):
-        plan_merge([tmp_path / "a"], tmp_path / "results")
-
-
-def checkpoint_at(folder: Path, epoch: int, step: int) -> bytes:
-    state = {"trainer": {"step_in_epoch": step, "network": torch.zeros(3)}, "epoch": epoch}
-    checkpoint.save(folder, folder.name.rpartition("-")[2], state)
-    return (folder / "checkpoint.pt").read_bytes()
-
-
-def test_unfinished_runs_come_along_with_their_newest_checkpoint(tmp_path: Path) -> None:
-    run = make_settings("bce", 1, **SHORT)
-    folders = [interrupt_run(tmp_path / name, run) for name in ("a", "b", "results")]
-    old, new, here = (
-        checkpoint_at(folder, 1, step) for folder, step in zip(folders, (30, 70, 50), strict=True)
-    )
-    ended = finish_run(tmp_path / "a", make_settings("bce", 2, **SHORT))
-    fresh = interrupt_run(tmp_path / "b", make_settings("anchor_bg", 1, **SHORT))
-    content = checkpoint_at(fresh, 0, 5)
-    done = call(
-        "merge_results.py", tmp_path / "a", tmp_path / "b", "--into", tmp_path / "results", "--unfinished"
-    )
-    assert done.returncode == 0, done.stderr
-    target = folders[2]
-    assert (target / "checkpoint.pt").read_bytes() == new
-    assert (target / "checkpoint.previous.pt").read_bytes() == here
-    copy = target.with_name(fresh.name)
-    assert (copy / "checkpoint.pt").read_bytes() == content
-    assert (copy / "config.yaml").read_bytes() == (fresh / "config.yaml").read_bytes()
-    assert read_run(copy).state == "interrupted"
-    assert read_run(target.with_name(ended.name)).state == "finished"
-    assert old != new
-    again = call(
-        "merge_results.py", tmp_path / "a", tmp_path / "b", "--into", tmp_path / "results", "--unfinished"
-    )
-    assert again.stdout.splitlines()[-1].startswith("0 copied")
-    assert (target / "checkpoint.pt").read_bytes() == new
-
-
-def test_an_unfinished_run_whose_folder_cannot_be_made_is_one_line(tmp_path: Path) -> None:
-    folder = interrupt_run(tmp_path / "a", make_settings())
-    checkpoint_at(folder, 3, 1)
-    done = call("merge_results.py", tmp_path / "a", "--into", "/proc/results", "--unfinished")
-    assert done.returncode == 1
-    assert "/proc/results" in done.stderr
-    assert done.stderr.endswith("name another --into\n")
-
-
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path: Path) -> None:
-    folder = interrupt_run(tmp_path / "a", make_settings("bce", 1, **SHORT))
-    (folder / "checkpoint.pt").unlink()
-    earlier = checkpoint_at(folder, 1, 10)
-    checkpoint_at(folder, 1, 20)
-    damaged = bytearray((folder / "checkpoint.pt").read_bytes())
-    damaged[-100] ^= 1
-    (folder / "checkpoint.pt").write_bytes(damaged)
-    waiting = plan_run(tmp_path / "a", make_settings("bce", 2, **SHORT))
-    done = call("merge_results.py", tmp_path / "a", "--into", tmp_path / "results", "--unfinished")
-    assert done.returncode == 0
-    target = tmp_path / "results" / "runs" / "table1"
-    assert (target / folder.name / "checkpoint.pt").read_bytes() == earlier
-    assert not (target / waiting.name).exists()
-    assert "no whole checkpoint" in done.stdout

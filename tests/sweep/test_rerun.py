@@ -14,6 +14,7 @@ from anchorloss.runs.folder import read_record, read_runs
 from anchorloss.sweep.rerun import rerun
 from tests import processes
 from tests.conftest import ROOT, SMALL
+from tests.run_folders import edit_record
 
 RECORDED = "table1_small"
 
@@ -50,7 +51,7 @@ def test_a_record_that_says_something_else_is_found_out(run_folder):
     history = "\n".join([header, ",".join(cells), *others, ""]).encode()
     (run_folder / "history.csv").write_bytes(history)
     record["files"]["history.csv"] = f"sha256:{hashlib.sha256(history).hexdigest()}"
-    (run_folder / "record.json").write_text(json.dumps(record))
+    edit_record(run_folder, files=record["files"])
     result = again(run_folder)
     assert result.returncode == 1, result.stderr
     assert f"{record['files']['history.csv']} in the record" in result.stdout.replace('"', "")
