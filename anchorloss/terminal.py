@@ -22,7 +22,8 @@ class SafeStream:
         self._stream = stream if stream is not None else cast(TextIO, Path(os.devnull).open("w"))  # noqa: SIM115
         self.failure: OSError | None = None
         if hasattr(self._stream, "reconfigure"):
-            self._stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # it writes what is in the buffer first
+                self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         self._attempt(self._stream.write, text)
