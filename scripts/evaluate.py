@@ -28,14 +28,20 @@ def main() -> None:
     options.add_argument("--experiment", help="all runs of this experiment that kept their weights")
     options.add_argument("--data-root", default="data", help="where the data set is (default: %(default)s)")
     options.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
+    options.add_argument(
+        "--trust-code", action="store_true", help="run functions that are no code of this checkout, too"
+    )
     arguments = options.parse_args()
     if not (arguments.runs or arguments.experiment):
         raise UserError("nothing to evaluate; name run folders or --experiment")
     from anchorloss.sweep.reevaluate import reevaluate, with_weights
+    from anchorloss.sweep.trust import require_trusted
 
     folders = list(arguments.runs)
     if arguments.experiment:
         folders += with_weights(arguments.results_dir, arguments.experiment)
+    if not arguments.trust_code:
+        require_trusted(folders)
     found = reevaluate(folders, arguments.data_root, arguments.device)
     for each in found:
         _report(each)

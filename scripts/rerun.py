@@ -25,9 +25,15 @@ def main() -> None:
         metavar="DIR",
         help="keep the new run in this results folder, and go on from there",
     )
+    options.add_argument(
+        "--trust-code", action="store_true", help="run functions that are no code of this checkout, too"
+    )
     arguments = options.parse_args()
     from anchorloss.sweep.rerun import rerun
+    from anchorloss.sweep.trust import require_trusted
 
+    if not arguments.trust_code:
+        require_trusted([arguments.run])
     found = rerun(
         arguments.run,
         arguments.data_root,

@@ -156,7 +156,7 @@ def test_what_is_missing_is_one_line(runs, tmp_path):
     with pytest.raises(UserError, match="experiment=table1: none of its 1 runs kept its weights"):
         with_weights(tmp_path / "without", "table1")
     (runs[0] / WEIGHTS).unlink()
-    with pytest.raises(UserError, match="missing, though"):
+    with pytest.raises(UserError, match="is missing"):
         reevaluate(runs, "nowhere")
     done = evaluate()
     assert (done.returncode, done.stdout) == (2, "")
