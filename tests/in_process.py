@@ -17,7 +17,7 @@ from anchorloss.config.settings import Execution
 from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.folder import Record, run_folder
 from anchorloss.sweep import plan
-from anchorloss.tracking.tracker import Tracker
+from anchorloss.tracking import Logger
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.run import train
 from anchorloss.training.trainer import Trainer
@@ -54,7 +54,7 @@ def start(
     """The run's training as a generator, one step at a time; `changed` are fields of its `Execution`."""
     folder = run_folder(results, run.experiment, run.run)
     folder.mkdir(parents=True, exist_ok=True)
-    return train(run, folder, data, execution(**changed), Tracker())
+    return train(run, folder, data, execution(**changed), Logger())
 
 
 def finish(steps: Generator[float, None, Record]) -> Record:

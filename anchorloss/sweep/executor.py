@@ -46,7 +46,7 @@ from anchorloss.sweep.messages import (
 from anchorloss.sweep.side_by_side import SideBySide, cores
 from anchorloss.sweep.signals import Signals
 from anchorloss.terminal import counted
-from anchorloss.tracking.tracking import Tracking
+from anchorloss.tracking import loggers
 from anchorloss.training.build import check, distinct_code
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.run import train
@@ -96,7 +96,7 @@ class _Sweep:
         self._execution = execution
         self._device = device
         self._data: dict[str, DeviceData] = {}
-        self._tracking = Tracking(execution.logger)
+        self._new_logger = loggers(execution.logger, plan)
         self._width = execution.concurrent or default_width(execution, device)
         self._side_by_side = SideBySide(device, torch.get_num_threads())
         self._waiting: list[RunSettings] = []
@@ -204,8 +204,9 @@ class _Sweep:
         # Another process may have set it aside, and left a checkpoint to go on from.
         if self._to_retry.pop(settings.run, None) is not None and (folder / RECORD).exists():
             _set_failed_aside(folder)
-        tracker = self._tracking.start(settings)
-        training = train(settings, folder, self._load(settings), self._execution, tracker, claim.require)
+        data = self._load(settings)
+        logger = self._new_logger(settings, len(data.dataset.train_labels))
+        training = train(settings, folder, data, self._execution, logger, claim.require)
         return _LiveRun(settings, claim, training)
 
     def _is_done(self, settings: RunSettings) -> bool:

@@ -31,7 +31,7 @@ from anchorloss.runs.folder import (
     verify_files,
 )
 from anchorloss.sweep.executor import execute, prepare_torch
-from anchorloss.tracking.tracker import Tracker
+from anchorloss.tracking import Logger
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.run import train
 
@@ -107,7 +107,7 @@ def _compare_first_epoch(
     again = results / settings.run
     again.mkdir()
     data = DeviceData.of(load_dataset(settings.data), resolve_device(execution.device))
-    with closing(train(settings, again, data, execution, Tracker())) as steps:
+    with closing(train(settings, again, data, execution, Logger())) as steps:
         for _ in steps:
             if (again / HISTORY).exists():
                 break

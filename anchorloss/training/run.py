@@ -27,7 +27,7 @@ from anchorloss.runs import checkpoint, provenance, weights
 from anchorloss.runs.files import sha256, write_atomically
 from anchorloss.runs.folder import HISTORY, PREDICTIONS, Record, remove_leftovers, write_record
 from anchorloss.runs.record import WEIGHTS, Best, Data, Failure, Provenance
-from anchorloss.tracking.tracker import Tracker
+from anchorloss.tracking import Logger
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.evaluation import Evaluation, measure, predict
 from anchorloss.training.progress import ProgressReporter
@@ -65,7 +65,7 @@ def train(
     folder: Path,
     data: DeviceData,
     execution: Execution,
-    tracker: Tracker,
+    logger: Logger,
     require_claim: Callable[[], None] = lambda: None,
 ) -> Generator[float, None, Record]:
     """Train the run in `folder`, from its newest checkpoint if it has one, and write its record.
@@ -77,7 +77,7 @@ def train(
         folder: The run's folder, which has its `config.yaml` already.
         data: The data on the device.
         execution: How to train there.
-        tracker: Where the history goes beside the run's own files.
+        logger: Where the history goes beside the run's own files.
         require_claim: Called before anything is written; raises ClaimLostError once the run is another process's.
 
     Yields:
@@ -90,9 +90,9 @@ def train(
         RunError: a file cannot be written, or `require_claim` raised it.
         UserError: the checkpoint is not of this run, or cannot be read.
     """
-    run = _Run(settings, folder, data, execution, tracker, require_claim)
+    run = _Run(settings, folder, data, execution, logger, require_claim)
     trainer = run.trainer
-    with run.progress.bar, tracker:
+    with run.progress.bar, logger:
         try:
             while not run.has_ended:
                 while trainer.step_in_epoch < trainer.steps and not run.has_ended:
@@ -108,7 +108,7 @@ def train(
             trainer.wait()
         record = run.conclude()
     remove_leftovers(folder)
-    tracker.finish(record, folder)
+    logger.finish(folder)
     return record
 
 
@@ -121,14 +121,14 @@ class _Run:
         folder: Path,
         data: DeviceData,
         execution: Execution,
-        tracker: Tracker,
+        logger: Logger,
         require_claim: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.data = data
         self.execution = execution
-        self.tracker = tracker
+        self.logger = logger
         self.require_claim = require_claim
         self.trainer = Trainer(settings, data, compile=execution.compile)
         self.state = _resume(settings, folder, self.trainer)
@@ -212,7 +212,7 @@ class _Run:
             trainer.start_epoch(epoch)
         self._write(HISTORY, _csv(state.history))
         self.progress.show(epoch)
-        self.tracker.log(row)
+        self.logger.log(row)
 
     def conclude(self) -> Record:
         """Write history, predictions, weights if they are kept and, last, the record.

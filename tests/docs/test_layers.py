@@ -45,7 +45,7 @@ def test_no_import_goes_up(checkout):
         ("anchorloss/runs/files.py", "from anchorloss.sweep import plan"),
         ("anchorloss/data/dataset.py", "def later():\n    from anchorloss.training import run"),
         ("anchorloss/errors.py", "import train"),
-        ("anchorloss/report/svg.py", "import anchorloss.tracking.tracking"),
+        ("anchorloss/report/svg.py", "import anchorloss.tracking"),
         ("anchorloss/report/stats.py", "import anchorloss.report.table"),
         ("anchorloss/loss.py", "import anchorloss.errors"),
     ],

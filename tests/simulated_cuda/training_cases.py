@@ -18,7 +18,7 @@ from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.loss import anchor_loss
 from anchorloss.runs import checkpoint, weights
 from anchorloss.runs.folder import PROGRESS, WEIGHTS, read_history, read_predictions, verify_files
-from anchorloss.tracking.tracker import Tracker
+from anchorloss.tracking import Logger
 from anchorloss.training import evaluation as evaluation_module
 from anchorloss.training import run as run_module
 from anchorloss.training.build import build_loss
@@ -424,7 +424,7 @@ def case_failing() -> None:
     with simulated() as gpu, tempfile.TemporaryDirectory() as results, counted_steps() as steps:
         gpu.seconds_per_replay = 0.5
         data = DeviceData.of(place.dataset, CUDA)
-        training = run_module.train(run, Path(results), data, execution(), Tracker(), require_claim)
+        training = run_module.train(run, Path(results), data, execution(), Logger(), require_claim)
         while not steps.count:
             next(training)
         assert any(stream.busy_until > gpu.seconds for stream in gpu.streams)

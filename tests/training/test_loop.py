@@ -11,7 +11,7 @@ from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import read_record, run_folder
-from anchorloss.tracking.tracker import Tracker
+from anchorloss.tracking import Logger
 from anchorloss.training.run import train
 from tests.in_process import data_of, execution, files, finish, settings, start
 
@@ -37,7 +37,7 @@ def test_a_run_that_cannot_be_recorded_is_not_left_open_where_it_is_tracked(alon
     run, context, _, _ = alone
     ended: list[type[BaseException] | None] = []
 
-    class Watching(Tracker):
+    class Watching(Logger):
         def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
             ended.append(kind)
 
