@@ -37,7 +37,7 @@ from anchorloss.terminal import counted
 FOLDER = "outputs"
 OFFLINE = ("offline", "dryrun")  # values of WANDB_MODE
 # Seconds that a command waits at its end for what is not sent yet.
-END_SECONDS = 20.0
+END_SECONDS = 60.0
 # What wandb reads of its environment. It waits for no server longer, and keeps tables beside the runs they belong to.
 WANDB_SETTINGS = {
     "WANDB_SILENT": "true",

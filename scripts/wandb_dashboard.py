@@ -1,4 +1,4 @@
-"""Save a view of an experiment in W&B: runs by loss, curves averaged over seeds, results, tables. Needs a login."""
+"""Save a view of an experiment in W&B: curves as mean and deviation over seeds, results, tables. Needs a login."""
 
 from __future__ import annotations
 
@@ -6,68 +6,83 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run
 
 from anchorloss.errors import RunError, UserError
 
+CONFIG = ("loss.value.name", "loss.value.gamma", "loss.value.slack", "model.value.name", "seed.value")
+COLUMNS = [*(f"config:{key}" for key in CONFIG), "summary:top1", "summary:top5", "summary:status"]
+SCORES = {"top1": "Top-1 of the last epoch, %", "top5": "Top-5 of the last epoch, %"}
+CURVES = {
+    "test": ("top1", "top5", "loss"),
+    "validation": ("top1", "top5", "loss"),
+    "train": ("loss", "top1", "learning_rate", "images_per_second"),
+    "factors": ("target_q50", "target_q90", "background_q50", "background_q90", "background_q99"),
+}
+
+
+def build(entity: str, project: str, experiment: str, group_by: list[str]) -> Any:
+    """The view of one experiment's runs, grouped by the config keys `group_by`."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    shown: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    if len(group_by) == 1:  # more than one key groups the table of runs, which panels without a key follow
+        shown["groupby"] = wr.Config(group_by[0])
+    panels: dict[str, list[Any]] = {
+        "results": [wr.BarPlot(title=title, metrics=[key], **shown) for key, title in SCORES.items()],
+        "predictions": [wr.WeavePanelSummaryTable(table_name=name) for name in ("per_class", "confusion")],
+    }
+    for part, names in CURVES.items():
+        keys = [f"{part}/{name}" for name in names]
+        panels[part] = [wr.LinePlot(title=key, x="epoch", y=[key], **shown) for key in keys]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"Anchor Loss: {experiment}",
+        auto_generate_panels=False,
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=50),
+        runset_settings=ws.RunsetSettings(
+            filters=[ws.Config("experiment") == experiment],
+            groupby=[ws.Config(key) for key in group_by],
+            order=[ws.Ordering(ws.Summary("top1"), ascending=False)],
+            pinned_columns=COLUMNS,
+        ),
+        sections=[ws.Section(name=name, is_open=True, panels=each) for name, each in panels.items()],
+    )
+
 
 def main() -> None:
-    options = parser(__doc__, experiment="table1", results_dir=None)
+    options = parser(__doc__, experiment="table1")
     options.add_argument("--project", default="anchor-loss", help="the W&B project (default: %(default)s)")
     options.add_argument("--entity", help="the W&B team or user (default: your own)")
-    options.add_argument(
-        "--group-by",
-        nargs="+",
-        default=["loss.name"],
-        metavar="KEY",
-        help="config keys, as in --group-by loss.gamma loss.slack (default: loss.name)",
-    )
+    options.add_argument("--group-by", nargs="+", default=["loss.name"], help="default: loss.name")
     options.add_argument("--dry-run", action="store_true", help="print the view's JSON; needs no login")
-    arguments = options.parse_args()
-    # W&B would otherwise report its own errors over many lines.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    given = options.parse_args()
+    known = [path.stem for path in Path(__file__).parents[1].glob("configs/experiment/*.yaml")]
+    if given.experiment not in known and not (given.results_dir / "runs" / given.experiment).is_dir():
+        raise UserError(f"--experiment {given.experiment}: {given.results_dir}/runs has no such experiment")
+    os.environ.update({"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})
     try:
         import wandb
 
-        from anchorloss.tracking import wandb_view
+        if not given.dry_run and not wandb.login(prompt=False, verify=False):
+            raise UserError("W&B: no key found; `wandb login`, or --dry-run to see the view's JSON")
+        entity = given.entity or ("entity" if given.dry_run else str(wandb.Api(timeout=10).default_entity))
+        view = build(entity, given.project, given.experiment, given.group_by)
+        if not given.dry_run:
+            view.save()
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install -e '.[dashboards]'") from None
-    entity = arguments.entity or ("entity" if arguments.dry_run else default_entity())
-    view = wandb_view.build(entity, arguments.project, arguments.experiment, arguments.group_by)
-    if arguments.dry_run:
-        print(json.dumps(wandb_view.as_json(view), indent=2))
-        return
-    try:
-        wandb.setup(wandb.Settings(silent=True))
-        view.save()
+    except ValueError as error:
+        raise UserError(f"W&B: {error}; `wandb login` with another key, or give another name") from None
     except Exception as error:
-        raise RunError(f"W&B did not accept the view: {error}") from None
-    print(view.url)
-
-
-def default_entity() -> str:
-    """The user's own W&B entity.
-
-    Raises:
-        UserError: Without a login.
-        RunError: If W&B does not answer.
-    """
-    import wandb
-
-    remedy = "`wandb login`, or --dry-run to see the view's JSON"
-    wandb.setup(wandb.Settings(silent=True))
-    try:
-        found = wandb.login(prompt=False, verify=False)
-    except Exception as error:
-        raise UserError(f"W&B: the key cannot be used ({error}); {remedy}") from None
-    if not found:
-        raise UserError(f"W&B: no key found; {remedy}")
-    try:
-        return str(wandb.Api(timeout=10).default_entity)
-    except Exception as error:
-        raise RunError(f"W&B: {error}") from None
+        raise error if isinstance(error, UserError) else RunError(f"W&B: {error}") from None
+    model = view._to_model() if given.dry_run else None
+    print(json.dumps(model.model_dump(by_alias=True, exclude_none=True, mode="json")) if model else view.url)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from anchorloss.config.settings import LoggerSettings
-from anchorloss.tracking.tracking import Tracking
+from anchorloss.tracking import loggers
 from anchorloss.training.run import train
 from tests.in_process import data_of, execution, finish, settings
 
@@ -21,14 +22,22 @@ def children() -> list[int]:
 
 
 def main(how: str, folder: Path) -> None:
+    """Train in `folder`, and print the longest time that the training has waited for W&B, in seconds."""
     (run,) = settings("loss=anchor_bg", "seeds=[7]", "optim.epochs=3")
-    data = data_of(run)
-    tracking = Tracking(LoggerSettings(name="wandb"))
-    folder.mkdir()
+    data, how_to = data_of(run), execution()
+    new = loggers(LoggerSettings(name="auto" if how == "timed" else "wandb"), [run])
+    tell, *others = new.args
+    waits = []
+
+    def timed(*message: object) -> None:
+        begun = time.perf_counter()
+        tell(*message)
+        waits.append(time.perf_counter() - begun)
 
     def start():
-        return train(run, folder, data, execution(), tracking.start(run))
+        return train(run, folder, data, how_to, partial(new.func, timed, *others)(run, 300))
 
+    folder.mkdir()
     steps = start()
     for _ in range(7):  # of 5 an epoch
         next(steps)
@@ -40,6 +49,7 @@ def main(how: str, folder: Path) -> None:
         for process in children():
             os.kill(process, signal.SIGKILL)
     finish(steps)
+    print(max(waits))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import csv
 import functools
 import json
 import os
-import pty
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,11 +21,12 @@ import yaml
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import read_record
 from anchorloss.sweep import plan
+from anchorloss.tracking import arguments, swept
 from tests import processes
 from tests.conftest import ROOT, SMALL, command
-from tests.in_process import composed
+from tests.in_process import composed, settings
 
-OVERRIDES = [*SMALL, "logger=wandb", "seeds=[0,1]"]
+OVERRIDES = [*SMALL, "logger=wandb", "loss=anchor_bg"]
 KEY = "0" * 40
 
 
@@ -38,13 +39,11 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments."""
-    return processes.run(arguments, cwd=folder, env=environment(folder, **more), timeout=120)
+    return processes.run(arguments, cwd=folder, env=environment(folder, **more), timeout=280)
 
 
 def lines_of_wandb(stderr: str) -> list[str]:
-    """What is on stderr beside progress bars."""
-    lines = stderr.replace("\r", "\n").splitlines()
-    return [line for line in lines if line.strip() and "images/s" not in line]
+    return [line for line in stderr.splitlines() if line.startswith("W&B: ")]
 
 
 def offline_runs(folder: Path) -> list[Path]:
@@ -76,7 +75,7 @@ def rows(offline_run: Path) -> dict[int, dict]:
     """The rows of the curves by epoch, without W&B's own columns and tables."""
     found = {}
     for entry in logged(offline_run)["history"]:
-        row = {key: value for key, value in entry["item"].items() if key[0] != "_" and "." not in key}
+        row = {key: value for key, value in entry["item"].items() if key == "epoch" or "/" in key}
         assert entry["step"]["num"] == row["epoch"]
         assert row["epoch"] not in found
         found[row["epoch"]] = row
@@ -96,113 +95,127 @@ def table(offline_run: Path, name: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def two_runs(tmp_path_factory):
-    """Two seeds of (ii) trained by one process, offline."""
-    folder = tmp_path_factory.mktemp("two")
-    done = run(folder, *command(*OVERRIDES, "loss=anchor_bg"))
+def sweep(tmp_path_factory):
+    """Two gammas of (ii) with three seeds each, trained by one process, offline: the folder, and the runs by name."""
+    folder = tmp_path_factory.mktemp("sweep")
+    done = run(folder, *command("-m", *OVERRIDES, "loss.gamma=0.25,1", "seeds=[0,1,2]", "keep_weights=true"))
     assert done.returncode == 0, done.stderr
-    return folder, done
+    assert len(offline_runs(folder)) == 6
+    return folder, {final_summary(path)["config"]["run"]: path for path in offline_runs(folder)}, done.stderr
 
 
-def test_each_run_of_a_process_is_one_offline_run_and_one_line_says_where(two_runs):
-    folder, done = two_runs
-    names = {path.name for path in (folder / "results/runs/scratch").iterdir()}
-    assert {final_summary(path)["name"] for path in offline_runs(folder)} == names
-    assert len(names) == 2
-    (line,) = [line for line in lines_of_wandb(done.stderr) if "W&B" in line or "wandb" in line]
-    assert "offline" in line
-    assert "make wandb-sync" in line
+def test_a_group_is_the_seeds_of_one_setting_and_says_which(sweep):
+    _, runs, _ = sweep
+    groups: dict[str, set] = {}
+    for name, path in runs.items():
+        told, config = logged(path)["run"][0], final_summary(path)["config"]
+        groups.setdefault(told["run_group"], set()).add((config["loss"]["gamma"], config["seed"]))
+        assert told["run_group"].startswith(f"scratch/anchor_bg gamma={float(config['loss']['gamma'])} ")
+        assert (
+            told["display_name"]
+            == f"anchor_bg gamma={float(config['loss']['gamma'])} slack=0.0 seed={config['seed']}"
+        )
+        assert (told["project"], told["job_type"]) == ("anchor-loss", f"seed{config['seed']}")
+        assert set(told["tags"]) == {"scratch", "anchor_bg", "resnet8", "SYNTHETIC"}
+        assert told["run_id"] == f"scratch-{name}"
+    assert sorted(map(sorted, groups.values())) == [
+        [(gamma, seed) for seed in range(3)] for gamma in (0.25, 1)
+    ]
+
+
+def test_any_setting_but_the_seed_makes_another_group_and_what_is_swept_is_named():
+    runs = [*settings("seeds=[0,1]"), *settings("seeds=[0,1]", "optim.lr=0.3")]
+    names = [arguments(each, swept(runs))["group"] for each in runs]
+    assert names[0] == names[1] != names[2] == names[3]
+    assert "optim.lr=0.3" in names[2]
+    alone = arguments(runs[2], swept(runs[2:]))
+    assert "lr" not in alone["name"]
+    assert alone["group"].split()[-1] == names[2].split()[-1] != names[0].split()[-1]
+
+
+def test_keys_values_and_summary_are_the_runs_files(sweep):
+    folder, runs, _ = sweep
+    for name, path in runs.items():
+        run_folder = folder / "results/runs/scratch" / name
+        record, told = read_record(run_folder), final_summary(path)
+        shown, written = rows(path), history(run_folder)
+        expected = {"test/loss": "test_loss", "test/top1": "top1", "test/top5": "top5"}
+        expected |= {f"train/{key}": f"train_{key}" for key in ("loss", "top1")}
+        expected |= {"epoch": "epoch", "train/learning_rate": "learning_rate"}
+        expected |= {f"factors/background_q{q}": f"background_factor_q{q}" for q in (50, 90, 99)}
+        for epoch, row in shown.items():
+            assert {key: row[key] for key in expected} == {
+                key: written[epoch][expected[key]] for key in expected
+            }
+            assert row.keys() - expected.keys() == ({"train/images_per_second"} if epoch > 1 else set())
+        assert shown[2]["train/images_per_second"] > 0
+        assert list(shown) == list(written) == [1, 2]
+        extra = {"experiment": "scratch", "run": name, "hash": record.hash, "data_label": "SYNTHETIC"}
+        assert told["config"] == {**record.identity, **extra}
+        assert told["exit_code"] == 0
+        summary = told["summary"]
+        assert (summary["top1"], summary["top5"], summary["status"]) == (record.top1, record.top5, "finished")
+        assert (summary["best_epoch"], summary["test_loss"]) == (record.best.epoch, record.test_loss)
+        hidden = [each for each in logged(path)["metric"] if each.get("name") == "epoch"]
+        assert all(each["options"].get("hidden") for each in hidden)
+
+
+def test_the_tables_count_the_predictions_and_kept_weights_are_an_artifact(sweep):
+    folder, runs, _ = sweep
+    name, path = next(iter(runs.items()))
+    with np.load(folder / "results/runs/scratch" / name / "predictions.npz") as predictions:
+        target, predicted = predictions["target"], predictions["predicted"]
+    per_class = {row["class"]: row for row in table(path, "per_class")}
+    assert len(per_class) == len(set(target))
+    for label in set(target):
+        row, of_class = per_class[f"class {label}"], target == label
+        assert (row["images"], row["right"]) == (of_class.sum(), (predicted[of_class] == label).sum())
+        assert row["top1"] == pytest.approx(100 * (predicted[of_class] == label).mean())
+    confusion = table(path, "confusion")
+    wrong = [(f"class {t}", f"class {p}") for t, p in zip(target, predicted, strict=True) if t != p]
+    assert {(row["target"], row["predicted"]): row["images"] for row in confusion} == {
+        pair: wrong.count(pair) for pair in wrong
+    }
+    counts = [row["images"] for row in confusion]
+    assert counts == sorted(counts, reverse=True)
+    assert any("weights.safetensors" in json.dumps(each) for each in logged(path).get("artifact", []))
+
+
+def test_one_line_at_the_end_says_where_the_runs_lie_and_what_to_do(sweep):
+    folder, _, stderr = sweep
+    no_key, last = lines_of_wandb(stderr)
+    assert "no key found" in no_key
+    assert last.startswith("W&B: 6 runs offline: `wandb sync outputs/wandb`")
+    assert "`wandb leet outputs/wandb`" in last
+    done = run(folder, "python", "-m", "wandb", "sync", "--dry-run", "outputs/wandb")
+    assert "6 run(s)" in done.stdout + done.stderr
     assert not list(folder.glob("results/**/*wandb*"))
 
 
-def test_group_tags_and_config_are_the_runs(two_runs):
-    folder, _ = two_runs
-    for path in offline_runs(folder):
-        told = logged(path)["run"][0]
-        record = read_record(folder / "results/runs/scratch" / told["display_name"])
-        assert told["project"] == "anchor-loss"
-        assert told["run_group"] == "scratch/anchor_bg"
-        assert told["job_type"] == f"seed{record.seed}"
-        assert set(told["tags"]) == {"scratch", "anchor_bg", "resnet8", "SYNTHETIC"}
-        config = final_summary(path)["config"]
-        extra = {"experiment": "scratch", "hash": record.hash, "data_label": "SYNTHETIC"}
-        assert config == {**record.identity, **extra}
-
-
-def test_the_curves_are_the_history(two_runs):
-    folder, _ = two_runs
-    for path in offline_runs(folder):
-        run_folder = folder / "results/runs/scratch" / final_summary(path)["name"]
-        assert rows(path) == history(run_folder)
-        metrics = logged(path)["metric"]
-        assert any(each.get("glob_name") == "*" and each["step_metric"] == "epoch" for each in metrics)
-
-
-def test_the_summary_is_the_record(two_runs):
-    folder, _ = two_runs
-    for path in offline_runs(folder):
-        told = final_summary(path)
-        record = read_record(folder / "results/runs/scratch" / told["name"])
-        summary = told["summary"]
-        assert told["exit_code"] == 0
-        assert summary["status"] == "finished"
-        assert (summary["top1"], summary["top5"]) == (record.top1, record.top5)
-        assert summary["test_loss"] == record.test_loss
-        assert (summary["best_epoch"], summary["best_top1"]) == (record.best.epoch, record.best.top1)
-        assert summary["commit"] == record.provenance.commit
-
-
-def test_the_tables_count_the_predictions(two_runs):
-    folder, _ = two_runs
-    for path in offline_runs(folder):
-        name = final_summary(path)["name"]
-        with np.load(folder / "results/runs/scratch" / name / "predictions.npz") as predictions:
-            target, predicted = predictions["target"], predictions["predicted"]
-        per_class = {row["class"]: row for row in table(path, "per_class")}
-        assert len(per_class) == len(set(target))
-        for label in set(target):
-            row, of_class = per_class[f"class {label}"], target == label
-            assert row["images"] == of_class.sum()
-            assert row["right"] == (predicted[of_class] == label).sum()
-            assert row["top1"] == pytest.approx(100 * (predicted[of_class] == label).mean())
-        confusion = table(path, "confusion")
-        wrong = [(f"class {t}", f"class {p}") for t, p in zip(target, predicted, strict=True) if t != p]
-        assert {(row["target"], row["predicted"]): row["images"] for row in confusion} == {
-            pair: wrong.count(pair) for pair in wrong
-        }
-        counts = [row["images"] for row in confusion]
-        assert counts == sorted(counts, reverse=True)
-
-
-def test_a_tracked_run_has_the_same_result(two_runs):
-    folder, _ = two_runs
-    done = run(
-        folder, *command(*OVERRIDES, "loss=anchor_bg", "seeds=[1]", "logger=none", "results_dir=untracked")
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_tracked_run_has_the_same_files(sweep):
+    folder, *_ = sweep
+    others = ["loss.gamma=1", "seeds=[1]", "logger=none", "results_dir=untracked", "keep_weights=true"]
+    assert run(folder, *command(*OVERRIDES, *others)).returncode == 0
     (untracked,) = (folder / "untracked/runs/scratch").iterdir()
     tracked = folder / "results/runs/scratch" / untracked.name
     assert same_result(read_record(tracked), read_record(untracked))
-    assert len(offline_runs(folder)) == 2
+    for name in ("history.csv", "predictions.npz", "weights.safetensors"):
+        assert (tracked / name).read_bytes() == (untracked / name).read_bytes()
 
 
-def test_wandb_sync_finds_the_offline_runs(two_runs):
-    folder, _ = two_runs
-    done = run(folder, "python", "-m", "wandb", "sync", "--dry-run", "outputs/wandb")
+@pytest.mark.parametrize("how", ["resumed", "killed"])
+def test_a_run_goes_on(tmp_path, how):
+    """After an interruption under the same id, and when W&B's process is killed."""
+    done = run(tmp_path, sys.executable, "-m", "tests.tracked", how, str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    assert "2 run(s)" in done.stdout + done.stderr
-
-
-def test_a_resumed_run_goes_on_under_the_same_id(tmp_path):
-    done = run(tmp_path, sys.executable, "-m", "tests.tracked", "resumed", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
+    assert read_record(tmp_path / "run").status == "finished"
+    if how == "killed":
+        assert "nothing is tracked any more" in done.stderr
+        return
     first, second = offline_runs(tmp_path)
     assert final_summary(first)["run_id"] == final_summary(second)["run_id"]
-    assert all(logged(path)["run"][0]["resume"] for path in (first, second))
     assert final_summary(first)["summary"]["status"] == "interrupted"
-    assert list(rows(first)) == [1]
-    assert list(rows(second)) == [2, 3]
-    assert {**rows(first), **rows(second)} == history(tmp_path / "run")
+    assert (list(rows(first)), list(rows(second))) == ([1], [2, 3])
     assert final_summary(second)["summary"]["status"] == "finished"
 
 
@@ -211,185 +224,127 @@ def test_a_failed_run_is_marked_and_says_why(tmp_path):
     assert done.returncode == 1
     (path,) = offline_runs(tmp_path)
     told = final_summary(path)
-    assert told["exit_code"] == 1
-    assert told["summary"]["status"] == "failed"
+    assert (told["exit_code"], told["summary"]["status"]) == (1, "failed")
     assert told["summary"]["failure"] == "non-finite loss"
     assert "top1" not in told["summary"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds W&B's process in /proc")
-def test_a_run_outlives_wandbs_process(tmp_path):
-    done = run(tmp_path, sys.executable, "-m", "tests.tracked", "killed", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "finished"
-    offline, lost = lines_of_wandb(done.stderr)
-    assert "offline" in offline
-    assert "no longer tracked" in lost
-
-
-@pytest.mark.slow
-def test_a_run_outlives_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "outputs").write_text("a file where W&B's folder should be")
-    done = run(tmp_path, *command(*OVERRIDES, "seeds=[0]"))
-    assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("results/runs/scratch/*/record.json"))
-    assert "nothing is tracked" in lines_of_wandb(done.stderr)[-1]
-
-
-# How a logger is decided, in a process that does nothing else: prints what it took, and whether wandb was imported.
 DECIDE = """
-import sys, time
+import sys
+from anchorloss import tracking
 from anchorloss.config.settings import LoggerSettings
-from anchorloss.tracking.tracking import Tracking
-begun = time.monotonic()
-session = Tracking(LoggerSettings(name=sys.argv[1]))._session
-print(session and session.mode, time.monotonic() - begun, "wandb" in sys.modules)
+tracking.WandbProcess = lambda logger: tracking.Logger()
+tracking.Logger.tell = None
+made = tracking.loggers(LoggerSettings(name=sys.argv[1]), [])
+print(hasattr(made, "func"), "wandb" in sys.modules)
 """
-
-
-def decide(folder: Path, logger: str, **more: str) -> tuple[str, float, bool, list[str]]:
-    done = run(folder, sys.executable, "-c", DECIDE, logger, **more)
-    assert done.returncode == 0, done.stderr
-    mode, seconds, imported = done.stdout.split()
-    return mode, float(seconds), imported == "True", done.stderr.splitlines()
-
-
-@pytest.mark.parametrize("logger", ["auto", "none"])
-def test_without_a_key_auto_says_nothing_and_costs_no_import(tmp_path, logger):
-    mode, _, imported, told = decide(tmp_path, logger)
-    assert (mode, imported, told) == ("None", False, [])
-
-
-def test_a_netrc_without_a_key_for_wandb_is_no_key(tmp_path):
-    (tmp_path / "netrc").write_text("machine example.org login user password secret\n")
-    assert decide(tmp_path, "auto")[0] == "None"
 
 
 @pytest.mark.parametrize(
-    ("logger", "wandb_mode", "expected"),
+    ("logger", "more", "tracks"),
     [
-        ("auto", "offline", "offline"),
-        ("wandb", "offline", "offline"),
-        ("auto", "disabled", "None"),
-        ("wandb", "disabled", "None"),
+        ("auto", {}, False),
+        ("none", {"WANDB_API_KEY": KEY}, False),
+        ("wandb", {}, True),
+        ("auto", {"WANDB_API_KEY": KEY}, True),
+        ("auto", {"WANDB_MODE": "offline"}, True),
+        ("auto", {"WANDB_MODE": "disabled", "WANDB_API_KEY": KEY}, False),
+        ("wandb", {"WANDB_MODE": "disabled"}, False),
     ],
 )
-def test_wandb_mode_is_heeded_in_silence(tmp_path, logger, wandb_mode, expected):
-    mode, _, _, told = decide(tmp_path, logger, WANDB_MODE=wandb_mode, WANDB_API_KEY=KEY)
-    assert (mode, told) == (expected, [])
+def test_what_is_tracked_is_decided_without_wandb(tmp_path, logger, more, tracks):
+    done = run(tmp_path, sys.executable, "-c", DECIDE, logger, **more)
+    assert (done.stdout.split(), done.stderr) == ([str(tracks), "False"], "")
 
 
-def test_a_key_that_is_nonsense_means_offline_with_one_line(tmp_path):
-    mode, _, _, told = decide(tmp_path, "auto", WANDB_API_KEY="nonsense")
-    assert mode == "offline"
-    (line,) = told
-    assert "the key cannot be used" in line
-
-
-# Starts one run without training it: prints how it is tracked after all, and how long that took to find out.
-OPEN = """
-import sys, time
-from anchorloss.config.settings import LoggerSettings
-from anchorloss.runs.differences import same_result
-from anchorloss.tracking.tracking import Tracking
-from tests.in_process import settings
-session = Tracking(LoggerSettings(name="auto"))._session
-(run,) = settings("seeds=[0]")
-begun = time.monotonic()
-opened = session.open(run)
-print(session.mode, opened is not None, time.monotonic() - begun)
-opened.finish()
-"""
-
-
-@pytest.mark.parametrize("listening", [False, True], ids=["no network", "a server that never answers"])
-def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path, listening):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        if listening:
-            server.listen(50)
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        done = run(tmp_path, sys.executable, "-c", OPEN, WANDB_API_KEY=KEY, WANDB_BASE_URL=address)
+@pytest.mark.parametrize("logger", ["auto", "wandb"])
+def test_without_home_and_user_name_it_trains(tmp_path, logger):
+    """As a user id that no name belongs to."""
+    environ = environment(tmp_path, HOME="", NETRC="")
+    code = "import os, pwd; pwd.getpwuid = {}.__getitem__; " + "del os.environ['HOME'], os.environ['NETRC']; "
+    code += f"import sys, runpy; sys.argv = {command(*OVERRIDES, 'seeds=[0]', f'logger={logger}')[1:]}; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    kept = {
+        key: value for key, value in environ.items() if key not in ("USER", "LOGNAME", "USERNAME", "LNAME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=kept, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    mode, opened, seconds = done.stdout.split()
-    assert (mode, opened) == ("offline", "True")
-    assert float(seconds) < 30
-    (line,) = done.stderr.splitlines()
-    assert "kept offline" in line
-    assert len(offline_runs(tmp_path)) == 1
+    assert list(tmp_path.glob("results/runs/scratch/*/record.json"))
+    if logger == "auto":
+        assert "no home folder" in done.stderr
 
 
-OPEN_TWO = """
-from concurrent.futures import ThreadPoolExecutor
-from anchorloss.config.settings import LoggerSettings
-from anchorloss.tracking.tracking import Tracking
-from tests.in_process import settings
-session = Tracking(LoggerSettings(name="auto"))._session
-with ThreadPoolExecutor(2) as pool:
-    opened = list(pool.map(session.open, settings("seeds=[0,1]")))
-print(session.mode, None in opened)
-for run in opened:
-    run.finish()
-"""
+@contextmanager
+def server(status: int | None = None, refused: str = ""):
+    """W&B's address where nobody listens (0), all is refused with a status, or a run is, by its id, and others go on."""
 
-
-def test_two_runs_that_start_at_once_without_a_network_are_both_kept_offline(tmp_path):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        done = run(tmp_path, sys.executable, "-c", OPEN_TWO, WANDB_API_KEY=KEY, WANDB_BASE_URL=address)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["offline", "False"]
-    assert len(lines_of_wandb(done.stderr)) == 1
-    assert len(offline_runs(tmp_path)) == 2
-
-
-@pytest.mark.parametrize("status", [401, pytest.param(500, marks=pytest.mark.slow)])
-def test_a_server_that_refuses_means_offline_with_one_line(tmp_path, status):
-    class Refuse(BaseHTTPRequestHandler):
+    class Answer(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.send_response(status)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked = json.loads(body) if "graphql" in self.path else {"query": ""}
+            query, given = asked["query"], asked.get("variables") or {}
+            code, data = status or 200, {}
+            if "upsertBucket" in query:
+                project = {"id": "p", "name": "anchor-loss", "entity": {"name": "me"}}
+                bucket = {
+                    "id": "b",
+                    "name": given["name"],
+                    "displayName": "d",
+                    "config": "{}",
+                    "project": project,
+                }
+                data = {"upsertBucket": {"bucket": bucket, "inserted": True}}
+                code = 409 if refused and refused in given["name"] else code
+            elif "createRunFiles" in query:
+                data = {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}}
+            gone = {"errors": [{"message": "run was previously created and deleted"}]}
+            text = json.dumps({"data": data} if code == 200 else gone).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(text)))
             self.end_headers()
+            self.wfile.write(text)
 
-        do_GET = do_POST
+        do_GET = do_PUT = do_POST
 
         def log_message(self, *_):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        done = run(
-            tmp_path,
-            *command(*OVERRIDES, "seeds=[0]", "optim.epochs=1", "logger=auto"),
-            WANDB_API_KEY=KEY,
-            WANDB_BASE_URL=address,
-        )
-        server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": f"http://127.0.0.1:{made.server_port}"}
+        made.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["no network", "silent", "refuses the key"])
+def test_a_server_that_is_of_no_use_means_offline_and_holds_up_nothing(tmp_path, kind):
+    with socket.socket() as socket_, server(401) as refusing:
+        socket_.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        if kind == "silent":
+            socket_.listen(50)
+        where = {**refusing, "WANDB_BASE_URL": f"http://127.0.0.1:{socket_.getsockname()[1]}"}
+        where = refusing if kind == "refuses the key" else where
+        done = run(tmp_path, sys.executable, "-m", "tests.tracked", "timed", str(tmp_path / "run"), **where)
     assert done.returncode == 0, done.stderr
-    (line,) = lines_of_wandb(done.stderr)
-    assert "offline" in line
-    (path,) = offline_runs(tmp_path)
-    assert final_summary(path)["summary"]["status"] == "finished"
+    assert float(done.stdout) < 0.05
+    told, last = lines_of_wandb(done.stderr)
+    assert "online runs do not start" in told
+    assert "1 run offline" in last
+    assert final_summary(offline_runs(tmp_path)[0])["summary"]["status"] == "finished"
 
 
-@pytest.mark.parametrize("logger", ["auto", "wandb"])
-def test_a_terminal_is_never_asked_for_a_key(tmp_path, logger):
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", DECIDE, logger],
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
-    assert process.stdout is not None
-    assert process.wait(60) == 0
-    assert process.stdout.read().split()[0] == (b"None" if logger == "auto" else b"offline")
-    process.stdout.close()
-    os.close(theirs)
-    os.close(ours)
+def test_a_refused_run_concerns_that_run_alone(tmp_path):
+    with server(refused="-seed1-") as where:
+        done = run(tmp_path, *command(*OVERRIDES, "seeds=[0,1,2]", "optim.epochs=1"), **where)
+    assert done.returncode == 0, done.stderr
+    lines = lines_of_wandb(done.stderr)
+    (refusal,) = [line for line in lines if "previously created and deleted" in line]
+    assert "-seed1-" in refusal
+    assert "logger.project" in refusal
+    assert not offline_runs(tmp_path)
+    assert len(list((tmp_path / "outputs/wandb").glob("run-*-seed[02]-*"))) == 2
+    assert "Traceback" not in done.stderr
 
 
 def sweep_commands() -> list[list[str]]:
@@ -422,10 +377,10 @@ def test_wandbs_sweep_gives_one_run_a_command_each_its_own_and_none_on_the_test_
 
 @pytest.mark.slow
 def test_an_agents_process_tracks_one_run_and_says_so(tmp_path):
-    done = run(tmp_path, *command(*OVERRIDES), WANDB_SWEEP_ID="abc", WANDB_RUN_ID="one")
-    assert done.returncode == 0, done.stderr
+    more = {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "one"}
+    done = run(tmp_path, *command(*OVERRIDES, "seeds=[0,1]"), **more)
     assert [final_summary(path)["run_id"] for path in offline_runs(tmp_path)] == ["one"]
-    assert "is not tracked" in lines_of_wandb(done.stderr)[-1]
+    assert "names one run a process" in done.stderr
 
 
 def dashboard(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -433,48 +388,43 @@ def dashboard(folder: Path, *arguments: str, **more: str) -> subprocess.Complete
     return run(folder, sys.executable, str(ROOT / "scripts/wandb_dashboard.py"), *arguments, **more)
 
 
-def test_the_view_shows_what_is_logged(two_runs):
-    folder, _ = two_runs
-    done = dashboard(folder, "--experiment", "scratch", "--dry-run")
+def test_the_view_shows_what_is_logged(sweep):
+    folder, runs, _ = sweep
+    done = dashboard(folder, "--experiment", "scratch", "--dry-run", "--group-by", "loss.gamma", "loss.slack")
     assert done.returncode == 0, done.stderr
     section = json.loads(done.stdout)["spec"]["section"]
-    (runs,) = section["runSets"]
-    assert runs["grouping"] == [{"section": "config", "name": "loss.value.name"}]
-    assert [(each["key"], each["value"]) for each in runs["filters"]["filters"]] == [
-        ({"section": "config", "name": "experiment"}, "scratch")
-    ]
-    told = final_summary(offline_runs(folder)[0])
-    for column in runs["runFeed"]["columnOrder"]:
+    (of_view,) = section["runSets"]
+    assert [each["name"] for each in of_view["grouping"]] == ["loss.value.gamma", "loss.value.slack"]
+    filters = [(each["key"], each["value"]) for each in of_view["filters"]["filters"]]
+    assert filters == [({"section": "config", "name": "experiment"}, "scratch")]
+    path = next(iter(runs.values()))
+    told = final_summary(path)
+    for column in of_view["runFeed"]["columnOrder"]:
         kind, _, name = column.partition(":")
         if kind == "config":
             first, _, others = name.partition(".value")
-            value = told["config"][first]
-            assert not others or others[1:] in value, column
+            assert not others or others[1:] in told["config"][first], column
         elif kind == "summary":
             assert name in told["summary"], column
     panels = [panel for each in section["panelBankConfig"]["sections"] for panel in each["panels"]]
     lines = [panel["config"] for panel in panels if panel["viewType"] == "Run History Line Plot"]
-    assert {metric for line in lines for metric in line["metrics"]} == set(
-        rows(offline_runs(folder)[0])[2]
-    ) - {"epoch"}
-    for line in lines:
-        assert (line["xAxis"], line["groupAgg"], line["groupArea"]) == ("epoch", "mean", "stddev")
-        assert line["groupBy"] == "loss.value.name"
-    for name in ("per_class", "confusion"):
-        assert f'"{name}"' in done.stdout
-        assert told["summary"][name]["_type"] == "table-file"
+    assert rows(path)[2].keys() - {"epoch"} <= {metric for line in lines for metric in line["metrics"]}
+    assert {(line["xAxis"], line["groupAgg"], line["groupArea"]) for line in lines} == {
+        ("epoch", "mean", "stddev")
+    }
 
 
-def test_several_keys_group_the_table_of_runs(tmp_path):
-    done = dashboard(tmp_path, "--dry-run", "--group-by", "loss.gamma", "loss.slack")
-    (runs,) = json.loads(done.stdout)["spec"]["section"]["runSets"]
-    assert [each["name"] for each in runs["grouping"]] == ["loss.value.gamma", "loss.value.slack"]
-
-
-@pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": "nonsense"}])
-def test_without_a_login_the_dashboard_says_so_in_one_line(tmp_path, key):
-    done = dashboard(tmp_path, **key)
-    assert done.returncode == 2
+@pytest.mark.parametrize(
+    ("asked", "more", "remedy"),
+    [
+        ([], {}, "wandb login"),
+        ([], {"WANDB_API_KEY": "nonsense"}, "wandb login"),
+        (["--dry-run", "--experiment", "nosuch"], {}, "nosuch"),
+        (["--dry-run", "--experiment", '../<script>"x'], {}, "no such experiment"),
+    ],
+)
+def test_a_dashboard_that_cannot_be_is_one_line(tmp_path, asked, more, remedy):
+    done = dashboard(tmp_path, *asked, **more)
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert "wandb login" in line
+    assert (done.returncode, line[:7]) == (2, "error: ")
+    assert remedy in line
