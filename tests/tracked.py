@@ -37,7 +37,8 @@ def main(how: str, folder: Path) -> None:
     def start():
         return train(run, folder, data, how_to, partial(new.func, timed, *others)(run, 300))
 
-    folder.mkdir()
+    folder = folder / run.run
+    folder.mkdir(parents=True)
     steps = start()
     for _ in range(7):  # of 5 an epoch
         next(steps)

@@ -208,7 +208,8 @@ def test_a_run_goes_on(tmp_path, how):
     """After an interruption under the same id, and when W&B's process is killed."""
     done = run(tmp_path, sys.executable, "-m", "tests.tracked", how, str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    assert read_record(tmp_path / "run").status == "finished"
+    (run_folder,) = (tmp_path / "run").iterdir()
+    assert read_record(run_folder).status == "finished"
     if how == "killed":
         assert "nothing is tracked any more" in done.stderr
         return
