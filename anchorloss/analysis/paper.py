@@ -135,8 +135,9 @@ def planned(experiment: str) -> Plan:
         return NO_PLAN
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        swept = config.get("hydra", {}).get("sweeper", {}).get("params", {}).get("loss", "")
-        names = [name.strip() for name in swept.split(",") if name]
+        params = ((config.get("hydra") or {}).get("sweeper") or {}).get("params") or {}
+        swept = params.get("loss", "")
+        names = [name.strip() for name in str(swept).split(",") if name]
         files = {name: CONFIGS / "loss" / f"{name}.yaml" for name in names}
         known = {name: yaml.safe_load(file.read_text()) for name, file in files.items() if file.is_file()}
         seeds = config.get("seeds") or ()

@@ -204,12 +204,12 @@ def permutation(own: Floats, base: Floats, paired: bool) -> float:
     """
     if min(len(own), len(base)) < 2:
         return math.nan
-    # Accuracies are multiples of one image: without rounding, ties between arrangements are lost to floating point.
-    sample = (np.round(own - base, 9),) if paired else (np.round(own, 9), np.round(base, 9))
+    # Sums of integers: in floating point, ties between arrangements of accuracies would be lost.
+    sample = (own - base,) if paired else (own, base)
     arrangements = 2 ** len(own) if paired else math.comb(len(own) + len(base), len(own))
     found = stats.permutation_test(
-        sample,
-        np.mean if paired else lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        [np.rint(1e6 * side) for side in sample],
+        np.sum if paired else lambda x, y, axis: np.sum(x, axis=axis),
         permutation_type="samples" if paired else "independent",
         vectorized=True,
         n_resamples=math.inf if arrangements <= MOST_ARRANGEMENTS else 9999,
