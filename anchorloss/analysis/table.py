@@ -160,6 +160,7 @@ def numbers(runs: pd.DataFrame, reference: str = paper.REFERENCE, plan: Plan = N
     Raises:
         UserError: No run has ended, or finished ones differ in more than loss and seed.
     """
+    runs = frame.measured(runs, SCORES)
     experiment, first = runs["experiment"].iloc[0], basis(runs)
     frame.require_one_protocol(runs[runs["state"] == "finished"])
     losses = pd.Index(sorted({*runs["loss"], *plan.losses}, key=frame.order), name="loss")
@@ -436,7 +437,7 @@ def by_run(runs: pd.DataFrame) -> str:
         shown[key] = [escape(json.dumps(own[key])) if key in own else "" for own in flat]
     shown["seed"] = runs["seed"].map(str)
     for key, name in SCORES.items():
-        shown[name] = runs[key].map(lambda score: number(score, dash="failed"))
+        shown[name] = frame.measured(runs, [key])[key].map(lambda score: number(score, dash="failed"))
     for key, name in (("started", "began"), ("finished", "ended")):
         shown[name] = runs[f"provenance.{key}"].map(lambda time: escape(time.replace("+00:00", "Z")))
     shown["took"] = runs["provenance.duration_seconds"].map(text.duration)
