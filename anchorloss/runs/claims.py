@@ -11,12 +11,11 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from anchorloss.errors import ClaimLostError, RunError, UserError
+from anchorloss.errors import ClaimLostError, UserError
 
 LEASE_SECONDS = 30.0
 FILE = "claim.lock"
@@ -52,7 +51,7 @@ class Claim:
             return False
         except LeaseSettingsMismatch:
             raise UserError(
-                f"{self._path}: a claim with another lease than {LEASE_SECONDS:g} s; remove it once its process has ended"
+                f"{self._path}: has another lease; remove it once its process has ended"
             ) from None
         except OSError as error:
             remedy = "move it away" if self._path.is_dir() else "use a folder that can be written to"
@@ -92,28 +91,10 @@ class Claim:
                     file.write(b"\n")
 
 
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold the claim on a run folder.
-
-    Raises:
-        RunError: another process holds it.
-        UserError: as `Claim.acquire`.
-    """
-    claim = Claim(folder)
-    if not claim.acquire():
-        raise RunError(f"{folder}: another process works on this run; try again when it is done")
-    try:
-        yield
-    finally:
-        claim.release()
-
-
 def claim_is_live(folder: Path) -> bool:
-    """Whether somebody has the run: a claim is there, refreshed within its lease, and its owner is not dead.
+    """Whether somebody has the run: a claim is there, refreshed within its lease, and its owner is not known to be dead.
 
-    Whether the owner lives can only be asked on its own host; from elsewhere a dead owner's claim looks live
-    until its lease ends. Clocks of hosts that share the folder should agree to within the lease.
+    Clocks of hosts that share the folder should agree to within the lease.
     """
     path = folder / FILE
     try:
@@ -121,7 +102,7 @@ def claim_is_live(folder: Path) -> bool:
         owner = SoftFileLease(path).owner
         if owner is None or owner.lease_duration is None or time.time() - refreshed > owner.lease_duration:
             return False
-        # Signal 0 asks whether a process exists; on Windows it would be Ctrl-C.
+        # Signal 0 asks on its own host whether a process exists; on Windows it would be Ctrl-C.
         if os.name == "posix" and owner.hostname == socket.gethostname():
             os.kill(owner.pid, 0)
     except PermissionError:  # of another user

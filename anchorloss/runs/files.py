@@ -126,13 +126,6 @@ def written_beside(path: Path, data: bytes) -> Iterator[Path]:
             temporary.unlink()
 
 
-def remove_temporary_files(folder: Path, shared: str) -> None:
-    """Remove what a process killed while writing left in `folder`; for its owner, as others may write `shared` now."""
-    for leftover in folder.glob(".*.writing"):
-        if not leftover.name.startswith(f".{shared}."):
-            leftover.unlink(missing_ok=True)
-
-
 def sha256(content: bytes) -> str:
     """The SHA-256 of bytes, as records have it: `sha256:` and 64 hex digits."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

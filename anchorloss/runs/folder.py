@@ -218,9 +218,12 @@ def read_progress(folder: Path) -> Progress | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the checkpoints and the progress of a run that has its record."""
-    for path in (*folder.glob("checkpoint*.pt"), folder / PROGRESS):
-        path.unlink(missing_ok=True)
+    """Remove checkpoints and progress of a run that has its record, and what killed processes left half-written."""
+    for path in folder.iterdir():
+        # Another process may only now be planning the sweep, and writing the folder's config.
+        is_torn = path.suffix == ".writing" and not path.name.startswith(f".{CONFIG}.")
+        if is_torn or path.match("checkpoint*.pt") or path.name == PROGRESS:
+            path.unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -260,20 +263,6 @@ def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, none of them hidden; empty where it is none itself. Raises: OSError."""
     inside = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in inside if not path.name.startswith(".") and path.is_dir())
-
-
-def read_ended(results_dir: Path, experiment: str) -> list[tuple[RunFolder, Record]]:
-    """The runs of an experiment that finished or failed.
-
-    Raises:
-        UserError: as `read_runs`, and if there is none.
-    """
-    ended = [(run, run.record) for run in read_runs(results_dir, experiment) if run.record is not None]
-    if not ended:
-        raise UserError(
-            f"experiment={experiment}: no run has ended; run python train.py experiment={experiment}"
-        )
-    return ended
 
 
 def read_run(folder: Path) -> RunFolder:

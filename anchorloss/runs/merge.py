@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from anchorloss.errors import RunError, UserError
-from anchorloss.runs.claims import claimed
+from anchorloss.runs.claims import Claim
 from anchorloss.runs.differences import describe_difference, same_result
 from anchorloss.runs.files import LARGEST_TEXT, read_file, write_atomically, write_once
 from anchorloss.runs.folder import (
@@ -79,7 +79,10 @@ def copy_run(run: RunFolder, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{target}: cannot be made: {error.strerror}; name another --into") from error
-    with claimed(target):
+    claim = Claim(target)
+    if not claim.acquire():
+        raise RunError(f"{target}: another process works on this run; merge again when it is done")
+    try:
         if read_record(target) is not None:
             raise RunError(f"{target}: another process has just finished this run; merge again")
         try:
@@ -89,6 +92,8 @@ def copy_run(run: RunFolder, target: Path) -> None:
                 shutil.rmtree(target, ignore_errors=True)
             raise
         remove_leftovers(target)
+    finally:
+        claim.release()
 
 
 def _fill(target: Path, source: Path, record: Record) -> None:

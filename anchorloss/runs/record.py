@@ -23,6 +23,7 @@ WEIGHTS = "weights.safetensors"  # with keep_weights=true alone
 RUN_NAME = re.compile(
     rf"(?P<loss>{NAME.pattern})-(?P<model>{NAME.pattern})-seed(?P<seed>\d{{1,10}})-[0-9a-f]{{10}}"
 )
+_OUTCOME = ("top1", "top5", "test_loss", "best", "failure")
 
 Percentage = Annotated[float, Field(ge=0, le=100)]
 # No loss in float32 comes near it; larger numbers overflow in what is computed from them, as sums and plots.
@@ -135,19 +136,18 @@ class Record(StrictModel):
         has_checksum: bool = True,
         **outcome: Any,
     ) -> Self:
-        """The record of a run that ended.
+        """The record of a run that ended; name and label of the data, and the precision, are those of its identity.
 
         Args:
             experiment: the experiment's name.
             identity: the run's settings, as `RunSettings.identity` gives them.
-            data: what it was trained on; its name and label are those of the identity.
+            data: what it was trained on.
             files: the SHA-256 of each file beside the record.
-            provenance: where the result comes from; its precision is that of the identity.
+            provenance: where the result comes from.
             has_checksum: False for a record as they were before there was one.
             **outcome: `top1`, `top5`, `test_loss` and `best` of a run that reached its last epoch, else its `failure`.
 
-        Raises:
-            pydantic.ValidationError: a ValueError, if a value is not one that a record holds.
+        Raises: pydantic.ValidationError, a ValueError, if a value is not one that a record holds.
         """
         loss, model, seed = identity["loss"]["name"], identity["model"]["name"], identity["seed"]
         digest, data_set = identity_hash(identity), identity["data"]
@@ -170,7 +170,7 @@ class Record(StrictModel):
             hash=digest,
             files=files,
             provenance=provenance.model_copy(update={"precision": identity["precision"]}),
-            **dict.fromkeys(("top1", "top5", "test_loss", "best", "failure")) | outcome,
+            **dict.fromkeys(_OUTCOME) | outcome,
         )
         if not has_checksum:
             return record
@@ -193,7 +193,7 @@ class Record(StrictModel):
         """
         try:
             found = cls.model_validate_json(text)
-            outcome = {key: getattr(found, key) for key in ("top1", "top5", "test_loss", "best", "failure")}
+            outcome = {key: getattr(found, key) for key in _OUTCOME}
             again = cls.of(
                 found.experiment,
                 found.identity,

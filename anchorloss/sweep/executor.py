@@ -23,7 +23,7 @@ from anchorloss.device import choose_convolutions, resolve_device
 from anchorloss.errors import ClaimLostError, RunError, UserError
 from anchorloss.runs import provenance
 from anchorloss.runs.claims import Claim
-from anchorloss.runs.files import remove_temporary_files, write_once
+from anchorloss.runs.files import write_once
 from anchorloss.runs.folder import (
     CONFIG,
     RECORD,
@@ -199,8 +199,6 @@ class _Sweep:
 
     def _start(self, settings: RunSettings, claim: Claim) -> _LiveRun:
         folder = _folder(self._execution, settings)
-        # Another process may only now be planning the sweep, and writing the folder's config.
-        remove_temporary_files(folder, CONFIG)
         # Another process may have set it aside, and left a checkpoint to go on from.
         if self._to_retry.pop(settings.run, None) is not None and (folder / RECORD).exists():
             _set_failed_aside(folder)

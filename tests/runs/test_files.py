@@ -13,7 +13,8 @@ import pytest
 
 from anchorloss.errors import RunError, UserError
 from anchorloss.runs import files
-from anchorloss.runs.files import read_file, remove_temporary_files, sha256, write_atomically, write_once
+from anchorloss.runs.files import read_file, sha256, write_atomically, write_once
+from anchorloss.runs.folder import remove_leftovers
 from tests.commands import time_limit
 from tests.small_disk import small_disk
 
@@ -146,14 +147,14 @@ def test_what_a_killed_writer_leaves_is_removed_and_nothing_else(tmp_path: Path)
         "files.os.fsync = lambda _: os.kill(os.getpid(), 9);"
         "files.write_atomically(pathlib.Path(sys.argv[1]), b'x' * 1000)"
     )
-    path = tmp_path / "checkpoint.pt"
+    path = tmp_path / "history.csv"
     write_atomically(path, b"old")
     (tmp_path / ".config.yaml.0123456789ab.writing").touch()
     killed = subprocess.run([sys.executable, "-c", code, str(path)])
     assert killed.returncode == -9
     assert len(names(tmp_path)) == 3
-    remove_temporary_files(tmp_path, shared="config.yaml")
-    assert names(tmp_path) == [".config.yaml.0123456789ab.writing", "checkpoint.pt"]
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".config.yaml.0123456789ab.writing", "history.csv"]
     assert path.read_bytes() == b"old"
 
 
