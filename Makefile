@@ -14,7 +14,7 @@ RESULTS ?= results
 CONSTRAINTS ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints/cpu.txt)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup quickstart data table1 merge status evaluate card verify readme figure1 report picture wandb-sync bench test test-slow test-slurm test-ray test-cuda \
+.PHONY: help setup quickstart data table1 merge status evaluate card verify readme report wandb-sync bench test test-slow test-slurm test-ray test-cuda \
 	test-browser lint format clean
 .DEFAULT_GOAL := help
 
@@ -59,17 +59,8 @@ verify: $(INSTALLED) ## make every committed table anew from the records, and sa
 readme: $(INSTALLED) ## fill README.md and docs/ from results/, and draw the README's figure
 	$(RUN) scripts/render_readme.py
 
-figure1: $(INSTALLED) ## draw Figure 1 of the supplement from the loss code
-	$(RUN) scripts/figure1.py
-
 report: $(INSTALLED) ## write RESULTS/EXPERIMENT/report.html from the records alone; REFERENCE=loss sets what to compare with
 	$(RUN) scripts/report.py --experiment $(EXPERIMENT) --results-dir $(RESULTS)$(if $(REFERENCE), --reference $(REFERENCE))
-
-picture: $(INSTALLED) ## render the report to results/EXPERIMENT/report.png with Chromium, for docs/results.md
-	$(RUN) scripts/report.py --experiment $(EXPERIMENT)
-	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1280,1180 \
-		--user-data-dir=$$(mktemp -d) --screenshot=results/$(EXPERIMENT)/report.png \
-		file://$(CURDIR)/results/$(EXPERIMENT)/report.html
 
 wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/ or $WANDB_DIR/wandb/)
 	mkdir -p "$${WANDB_DIR:-outputs}/wandb"

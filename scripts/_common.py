@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+# Pictures need no window; Jupyter and Colab export a backend that only they have.
+os.environ["MPLBACKEND"] = "agg"
 # The package that stands beside the scripts, whichever is installed; Python's safe path has neither.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from anchorloss.errors import one_line_errors

@@ -1,4 +1,7 @@
-"""Make the report of an experiment from its run records: results/<experiment>/report.html, one file, opens offline."""
+"""Make the report of an experiment from its run records: results/<experiment>/report.html, one file, opens offline.
+
+Beside it are written statistics.md, the verdicts in words, and curves.svg, Top-1 by epoch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ def main() -> None:
     options = parser(__doc__, experiment="table1")
     options.add_argument("--reference", default="bce", metavar="LOSS", help="compare with it (default: bce)")
     arguments = options.parse_args()
-    from anchorloss.report.page import write_report
+    from anchorloss.analysis.report import write_report
 
     print(write_report(arguments.results_dir, arguments.experiment, arguments.reference))
 

@@ -26,7 +26,7 @@ _PRELOAD = [
     "hydra",
     "anchorloss.sweep.executor",
     "anchorloss.sweep.rerun",
-    "anchorloss.report.page",
+    "anchorloss.analysis.report",
     "tests.processes",
 ]
 _FORKS = multiprocessing.get_context("forkserver")

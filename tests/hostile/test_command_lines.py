@@ -145,18 +145,6 @@ def test_get_data(tmp_path, places):
     refused(call("get_data.py", "--to", tmp_path / "data"))
 
 
-def test_figure1(tmp_path, places):
-    before = everything(tmp_path)
-    for name in ("folder", "below a file", "long"):
-        done = call("figure1.py", f"--output={places[name]}", seconds=30)
-        assert done.returncode in (1, 2), (name, done)
-        assert len(done.stderr.splitlines()) == 1, (name, done)
-    for output in ("", "/", ".", "/proc/figure1", str(tmp_path / "figure1.svg")):
-        done = call("figure1.py", f"--output={output}", folder=tmp_path, seconds=30)
-        assert done.returncode in (1, 2), (output, done)
-    assert everything(tmp_path) == before
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

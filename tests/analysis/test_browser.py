@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorloss.report.page import write_report
+from anchorloss.analysis.report import write_report
 from tests.chromium import Tab, browser, executable
 from tests.fake_runs import make_runs
 

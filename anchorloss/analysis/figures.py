@@ -1,0 +1,444 @@
+"""Every figure, in one style, as SVG whose colours are CSS variables: one picture for the light and the dark theme."""
+
+from __future__ import annotations
+
+import html
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from torch import Tensor
+
+from anchorloss.analysis import predictions, text
+from anchorloss.loss import anchor_loss
+
+# variable: (stand-in in figures, light, dark). Stand-ins must differ from each other. Hues after Okabe and Ito's palette
+# for colour-blind readers; markers repeat the distinction without colour.
+THEME = {
+    "ink": ("#1b1d21", "#1b1d21", "#e9e8e4"),
+    "muted": ("#63676e", "#5d6168", "#a3a7ae"),
+    "rule": ("#d9d7d0", "#dcdad3", "#383c43"),
+    "paper": ("#fdfcfa", "#fdfcfa", "#16181c"),
+    "stamp": ("#b3261e", "#a8231b", "#ff9d8f"),
+    "bce": ("#3d4047", "#3a3d44", "#d6d4ce"),
+    "anchor_target": ("#d55e00", "#c45500", "#ff8f40"),
+    "anchor_bg": ("#0072b2", "#0072b2", "#56b4e9"),
+    "anchor_both": ("#009e73", "#007a58", "#2cc197"),
+    "softmax": ("#cc79a7", "#b85f92", "#dd93bb"),
+    "other-1": ("#e69f00", "#a87400", "#e69f00"),
+    "other-2": ("#7a5cc2", "#7a5cc2", "#a78be6"),
+    "other-3": ("#8c6d46", "#8c6d46", "#c4a67c"),
+}
+INK, MUTED, RULE, PAPER = (THEME[name][0] for name in ("ink", "muted", "rule", "paper"))
+MARKERS = {"bce": "o", "anchor_target": "^", "anchor_bg": "s", "anchor_both": "D", "softmax": "v"}
+OTHERS = {"other-1": "P", "other-2": "X", "other-3": "p"}
+# Drawn at 72 units an inch, so a panel of 5 x 3.6 inches is 360 x 259 CSS pixels: text keeps its size on a phone.
+LOOK: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "anchorloss",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "butt",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+QUANTILE_DASHES: dict[Any, Any] = {"q50": "-", "q90": (0, (5, 2)), "q99": (0, (1, 1.5))}
+
+
+def css(theme: str) -> str:
+    """The values of the variables in the "light" or the "dark" theme, as CSS declarations."""
+    column = ("light", "dark").index(theme) + 1
+    return "".join(f"--{name}:{values[column]};" for name, values in THEME.items())
+
+
+def variables(arms: Iterable[Any]) -> dict[Any, str]:
+    """The variable of each arm: that of its loss; arms that Table 1 does not have take the other colours in turn."""
+    others = itertools.cycle(OTHERS)
+    return {arm: arm if arm in MARKERS else next(others) for arm in arms}
+
+
+def _styles(arms: Iterable[Any]) -> dict[Any, dict[str, Any]]:
+    return {
+        arm: {"color": THEME[name][0], "marker": MARKERS.get(name) or OTHERS[name]}
+        for arm, name in variables(arms).items()
+    }
+
+
+@dataclass
+class Picture:
+    """What `picture` yields: axes to draw in, and afterwards the figure as an <svg> element."""
+
+    figure: Figure
+    panels: Sequence[Axes]
+    said: str
+    svg: Markup = field(default_factory=Markup)
+
+
+@contextmanager
+def picture(
+    name: str, said: str, height: float = 3.6, width: float = 5.0, panels: int = 1
+) -> Iterator[Picture]:
+    """A figure in the report's look; the same drawing gives the same bytes.
+
+    Args:
+        name: Unique in a page; prefixes every id.
+        said: What a reader who cannot see the figure should know; may be set while drawing.
+        height: In inches.
+        width: In inches.
+        panels: Number of axes, below each other with one scale.
+    """
+    with mpl.rc_context({**mpl.rcParamsDefault, **LOOK}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(panels, sharex=True, squeeze=False)
+        made = Picture(figure, list(axes.flat), said)
+        yield made
+        if made.panels[0].get_legend_handles_labels()[1]:
+            figure.legend(loc="outside lower left", ncols=2, fontsize=10)
+        document = io.StringIO()
+        # Not `savefig`, which draws everything once more beforehand.
+        FigureCanvasSVG(figure).print_svg(
+            document, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    made.svg = _inline(document.getvalue(), name, made.said)
+
+
+def _inline(svg: str, name: str, said: str) -> Markup:
+    """matplotlib's document as an element for a page: its ids made unique, its fonts and colours left to the page."""
+    svg = svg[svg.index("<svg") :]
+    # matplotlib's global style rule would reach every element of the page; style.css has it for figures alone.
+    svg = re.sub(
+        r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*|<!--.*?-->\s*",
+        "",
+        svg,
+        flags=re.S,
+    )
+    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
+    # Mathematics comes with the shorthand, which cannot leave the family to the page.
+    svg = re.sub(
+        r"font: (italic )?([\d.]+px)[^;\"]*",
+        lambda font: f"font-size: {font[2]}" + "; font-style: italic" * bool(font[1]),
+        svg,
+    )
+    svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    for variable, (stand_in, _, _) in THEME.items():
+        svg = re.sub(re.escape(stand_in), f"var(--{variable})", svg, flags=re.IGNORECASE)
+    opening, body = svg[: svg.index(">")], svg[svg.index(">") + 1 :]
+    box = opening.partition('viewBox="')[2].partition('"')[0]
+    return Markup(
+        f'<svg viewBox="{box}" role="img" aria-label="{html.escape(said)}" xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink">' + re.sub(r"\n\s*", "\n", body).strip()
+    )
+
+
+def stand_alone(svg: str, theme: str = "light") -> bytes:
+    """The figure as a file of its own, on the page's colour, in the "light" or the "dark" theme."""
+    column = ("light", "dark").index(theme) + 1
+    for variable, values in THEME.items():
+        svg = svg.replace(f"var(--{variable})", values[column])
+    width, height = svg.partition('viewBox="0 0 ')[2].partition('"')[0].split()
+    opening, body = svg[: svg.index(">")], svg[svg.index(">") + 1 :]
+    style = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
+    return (
+        f'{opening} width="{width}pt" height="{height}pt" style="{style}">\n'
+        f'<rect width="{width}" height="{height}" fill="{THEME["paper"][column]}"/>\n{body}\n'
+    ).encode()
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows 0, 1, … from top to bottom."""
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set_ylim(len(names) - 0.42, -0.58)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.1)
+
+
+def differences(
+    groups: Mapping[str, pd.DataFrame],
+    claimed: Mapping[Any, float],
+    labels: Mapping[Any, str],
+    name: str,
+    unit: str = "points",
+    width: float = 5.0,
+) -> Markup:
+    """Differences from the reference with their 95 % intervals, a row for each arm; hollow: the published ones.
+
+    Args:
+        groups: Title of each panel -> a row for each arm with `difference`, `low`, `high` in points, NaN where missing.
+        claimed: The published difference of an arm, where there is one.
+        labels: What the arms are called.
+        name: Unique in the page.
+        unit: Of the axis.
+        width: In inches.
+    """
+    rows = sum(len(found) for found in groups.values())
+    said = [
+        f"{title}: " + "; ".join(f"{labels[arm]} {_with_interval(row)}" for arm, row in found.iterrows())
+        for title, found in groups.items()
+    ]
+    height = 0.75 + 0.45 * len(groups) + 0.5 * rows
+    with picture(name, f"Differences in points. {'. '.join(said)}.", height, width, len(groups)) as made:
+        for axes, (title, found) in zip(made.panels, groups.items(), strict=True):
+            styles = _styles(found.index)
+            axes.axvline(0, color=MUTED, lw=1.2)
+            for place, (arm, row) in enumerate(found.iterrows()):
+                axes.plot([row["low"], row["high"]], [place] * 2, color=styles[arm]["color"], lw=2.4)
+                axes.plot(row["difference"], place, **styles[arm], ms=8, mec=PAPER)
+                axes.plot(claimed.get(arm, np.nan), place + 0.26, "d", color="none", mec=MUTED, ms=7)
+                axes.text(
+                    1.03,
+                    place,
+                    _with_interval(row, "\n"),
+                    transform=axes.get_yaxis_transform(),
+                    va="center",
+                    fontsize=10,
+                    linespacing=1.3,
+                )
+            _rows(axes, [labels[arm] for arm in found.index])
+            axes.set_title(title)
+        made.panels[-1].set_xlabel(f"{unit}; bar: 95 % interval" + "; ◇ published" * bool(claimed))
+    return made.svg
+
+
+def signed(value: float) -> str:
+    """A difference in points with a real minus sign."""
+    return text.number(value, "+.2f").replace("-", "\N{MINUS SIGN}")
+
+
+def _with_interval(row: pd.Series, between: str = " ") -> str:
+    if np.isnan(row["difference"]):
+        return "not run"
+    said = signed(row["difference"])
+    return said if np.isnan(row["low"]) else f"{said}{between}{signed(row['low'])} to {signed(row['high'])}"
+
+
+def every_seed(
+    values: Mapping[str, pd.Series],
+    means: pd.DataFrame,
+    labels: Mapping[Any, str],
+    title: str,
+    name: str,
+    published: Mapping[str, tuple[float, float]] | None = None,
+) -> Markup:
+    """A row for each arm: a mark for each seed, below them the mean with its 95 % interval.
+
+    Args:
+        values: Percent by arm; an arm without a finished run has none.
+        means: A row for each arm with `mean`, `low`, `high`.
+        labels: What the arms are called.
+        title: Of the figure.
+        name: Unique in the page.
+        published: Mean and std of an arm, drawn in grey.
+    """
+    styles = _styles(values)
+    said = "; ".join(
+        f"{labels[arm]} {text.number(means['mean'][arm])}, n = {len(own)}" for arm, own in values.items()
+    )
+    with picture(name, f"{title}, in percent. Means: {said}.", 0.95 + 0.55 * len(values)) as made:
+        axes = made.panels[0]
+        for place, (arm, own) in enumerate(values.items()):
+            row = means.loc[arm]
+            axes.plot(own, [place - 0.14] * len(own), ls="", **styles[arm], ms=6, mec=PAPER, alpha=0.85)
+            axes.plot([row["low"], row["high"]], [place + 0.2] * 2, color=styles[arm]["color"], lw=2.2)
+            axes.plot(row["mean"], place + 0.2, "|", color=INK, ms=11, mew=2)
+            if published and arm in published:
+                mean, std = published[arm]
+                axes.plot([mean - std, mean + std], [place + 0.36] * 2, color=MUTED, lw=1.2)
+                axes.plot(mean, place + 0.36, "d", color=PAPER, mec=MUTED, ms=6)
+        _rows(axes, [labels[arm] for arm in values])
+        axes.set(title=title, xlabel="percent, last epoch")
+    return made.svg
+
+
+def curves(
+    long: pd.DataFrame,
+    labels: Mapping[Any, str],
+    title: str,
+    name: str,
+    ylabel: str = "percent",
+    level: float | None = None,
+) -> Markup:
+    """Mean over seeds by epoch, with a band from the lowest seed to the highest.
+
+    Args:
+        long: A row for each value: `loss`, `seed`, `epoch`, `value`, and perhaps `quantile`, drawn dashed without a band.
+        labels: What the losses are called.
+        title: Of the figure.
+        name: Unique in the page.
+        ylabel: Unit.
+        level: Of a grey line.
+    """
+    styles, ends = _styles(labels), []
+    keys = [key for key in ("loss", "quantile") if key in long]
+    ordered = pd.concat([long[long["loss"] == loss] for loss in labels]).dropna(subset=["value"])
+    with picture(name, "", 3.6) as made:
+        axes = made.panels[0]
+        if level is not None:
+            axes.axhline(level, color=MUTED, lw=1.2)
+        for group, own in ordered.groupby(keys, sort=False):
+            loss, *quantile = cast(tuple[Any, ...], group)
+            by_epoch = own.groupby("epoch")["value"].agg(["mean", "min", "max"])
+            label = " ".join([labels[loss], *(f"{one[1:]} %" for one in quantile)])
+            dashes = QUANTILE_DASHES[quantile[0]] if quantile else "-"
+            axes.plot(by_epoch["mean"], color=styles[loss]["color"], ls=dashes, label=label)
+            if not quantile:
+                low, high = by_epoch["min"], by_epoch["max"]
+                axes.fill_between(by_epoch.index, low, high, color=styles[loss]["color"], alpha=0.15, lw=0)
+            ends.append(f"{label} {by_epoch['mean'].iloc[-1]:.2f}")
+        axes.margins(x=0)
+        axes.locator_params(axis="x", integer=True)
+        axes.set(title=title, xlabel="epoch", ylabel=ylabel)
+        made.said = f"{title} by epoch, mean over seeds. At the end: {'; '.join(ends)}."
+    return made.svg
+
+
+def power_curve(
+    detectable: pd.DataFrame, labels: Mapping[Any, str], claimed: float | None, name: str
+) -> Markup:
+    """The minimum detectable difference by the number of seeds of each loss; `detectable` is seeds x arm, in points."""
+    title, styles = "Minimum detectable difference", _styles(detectable)
+    with picture(name, f"{title} by the number of seeds of each loss, 80 % power.") as made:
+        axes = made.panels[0]
+        for arm, own in detectable.items():
+            axes.plot(own, color=styles[arm]["color"], label=labels[arm])
+        if claimed:
+            axes.axhline(
+                abs(claimed), color=MUTED, ls=(0, (4, 3)), lw=1.2, label=f"published {signed(claimed)}"
+            )
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set(title=title, xlabel="seeds of each loss", ylabel="points")
+    return made.svg
+
+
+def class_differences(change: pd.Series, chance: float, loss: str, title: str, name: str) -> Markup:
+    """Accuracy by class minus the reference's, sorted, in points; band: two standard deviations that seeds alone give."""
+    heights = np.sort(change.dropna())
+    largest = 1.15 * np.abs(heights).max(initial=0.1)
+    with picture(name, f"Accuracy by class, {title}, in points.") as made:
+        axes = made.panels[0]
+        if chance == chance:
+            axes.axhspan(-2 * chance, 2 * chance, color=RULE, alpha=0.6, lw=0)
+        axes.bar(np.arange(len(heights)), heights, width=0.85, color=_styles([loss])[loss]["color"], lw=0)
+        axes.axhline(0, color=MUTED, lw=1)
+        axes.grid(visible=False)
+        axes.set(title=title, xlabel="classes, sorted", ylabel="points", xticks=[], ylim=(-largest, largest))
+    return made.svg
+
+
+def confused(means: pd.DataFrame, labels: Mapping[Any, str], name: str) -> Markup:
+    """Mistakes between two classes under each loss; `means` is pair x loss, in images a run."""
+    styles = _styles(means)
+    said = f"The most confused pairs of classes: {'; '.join(means.index)}."
+    with picture(name, said, 1.5 + 0.32 * len(means)) as made:
+        axes = made.panels[0]
+        axes.hlines(range(len(means)), means.min(axis=1), means.max(axis=1), color=RULE, lw=3)
+        for loss, own in means.items():
+            axes.plot(own, range(len(own)), ls="", **styles[loss], ms=7, mec=PAPER, label=labels[loss])
+        _rows(axes, list(means.index))
+        axes.set(title="Classes taken for each other", xlabel="mistakes between the two, images a run")
+    return made.svg
+
+
+def reliability_diagram(bins: pd.DataFrame, fewest: int, loss: str, title: str, name: str) -> Markup:
+    """Share right against the score of the predicted class, and below how many images have that score.
+
+    Args:
+        bins: What `predictions.reliability` returns.
+        fewest: Bins with fewer images have no mark.
+        loss: Whose colour is used.
+        title: Of the figure.
+        name: Unique in the page.
+    """
+    many, width = bins[bins["images"] >= fewest], 1 / predictions.BINS
+    with picture(name, f"Reliability of {title}.", 3.9) as made:
+        axes = made.panels[0]
+        axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
+        shares = 0.3 * bins["images"] / bins["images"].max()
+        axes.bar(width * bins.index, shares, width=width, align="edge", color=RULE, lw=0)
+        axes.plot(many["score"], many["right"], **_styles([loss])[loss], ms=6, mec=PAPER)
+        axes.set(title=title, xlabel="score of the predicted class", ylabel="share right")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return made.svg
+
+
+def modulated_loss(side: str, gamma: float, q: Tensor, anchor: float) -> Tensor:
+    """The loss of the class on one side against its score, Equations 2 ("target") and 3 ("background").
+
+    It comes from samples of two classes: one has the score q, the other is the anchor. The anchor's own term, which is
+    the loss of the sample where the first class is certain, is subtracted.
+
+    Args:
+        side: The loss's `anchor`, and the class whose loss is returned.
+        gamma: Exponent of the modulating factor; 0 is binary cross entropy.
+        q: Scores, float64 (points,).
+        anchor: The anchor's score, 0 to 1.
+
+    Returns:
+        Losses, float64 (points,).
+    """
+    moving, certain = (0, 1e4) if side == "target" else (1, -1e4)
+
+    def losses(moved: Tensor | float) -> Tensor:
+        logits = torch.special.logit(torch.full((len(q), 2), anchor, dtype=torch.float64))
+        logits[:, moving] = moved
+        target = torch.zeros(len(q), dtype=torch.int64)
+        return anchor_loss(logits, target, gamma, side, reduction="none")
+
+    return losses(torch.special.logit(q)) - losses(certain)
+
+
+def figure1(side: str, name: str) -> Markup:
+    """One half of Figure 1 of the supplement, drawn by the loss code; shaded: where anchor loss exceeds BCE."""
+    anchor, symbol, number = {"target": (0.2, "pos", "(i)"), "background": (0.8, "neg", "(ii)")}[side]
+    # A gamma is no loss, so it has the hue of none.
+    hues = {0.0: "bce", 0.5: "other-1", 1.0: "other-2", 2.0: "other-3"}
+    q = torch.linspace(0.005, 0.995, 397, dtype=torch.float64)
+    title = f"{number} Modulate the loss of the {side}"
+    said = f"{title}: BCE and anchor loss against the score of the {side} class, anchor {anchor:g}."
+    with picture(name, said) as made:
+        axes = made.panels[0]
+        harder = (0, anchor) if side == "target" else (anchor, 1)
+        axes.axvspan(*harder, color=INK, alpha=0.07, lw=0)
+        axes.axvline(anchor, color=INK, alpha=0.6, lw=1, ls=":")
+        for gamma, hue in hues.items():
+            loss = modulated_loss(side, gamma, q, anchor)
+            label, dashes = (rf"AL, $\gamma$ = {gamma:g}", "-") if gamma else ("BCE", (0, (4, 2)))
+            axes.plot(q, loss, color=THEME[hue][0], ls=dashes, label=label)
+        axes.text(anchor, 5.05, rf"$q_{{{symbol}}}$ = {anchor:g}", ha="center", va="bottom", fontsize=10)
+        axes.set(xlabel=f"score of the {side} class", ylabel="loss", xlim=(0, 1), ylim=(0, 5))
+        axes.set_title(title, pad=22)
+    return made.svg
