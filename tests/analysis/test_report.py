@@ -146,7 +146,7 @@ def test_the_readme_rests_on_the_largest_experiment_with_two_seeds_of_every_loss
     small = answer.readme(tmp_path)
     make_runs(tmp_path, "table1_resnet20", seeds=(0,), data="cifar100")
     assert answer.readme(tmp_path)["answer.md"] == small["answer.md"]
-    make_runs(tmp_path, "table1_resnet20", seeds=range(2), data="cifar100")
+    make_runs(tmp_path, "table1_resnet20", seeds=(1,), data="cifar100")
     made = answer.readme(tmp_path)
     assert b"ResNet-20, 40 epochs, interim, 2 of 10 seeds complete" in made["answer.md"]
     assert b"excluded" not in made["answer.md"].lower(), "an interim table is no look at the amendment"

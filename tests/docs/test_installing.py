@@ -90,7 +90,7 @@ def test_the_installed_loss_runs_beside_torch_alone(environment, tmp_path):
 
 
 def test_the_published_figures_are_installed(environment, tmp_path):
-    code = "from anchorloss.report.published import read_published as r; print(r()['bce'].top1_mean)"
+    code = "from anchorloss.analysis.paper import TABLE1 as t; print(t['top1_mean']['bce'])"
     assert run(environment, "-c", code, cwd=tmp_path).stdout == "73.88\n"
 
 
