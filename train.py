@@ -49,7 +49,7 @@ def train(config: DictConfig) -> None:
 
     from anchorloss.config.hydra_errors import config_errors
     from anchorloss.errors import UserError
-    from anchorloss.sweep.plan import train_all
+    from anchorloss.sweep.executor import train_all
 
     # An error that reached Hydra would get a second line from it.
     with one_line_errors(), config_errors():

@@ -76,7 +76,7 @@ def one_line_errors() -> Iterator[None]:
                 raise
             status, line = explain(error)
             print(f"error: {printable(' '.join(line.split()), 1200)}", file=sys.stderr)
-            raise SystemExit(status) from None
+            raise SystemExit(status) from error
         stdout.flush()
         if stdout.failure is not None and not isinstance(stdout.failure, BrokenPipeError):
             print(f"error: standard output: {_reason(stdout.failure)}", file=sys.stderr)

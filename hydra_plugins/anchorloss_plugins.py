@@ -1,49 +1,75 @@
-"""The default sweeper and launcher. Hydra finds them because they are in `hydra_plugins`.
-
-The launcher trains all jobs of a sweep as one plan in this process, so that runs of different losses can train side by
-side. `hydra/launcher=` chooses another one.
-"""
+"""Sweeps, for Hydra, which instantiates its plugins from this package alone: what they do is in `anchorloss.sweep`."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from anchorloss.config.hydra_errors import check_overrides
-from anchorloss.sweep.launcher import SweepLauncher, without_hydra
-from anchorloss.sweep.plan import plan
+from anchorloss.errors import UserError
 
 
-class CheckedSweeper(BasicSweeper):
-    """Hydra's basic sweeper, which first composes and checks the whole sweep, and writes nothing."""
+class CheckedSweeper(Sweeper):
+    """Makes a job of each combination of the swept values; writes nothing."""
 
     def __init__(self, params: dict[str, str] | None) -> None:
         """Take the key of configs/hydra/sweeper/checked.yaml: the values to sweep over, by key of the config."""
-        super().__init__(max_batch_size=None, params=params)
+        self._params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """What Hydra calls before `sweep`."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Check every job, then launch all of them; return Hydra's `JobReturn` of each.
+        """Have the jobs of the command line and of `params` launched.
 
         Raises:
-            UserError: A job's config is wrong; nothing has been launched.
+            UserError: an override is wrong.
         """
-        assert self.hydra_context is not None
-        assert self.config is not None
         assert self.launcher is not None
-        loader = self.hydra_context.config_loader
-        params = self._parse_config()
+        assert self.hydra_context is not None
+        params = [f"{key}={value}" for key, value in self._params.items()]
         check_overrides(params)
-        parser = OverridesParser.create(config_loader=loader)
-        (jobs,) = self.split_arguments(parser.parse_overrides([*params, *arguments]), None)
-        config = self.config
-        plan([without_hydra(loader.load_sweep_config(config, list(job))) for job in jobs])
-        results = self.launcher.launch(jobs, initial_job_idx=0)
-        for result in results:
-            _ = result.return_value  # raises what the job raised
-        return results
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        choices: dict[str, list[str]] = {}
+        for override in parser.parse_overrides([*params, *arguments]):
+            key = override.get_key_element()
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise UserError(f"{override.input_line}: cannot be swept; write the values out, as {key}=a,b")
+            swept = override.is_sweep_override()
+            values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+            choices[key] = [f"{key}={value}" for value in values]
+        return self.launcher.launch(list(itertools.product(*choices.values())), 0)
 
 
-class InProcessLauncher(SweepLauncher):
-    """A `SweepLauncher` where Hydra looks for plugins."""
+class SweepLauncher(Launcher):
+    """Composes each job once and hands all of them to `workers.launch`, as one plan."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Take the keys of a config in configs/hydra/launcher/."""
+        self._settings: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """What Hydra calls before `launch`."""
+        self._loader, self._config = hydra_context.config_loader, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """What Hydra calls with the overrides of each job."""
+        from anchorloss.sweep.workers import launch  # takes a moment that `--help` does not need
+
+        configs = [self._loader.load_sweep_config(self._config, list(job)) for job in job_overrides]
+        for config in configs:
+            with flag_override(config, ["struct", "readonly"], False):
+                del config["hydra"]
+        launch(self._config.hydra.runtime.choices["hydra/launcher"], self._settings, configs)
+        return []

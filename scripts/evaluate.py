@@ -17,7 +17,7 @@ from _common import folder, parser, run
 from anchorloss.errors import UserError
 
 if TYPE_CHECKING:
-    from anchorloss.sweep.reevaluate import Reevaluation
+    from anchorloss.sweep.verify import Reevaluation
 
 
 def main() -> None:
@@ -34,8 +34,8 @@ def main() -> None:
     arguments = options.parse_args()
     if not (arguments.runs or arguments.experiment):
         raise UserError("nothing to evaluate; name run folders or --experiment")
-    from anchorloss.sweep.reevaluate import reevaluate, with_weights
     from anchorloss.sweep.trust import require_trusted
+    from anchorloss.sweep.verify import reevaluate, with_weights
 
     folders = list(arguments.runs)
     if arguments.experiment:
@@ -45,7 +45,7 @@ def main() -> None:
     found = reevaluate(folders, arguments.data_root, arguments.device)
     for each in found:
         _report(each)
-    raise SystemExit(1 if any(each.problems for each in found) else 0)
+    raise SystemExit(1 if any(each.problem for each in found) else 0)
 
 
 def _report(found: Reevaluation) -> None:
@@ -55,8 +55,8 @@ def _report(found: Reevaluation) -> None:
     print(f"  {found.different:,} of {len(found.now.target):,} predictions differ from the record's")
     if found.elsewhere is not None:
         print(f"  recorded on {found.elsewhere}: rounding may differ here")
-    for problem in found.problems:
-        print(f"  WRONG: {problem}")
+    if found.problem is not None:
+        print(f"  WRONG: {found.problem}")
 
 
 if __name__ == "__main__":

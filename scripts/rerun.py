@@ -29,12 +29,12 @@ def main() -> None:
         "--trust-code", action="store_true", help="run functions that are no code of this checkout, too"
     )
     arguments = options.parse_args()
-    from anchorloss.sweep.rerun import rerun
     from anchorloss.sweep.trust import require_trusted
+    from anchorloss.sweep.verify import rerun
 
     if not arguments.trust_code:
         require_trusted([arguments.run])
-    found = rerun(
+    record, differences, circumstances = rerun(
         arguments.run,
         arguments.data_root,
         first_epoch=arguments.first_epoch,
@@ -42,13 +42,13 @@ def main() -> None:
         into=arguments.into,
     )
     what = "first epoch" if arguments.first_epoch else "record, history and predictions"
-    if not found.differences:
-        print(f"{found.run}: the same {what}, bit for bit")
-    for key, (recorded, now) in found.differences.items():
-        print(f"{found.run}: {key} is {recorded} in the record, {now} now")
-    for key, (recorded, now) in found.circumstances.items():
+    if not differences:
+        print(f"{record.run}: the same {what}, bit for bit")
+    for key, (recorded, now) in differences.items():
+        print(f"{record.run}: {key} is {recorded} in the record, {now} now")
+    for key, (recorded, now) in circumstances.items():
         print(f"  {key}: {recorded} then, {now} now")
-    raise SystemExit(1 if found.differences else 0)
+    raise SystemExit(1 if differences else 0)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""From composed configs to a plan of runs, checked completely before the first run starts."""
+"""What is to be trained: from composed configs to checked runs, where they lie, and which of them are left to do."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
 from anchorloss.config.settings import DATA_SETS, Config, Execution
 from anchorloss.errors import UserError
+from anchorloss.runs.claims import Claim
+from anchorloss.runs.files import write_once
+from anchorloss.runs.folder import CONFIG, RECORD, Record, read_config, read_record, run_config, run_folder
 
 
 def register_schema() -> None:
@@ -49,19 +52,47 @@ def _refuse_swept(key: str, values: list[Any]) -> None:
         raise UserError(f"{key}={different}: cannot be swept; give the command once for each value")
 
 
-def train_all(configs: Sequence[DictConfig]) -> None:
-    """Check the jobs and train their runs in this process.
+def folder_of(run: RunSettings, execution: Execution) -> Path:
+    """Where a run lies."""
+    return run_folder(execution.results_dir, run.experiment, run.run)
+
+
+def read_records(runs: Sequence[RunSettings], execution: Execution) -> dict[str, Record]:
+    """The records that the runs have, by the run's name. Raises: UserError if one is damaged."""
+    found = {run.run: read_record(folder_of(run, execution)) for run in runs}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def set_failed_aside(runs: Sequence[RunSettings], execution: Execution) -> None:
+    """Keep the records of failed runs under names of their own, so that they are to do again; nothing is overwritten."""
+    for run in runs:
+        folder = folder_of(run, execution)
+        record = read_record(folder)
+        if record is None or record.status != "failed" or not (claim := Claim(folder)).acquire():
+            continue  # another process sees to it
+        number = 1
+        while (folder / f"failed-{number}.json").exists():
+            number += 1
+        (folder / RECORD).rename(folder / f"failed-{number}.json")
+        claim.release()
+
+
+def make_folder(run: RunSettings, execution: Execution) -> None:
+    """Make the run's folder with its config, which says the same whoever writes it.
 
     Raises:
-        UserError, RunError, SystemExit: as `plan` and `executor.execute`.
+        UserError: it cannot be made, or is another run's.
     """
-    begun = time.monotonic()
-    runs, execution = plan(configs)
-    if execution.dry_run:
-        from anchorloss.sweep.messages import list_plan
-
-        list_plan(runs, execution)
-        return
-    from anchorloss.sweep.executor import execute
-
-    execute(runs, execution, begun)
+    folder = folder_of(run, execution)
+    config = run_config(run.experiment, run.identity())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"results_dir: {folder} cannot be made ({error.strerror}); name another") from None
+    try:
+        write_once(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+    except FileExistsError:
+        if read_config(folder) != config:
+            raise UserError(
+                f"{folder / CONFIG}: differs from the run it names; move the folder away"
+            ) from None

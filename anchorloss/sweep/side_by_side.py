@@ -25,14 +25,16 @@ def cores() -> int:
 class SideBySide:
     """Calls a function on each of several runs, on a CPU with `threads` torch threads each.
 
-    It keeps its Python threads, because torch's number of threads is a property of the Python thread that computes.
+    It keeps its Python threads, because torch's number of threads is a property of the Python thread that computes. The
+    main thread does not compute on a CPU: it answers signals, which would otherwise wait for the end of a long step.
     """
 
     def __init__(self, device: torch.device, threads: int) -> None:
-        width = cores() // threads if device.type == "cpu" else 1
         self._pool = (
-            ThreadPoolExecutor(width, initializer=torch.set_num_threads, initargs=(threads,))
-            if width > 1
+            ThreadPoolExecutor(
+                max(1, cores() // threads), initializer=torch.set_num_threads, initargs=(threads,)
+            )
+            if device.type == "cpu"
             else None
         )
 

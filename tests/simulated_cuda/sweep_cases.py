@@ -20,7 +20,7 @@ from anchorloss.runs import checkpoint
 from anchorloss.runs.claims import FILE, Claim
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import CONFIG, HISTORY, PREDICTIONS, RECORD, Record, read_record, verify_files
-from anchorloss.sweep import executor, plan
+from anchorloss.sweep import executor
 from anchorloss.training import run as run_module
 from tests.conftest import ROOT
 from tests.conftest import SMALL as TEST_SETTINGS
@@ -119,6 +119,9 @@ def simulated_time():
             gpu.seconds += 1e-5
             return gpu.seconds
 
+        def advance(seconds: float) -> None:
+            gpu.seconds += seconds
+
         def slow_plan(*configs: object) -> object:
             gpu.seconds += SECONDS_TO_START
             return make_plan(*configs)
@@ -134,11 +137,11 @@ def simulated_time():
 
         claims: list[Claim] = []
         patch.setattr(executor, "Claim", claim)
-        make_plan, save_checkpoint = plan.plan, checkpoint.save
-        patch.setattr(plan, "plan", slow_plan)
+        make_plan, save_checkpoint = executor.plan, checkpoint.save
+        patch.setattr(executor, "plan", slow_plan)
         patch.setattr(checkpoint, "save", save)
-        for module in (plan, executor, run_module):
-            patch.setattr(module, "time", SimpleNamespace(monotonic=monotonic))
+        for module in (executor, run_module):
+            patch.setattr(module, "time", SimpleNamespace(monotonic=monotonic, sleep=advance))
         gpu.seconds_per_replay = SECONDS_PER_STEP
         yield gpu
 

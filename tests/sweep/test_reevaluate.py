@@ -17,7 +17,7 @@ from anchorloss.errors import UserError
 from anchorloss.runs.files import sha256
 from anchorloss.runs.folder import PREDICTIONS, WEIGHTS, read_runs
 from anchorloss.sweep import executor, plan
-from anchorloss.sweep.reevaluate import reevaluate, with_weights
+from anchorloss.sweep.verify import reevaluate, with_weights
 from tests import processes
 from tests.conftest import ROOT, SMALL
 from tests.in_process import composed
@@ -61,7 +61,7 @@ def test_the_weights_give_every_recorded_number(trained):
         assert f"{run.name}: Top-1 {run.record.top1:.2f} %, Top-5 {run.record.top5:.2f} %\n" in done.stdout
     for found in reevaluate(with_weights(trained, "scratch"), "nowhere"):
         assert found.elsewhere is None
-        assert not found.problems
+        assert found.problem is None
 
 
 @pytest.mark.timeout(600)
@@ -98,7 +98,7 @@ def test_the_weights_of_another_run_are_found_out(runs):
     edit_record(runs[0], provenance={**made, "device": "Another Processor (1 thread)"})
     (found,) = reevaluate([runs[0]], "nowhere")
     assert found.elsewhere == f"Another Processor (1 thread), torch {torch.__version__}"
-    assert "more than rounding explains" in found.problems[0]
+    assert "more than rounding explains" in found.problem
 
 
 def test_a_local_version_that_torch_alone_names_makes_no_other_torch(runs, monkeypatch):
@@ -125,7 +125,7 @@ def test_elsewhere_the_number_of_other_predictions_is_said(runs):
     np.savez_compressed(runs[0] / PREDICTIONS, **predictions)
     change(runs[0], PREDICTIONS, (runs[0] / PREDICTIONS).read_bytes())
     (found,) = reevaluate([runs[0]], "nowhere")
-    assert found.problems == ("2 predictions and 0 ranks of the target differ on the same processor",)
+    assert found.problem == "2 predictions and 0 ranks of the target differ on the same processor"
     made = json.loads((runs[0] / "record.json").read_text())["provenance"]
     edit_record(runs[0], provenance={**made, "device": "Another Processor (1 thread)"})
     done = evaluate(runs[0])
@@ -151,7 +151,7 @@ def test_what_is_missing_is_one_line(runs, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert f"data.root={tmp_path / 'nothing'}: holds neither" in done.stderr
     without = finish_run(tmp_path / "without", make_settings())
-    with pytest.raises(UserError, match="has no finished run with its weights"):
+    with pytest.raises(UserError, match="did not keep its weights"):
         reevaluate([without], "nowhere")
     with pytest.raises(UserError, match="experiment=table1: none of its 1 runs kept its weights"):
         with_weights(tmp_path / "without", "table1")

@@ -11,7 +11,7 @@ import pytest
 
 from anchorloss.device import describe, processor_kind, resolve_device
 from anchorloss.runs.folder import read_record, read_runs
-from anchorloss.sweep.rerun import rerun
+from anchorloss.sweep.verify import rerun
 from tests import processes
 from tests.conftest import ROOT, SMALL
 from tests.run_folders import edit_record
@@ -82,9 +82,9 @@ def test_the_first_epoch_of_a_recorded_real_run_comes_out_again(cifar_root):
     ]
     processor = processor_kind(describe(resolve_device("cpu")))
     here = [folder for folder, device in found if processor_kind(device) == processor]
-    differences = rerun(
+    _, differences, _ = rerun(
         here[0] if here else found[0][0], str(cifar_root), first_epoch=True, device="cpu"
-    ).differences
+    )
     if here:
         assert differences == {}
     for key in ("train_loss", "train_top1"):

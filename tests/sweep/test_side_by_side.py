@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import read_runs, verify_files
-from hydra_plugins.anchorloss_processes import gpu_names
 from tests.conftest import SMALL
 
 
@@ -22,11 +21,3 @@ def test_runs_side_by_side_give_the_records_that_each_gives_alone(train, tmp_pat
     assert len(runs["1"]) == 4
     for alone, together in zip(runs["1"], runs["2"], strict=True):
         assert same_result(alone.record, together.record)
-
-
-def test_processes_share_out_the_gpus_that_this_one_may_use():
-    """Slurm and people say which by CUDA_VISIBLE_DEVICES, in numbers or in names."""
-    assert gpu_names(3, None) == ["0", "1", "2"]
-    assert gpu_names(2, "2, 3") == ["2", "3"]
-    assert gpu_names(1, "GPU-8f6b,GPU-0000") == ["GPU-8f6b"]
-    assert gpu_names(0, None) == []

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from anchorloss.config.parsing import parse
 from anchorloss.errors import UserError
@@ -15,6 +18,8 @@ from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import read_runs, run_folder
 from anchorloss.sweep import executor
 from anchorloss.sweep.executor import execute
+from anchorloss.sweep.side_by_side import SideBySide
+from anchorloss.sweep.signals import Signals
 from tests.conftest import SMALL, command
 from tests.in_process import composed, data_of, finish, start
 
@@ -128,3 +133,27 @@ def test_when_one_run_ends_the_sweep_by_an_error_the_others_are_saved(tmp_path):
         train(tmp_path, *sweep)
     assert (folders[0] / "checkpoint.pt").exists()
     assert not list(tmp_path.rglob("claim.lock"))
+
+
+def test_an_answer_comes_while_a_step_computes_and_what_is_ignored_stays_ignored(capfd):
+    """As the backward pass of a large network on a CPU, a step may take half a minute in one call of C++."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals("stopping") as signals:
+            threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGHUP]).start()
+            threading.Timer(0.6, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+            answered = SideBySide(torch.device("cpu"), 1).each(lambda _: look_for_an_answer(capfd), [0])
+        assert answered == ["stopping"]
+        assert signals.received == signal.SIGUSR1
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def look_for_an_answer(capfd) -> str:
+    """A step that ends when it has been answered."""
+    text = ""
+    while not text:
+        time.sleep(0.05)
+        text = capfd.readouterr().err.strip()
+    return text

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from anchorloss.runs.folder import read_runs
 from tests.commands import call
 from tests.conftest import ROOT, SMALL
+from tests.in_process import settings
+from tests.run_folders import finish_run, interrupt_run
 
 
 def test_trains_every_seed_once_and_skips_them_the_second_time(train, tmp_path):
@@ -24,6 +27,9 @@ def test_trains_every_seed_once_and_skips_them_the_second_time(train, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()}
     again = train(*overrides, check=True)
     assert again.stdout.count("skipped") == 2
+    top1 = [run.record.top1 for run in runs]
+    told = f"anchor_bg-resnet8: Top-1 {np.mean(top1):.2f} ± {np.std(top1, ddof=1):.2f} %, Top-5 "
+    assert again.stdout.splitlines()[-1].startswith(told)
     assert {
         path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*") if path.is_file()
     } == before
@@ -117,3 +123,26 @@ def test_logger_none_runs_where_wandb_is_not_installed(train, tmp_path, monkeypa
     (tmp_path / "hidden" / "wandb.py").write_text("raise ImportError('not here')")
     monkeypatch.setitem(os.environ, "PYTHONPATH", str(tmp_path / "hidden"))
     train(*SMALL, "optim.epochs=1", "logger=none", check=True)
+
+
+def test_a_dry_run_lists_what_would_be_done_and_writes_nothing(tmp_path):
+    done, failed, waiting, begun = runs = settings("seeds=[0,1,2,3]", "loss=anchor_bg")
+    finish_run(tmp_path, done)
+    finish_run(tmp_path, failed, failed=True)
+    interrupt_run(tmp_path, begun, epoch=1)
+    before = sorted(tmp_path.rglob("*"))
+    sweep = (*SMALL, "-m", "loss=anchor_bg", "loss.gamma=0.5,2", "seeds=[0,1,2,3]", "--dry-run")
+    said = call("train.py", *sweep, f"results_dir={tmp_path}", folder=tmp_path).stdout
+    assert "8 runs = losses anchor_bg x seeds 0, 1, 2, 3 x loss.gamma 0.5, 2.0" in said
+    assert "  optim.epochs=2\n" in said
+    for run, what in zip(
+        runs,
+        ("skipped: has finished", "skipped: has failed", "trained", "resumed after 1 epoch"),
+        strict=True,
+    ):
+        assert f"{run.run}: {what} (loss.gamma=0.5, seed={run.seed})" in said
+    assert said.count("(loss.gamma=2.0, ") == 4
+    assert waiting.run in said
+    again = call("train.py", *sweep, "--retry-failed", f"results_dir={tmp_path}", folder=tmp_path).stdout
+    assert f"{failed.run}: trained again" in again
+    assert sorted(tmp_path.rglob("*")) == before
