@@ -25,13 +25,8 @@ _PRELOAD = [
     "scipy.stats",
     "hydra",
     "anchorloss.sweep.executor",
-<<<<<<< HEAD
     "anchorloss.sweep.verify",
     "anchorloss.analysis.report",
-=======
-    "anchorloss.sweep.verify",
-    "anchorloss.report.page",
->>>>>>> 84f7cfd (Start workers in place of jobs, rebuild the sweeper on public classes, and answer every signal at once)
     "tests.processes",
 ]
 _FORKS = multiprocessing.get_context("forkserver")
