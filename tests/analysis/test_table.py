@@ -7,11 +7,13 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from anchorloss.analysis import frame, table
 from anchorloss.analysis.frame import MEASURES, Measure
+from anchorloss.analysis.paper import LOSSES
 from anchorloss.errors import UserError
 from tests.commands import call
 from tests.run_folders import edit_record, finish_run, make_settings, plan_run
@@ -151,6 +153,25 @@ def test_a_further_measure_is_one_line(results, monkeypatch):
     assert "Top-3 (secondary measure), better than BCE:" in table.statistics(
         frame.runs("quickstart", results)
     )
+
+
+def test_the_amendment_is_printed_once_every_planned_seed_is_whole(tmp_path):
+    draw = np.random.default_rng(3)
+    runs = [(loss, seed) for loss in LOSSES for seed in range(10)]
+    for loss, seed in runs:
+        settings = make_settings(loss, seed, experiment="table1_resnet20", model="resnet20", epochs=2)
+        if (loss, seed) != runs[-1]:
+            finish_run(tmp_path, settings, top1=65 + draw.normal(), images=400)
+    assert "Exclusion" not in table.statistics(frame.runs("table1_resnet20", tmp_path))
+    finish_run(tmp_path, settings, top1=65.0, images=400)
+    said = table.statistics(frame.runs("table1_resnet20", tmp_path))
+    for part in (
+        "Exclusion (Top-1; amendment",
+        "Equivalence (two one-sided t tests",
+        "Sensitivity (`top1 ~ loss`",
+    ):
+        assert part in said
+    assert "interim" not in said
 
 
 def test_latex_is_escaped_and_balanced(tmp_path):
