@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -22,6 +25,15 @@ from anchorloss.training.device_data import DeviceData
 from anchorloss.training.run import train
 from anchorloss.training.trainer import Trainer
 from tests.conftest import ROOT, SMALL
+
+# A network that trains for an epoch of three steps in a tenth of a second.
+SMALLER = (
+    "model.name=small",
+    "model.function=tests.training.small.Small",
+    "data.training_images=100",
+    "data.test_images=100",
+    "optim.batch_size=40",
+)
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -79,3 +91,20 @@ def files(results: Path, run: RunSettings) -> dict[str, bytes]:
     """The two files beside the record that two equal runs have alike."""
     folder = run_folder(results, run.experiment, run.run)
     return {name: (folder / name).read_bytes() for name in ("history.csv", "predictions.npz")}
+
+
+@contextmanager
+def counted_steps(at_each: Callable[[int], object] = lambda count: None) -> Iterator[SimpleNamespace]:
+    """Count the steps that are trained, as `count`, and call `at_each` with it after each."""
+    steps = SimpleNamespace(count=0)
+    train_step = Trainer.train_step
+
+    def counting(trainer: Trainer) -> int:
+        images = train_step(trainer)
+        steps.count += 1
+        at_each(steps.count)
+        return images
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", counting)
+        yield steps

@@ -86,9 +86,9 @@ def _run(case, fault, output):
     try:
         if fault is not None:
             sys.meta_path.insert(0, FaultyFinder(fault.module, fault.old, fault.new))
-        from tests.simulated_cuda import sweep_cases, training_cases
+        from tests.simulated_cuda import cases, sweep_cases
 
-        found = [vars(module).get(f"case_{case}") for module in (training_cases, sweep_cases)]
+        found = [vars(module).get(f"case_{case}") for module in (cases, sweep_cases)]
         (function,) = filter(None, found)
         function()
         status = 0

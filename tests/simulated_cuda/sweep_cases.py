@@ -1,4 +1,4 @@
-"""Cases of a whole sweep: `train.py device=cuda` in this process, against runs that each train alone on the CPU."""
+"""The case of a whole sweep: `train.py device=cuda` in this process, against runs that each train alone on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from anchorloss.errors import ClaimLostError
 from anchorloss.runs import checkpoint
 from anchorloss.runs.claims import FILE, Claim
 from anchorloss.runs.differences import same_result
@@ -24,12 +23,12 @@ from anchorloss.sweep import executor
 from anchorloss.training import run as run_module
 from tests.conftest import ROOT
 from tests.conftest import SMALL as TEST_SETTINGS
-from tests.in_process import data_of, files, finish, settings, start
-from tests.simulated_cuda.common import EXACT, SMALL, counted_steps, simulated
+from tests.in_process import SMALLER, counted_steps, data_of, files, finish, settings, start
+from tests.simulated_cuda.cases import EXACT, simulated
 from tests.simulated_cuda.device import NAME
 
 # Ten steps an epoch.
-SWEPT = (*EXACT, *SMALL, "optim.batch_size=10", "optim.epochs=2", "optim.decay_at=[0.5]")
+SWEPT = (*EXACT, *SMALLER, "optim.batch_size=10", "optim.epochs=2", "optim.decay_at=[0.5]")
 STEPS = 4 * 2 * 10
 SECONDS_PER_STEP = 0.25
 SECONDS_TO_START = 3.0
@@ -212,170 +211,4 @@ def case_sweep() -> None:
             assert status == 0, printed
             assert printed.count("skipped") == 4
             assert steps.count == STEPS
-        assert_same_results(command, expected, Path(folder) / "alone")
-
-
-def case_sweep_in_one_go() -> None:
-    """Without a budget: two runs at a time, another as soon as one has ended, and every run saved now and then."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        expected = alone(Path(folder) / "alone")
-        command = Command(Path(folder), "cuda:0")
-        together = set()
-
-        def at_each(count: int) -> None:
-            # A run has its claim from its start to its record.
-            held = sorted(path.parent.name.split("-")[0] for path in command.results.rglob(FILE))
-            together.add(len(held))
-
-        with simulated_time() as gpu, counted_steps(at_each) as steps:
-            status, printed = command("checkpoint_seconds=1")
-            assert status == 0, printed
-            assert "stopped" not in printed
-            assert max(together) == 2
-            assert steps.count == STEPS
-            # Two beside each other, so half the time of one after another, and what the queues leave unused.
-            at_best = STEPS * SECONDS_PER_STEP / 2
-            assert at_best <= gpu.seconds - SECONDS_TO_START <= 1.3 * at_best
-        assert {record.provenance.resumed for record in command.records().values()} == {0}
-        assert_same_results(command, expected, Path(folder) / "alone")
-
-
-def case_killed() -> None:
-    """A process that ends without saying so, as a machine without power, loses what it trained since a checkpoint."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        command = Command(Path(folder), "cuda", "checkpoint_seconds=1")
-        # Before anything is trained here: autograd's threads do not outlive a fork.
-        child = os.fork()
-        if child == 0:
-            with simulated_time(), counted_steps(lambda count: count < 30 or os._exit(7)):
-                command()
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        expected = alone(Path(folder) / "alone")
-        assert len(command.saved()) == 2
-        with simulated_time(), counted_steps() as steps:
-            status, printed = command()
-            assert status == 0, printed
-        # A second and a queue, each of two runs, is the most that is trained again.
-        assert STEPS - 30 < steps.count <= STEPS - 30 + 2 * 2 / SECONDS_PER_STEP
-        assert_same_results(command, expected, Path(folder) / "alone")
-
-
-def case_shared() -> None:
-    """Runs that another process holds, takes over or ends are left to it."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        expected = alone(Path(folder) / "alone")
-        command = Command(Path(folder), "cuda")
-
-        def end_elsewhere(run: Path) -> None:
-            """Bring the run's record as another process would."""
-            other = Path(folder) / "alone" / "runs" / "simulated" / run.name
-            for name in (HISTORY, PREDICTIONS, RECORD):
-                (run / name).write_bytes((other / name).read_bytes())
-
-        with simulated_time() as gpu, counted_steps() as steps, pytest.MonkeyPatch.context() as patch:
-            status, printed = command("minutes=1e-9")
-            assert (status, steps.count) == (0, 0), printed
-            held, ended, lost, plain = command.folders()
-            other = Claim(held)
-            assert other.acquire()
-
-            class Elsewhere(Claim):
-                """Another process ends one run just before it is claimed, and takes another over as it trains."""
-
-                losses = 0
-
-                def acquire(self) -> bool:
-                    if self.folder == held and len(command.records()) == 3:
-                        gpu.seconds += 5  # time passes while this process waits
-                    if self.folder == ended and not (ended / RECORD).exists():
-                        end_elsewhere(ended)
-                    return super().acquire()
-
-                def require(self) -> None:
-                    super().require()
-                    if self.folder == lost and steps.count > 8 and not Elsewhere.losses:
-                        Elsewhere.losses += 1
-                        raise ClaimLostError("taken over")
-
-            patch.setattr(executor, "Claim", Elsewhere)
-            status, printed = command("minutes=0.5")
-            assert status == 0, printed
-            assert "waiting for 1 run trained elsewhere" in printed
-            assert "taken over" in printed
-            assert Elsewhere.losses == 1
-            assert "with 1 of 4 runs unfinished" in printed
-            assert command.records().keys() == {each.name for each in (ended, lost, plain)}
-            assert not command.saved()
-            assert [path.parent for path in command.results.rglob(FILE)] == [held]
-            trained = steps.count
-            assert 2 * 20 <= trained <= 2 * 20 + 20
-            end_elsewhere(held)
-            other.release()
-            status, printed = command()
-            assert status == 0, printed
-            assert steps.count == trained
-        assert_same_results(command, expected, Path(folder) / "alone")
-
-
-def case_sweep_with_failures() -> None:
-    """Runs that diverge give status 1 and are retried when asked to; an error in one run leaves the others saved."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        command = Command(Path(folder), "cuda:0", "concurrent=auto", "loss=bce")
-        for argument in ("-m", "loss=bce,anchor_bg"):
-            command.arguments.remove(argument)
-        with simulated(), counted_steps() as steps:
-            status, printed = command("optim.lr=1e30")
-            assert status == 1, printed
-            assert "2 of 2 runs failed" in printed
-            failed = command.records()
-            assert {record.status for record in failed.values()} == {"failed"}
-            trained = steps.count
-            status, printed = command("optim.lr=1e30")
-            assert status == 1
-            assert printed.count("skipped") == 2
-            assert steps.count == trained
-            for number in (1, 2):
-                status, printed = command("optim.lr=1e30", "--retry-failed")
-                assert status == 1
-                assert steps.count == (1 + number) * trained
-                assert all((each / f"failed-{number}.json").exists() for each in command.folders())
-            assert {name: record.failure for name, record in command.records().items()} == {
-                name: record.failure for name, record in failed.items()
-            }
-
-        other = Command(Path(folder) / "other", "cuda")
-        with simulated_time(), counted_steps():
-            status, printed = other("minutes=0.06")
-            assert status == 0, printed
-            broken, whole = other.saved()
-            (broken / HISTORY).unlink(missing_ok=True)
-            (broken / HISTORY).mkdir()
-            before = (whole / checkpoint.NEWEST).read_bytes()
-            status, printed = other("checkpoint_seconds=1e9")
-            assert status == 2, printed
-            assert (whole / checkpoint.NEWEST).read_bytes() != before
-            assert not list(other.results.rglob(FILE))
-            assert not other.records()
-
-
-def case_data_sets() -> None:
-    """Runs on different data in one sweep each train on their own."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        expected = {}
-        for images in (100, 120):
-            (run,) = settings(
-                *SWEPT, "seeds=[0]", f"data.training_images={images}", "experiment.name=simulated"
-            )
-            expected[run.run] = finish(start(run, data_of(run), Path(folder) / "alone"))
-        command = Command(Path(folder), "cuda")
-        command.arguments[command.arguments.index("seeds=[0,1]")] = "seeds=[0]"
-        command.arguments[command.arguments.index("loss=bce,anchor_bg")] = "loss=bce"
-        command.arguments.remove("data.training_images=100")
-        command.arguments[command.arguments.index("data.training_images=300")] = (
-            "data.training_images=100,120"
-        )
-        with simulated():
-            status, printed = command()
-            assert status == 0, printed
         assert_same_results(command, expected, Path(folder) / "alone")

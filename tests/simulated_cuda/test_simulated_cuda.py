@@ -17,27 +17,7 @@ from tests.conftest import ROOT
 from tests.simulated_cuda.faults import FAULTS
 
 HERE = Path(__file__).parent
-CASES = (
-    "autocast",
-    "benchmark",
-    "capture_refused",
-    "data_sets",
-    "diverged",
-    "epochs",
-    "failing",
-    "killed",
-    "losses",
-    "measure",
-    "rates",
-    "resume",
-    "shared",
-    "sweep",
-    "sweep_in_one_go",
-    "sweep_with_failures",
-    "test_cuda",
-    "textbook",
-    "together",
-)
+CASES = ("benchmark", "diverged", "epochs", "failing", "losses", "sweep", "test_cuda", "textbook", "together")
 # A case trains for seconds; a loaded machine takes ten times as long.
 pytestmark = pytest.mark.timeout(1200)
 

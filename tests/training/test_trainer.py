@@ -1,4 +1,4 @@
-"""The step against the textbook's, and the schedule against its definition."""
+"""The schedule, the warm-up of a graph, and what code of one's own draws and raises in a step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import models
 from anchorloss.config.settings import ModelSettings, OptimSettings
-from anchorloss.data.augmentation import plan_epoch
 from anchorloss.errors import UserError
 from anchorloss.training.schedule import learning_rate
 from anchorloss.training.trainer import Trainer
@@ -30,52 +28,6 @@ def test_learning_rate_of_a_cosine_and_of_a_warm_up():
     assert learning_rate(optim, 0, 0, 5) == pytest.approx(0.1 / 10)
     assert learning_rate(optim, 5, 3, 5) == pytest.approx(0.05)
     assert learning_rate(optim, 9, 4, 5) == pytest.approx(0.05 * (1 + math.cos(0.9 * math.pi)))
-
-
-def test_an_epoch_equals_the_textbook_loop():
-    """The same images, cropped and flipped one by one, through torch's plain SGD."""
-    (run,) = settings("loss=bce", "seeds=[7]", "optim.nesterov=true", "optim.lr=0.001")
-    context = data_of(run)
-    trainer = Trainer(run, context)
-    trainer.start_epoch(0)
-    for _ in range(trainer.steps):
-        trainer.train_step()
-
-    torch.manual_seed(7)
-    network = models.build("resnet8", 100, prior_bias=True)
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=0.001, momentum=0.9, nesterov=True, weight_decay=1e-4
-    )
-    plan = plan_epoch(7, 0, 300)
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (context.dataset.mean, context.dataset.std))
-    total = 0.0
-    for first in range(0, 300, 64):
-        images, labels = [], []
-        for place_in_order in range(first, min(first + 64, 300)):
-            index = plan.order[place_in_order]
-            image = torch.nn.functional.pad(context.dataset.train_images[index], (4, 4, 4, 4))
-            row, column = plan.rows[place_in_order], plan.columns[place_in_order]
-            image = image[:, row : row + 32, column : column + 32]
-            image = image.flip(2) if plan.flip[place_in_order] else image
-            images.append((image.float() / 255 - mean) / std)
-            labels.append(context.dataset.train_labels[index])
-        target = torch.stack(labels)
-        one_hot = torch.nn.functional.one_hot(target, 100).float()
-        logits = network(torch.stack(images))
-        loss = (
-            torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
-            .sum(1)
-            .mean()
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(target)
-
-    assert trainer.totals().train_loss == pytest.approx(total / 300, rel=1e-4)
-    ours = dict(trainer.network.named_parameters())
-    for name, parameter in network.named_parameters():
-        torch.testing.assert_close(ours[name], parameter, rtol=1e-3, atol=1e-4)
 
 
 def test_warming_up_for_a_graph_on_the_last_batch_leaves_no_trace():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-OVERRIDES = ("model.name=small", "model.function=tests.simulated_cuda.small.Small")
-
 
 class Small(nn.Module):
     """A residual block between a convolution and a linear layer: images (N, 3, 32, 32) to logits (N, C)."""

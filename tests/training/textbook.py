@@ -1,0 +1,206 @@
+"""The textbook: what a run must give, by plain loops in float64 on the CPU that share no code with the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anchorloss.data.dataset import Dataset
+from anchorloss.loss import anchor_loss
+from anchorloss.runs import checkpoint, weights
+from anchorloss.runs.folder import PROGRESS, WEIGHTS, read_history, read_predictions, verify_files
+from anchorloss.training import evaluation
+from anchorloss.training import run as run_module
+from anchorloss.training.device_data import DeviceData
+from tests.in_process import SMALLER, counted_steps, data_of, finish, settings, start
+from tests.training import small
+
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """`train_loss` per image and `train_correct` while training; then the network's `logits` of the evaluation set."""
+
+    train_loss: float
+    train_correct: int
+    logits: Tensor
+
+
+def train(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Dataset,
+    seed: int,
+    batch_size: int,
+    rates: Sequence[Sequence[float]],
+    losses: Sequence[Callable[[Tensor, Tensor], Tensor]],
+) -> Iterator[Epoch]:
+    """Train `network`, image by image cut out, flipped and normalised in float64.
+
+    Args:
+        network: In its initial state.
+        optimizer: Of its parameters.
+        data: The images.
+        seed: The run's seed.
+        batch_size: B; the last batch of an epoch has what is left.
+        rates: The learning rate of each step, by epoch.
+        losses: The loss of each epoch.
+    """
+    dtype = next(network.parameters()).dtype
+    images = len(data.train_labels)
+    for epoch, (rates_of_epoch, loss_of_epoch) in enumerate(zip(rates, losses, strict=True)):
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+        order = generator.permutation(images)
+        rows, columns = generator.integers(0, 9, (2, images))
+        flips = generator.integers(0, 2, images)
+        total, correct = 0.0, 0
+        for step, rate in enumerate(rates_of_epoch):
+            optimizer.param_groups[0]["lr"] = rate
+            places = range(step * batch_size, min((step + 1) * batch_size, images))
+            batch = [
+                _augmented(data.train_images[order[at]], rows[at], columns[at], flips[at]) for at in places
+            ]
+            target = torch.stack([data.train_labels[order[at]] for at in places])
+            logits = network(_normalised(torch.stack(batch), data).to(dtype))
+            loss = loss_of_epoch(logits, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(target)
+            correct += int((logits.argmax(1) == target).sum())
+        assert places.stop == images
+        network.eval()
+        with torch.no_grad():
+            logits = network(_normalised(data.evaluation_images, data).to(dtype))
+        network.train()
+        yield Epoch(total / images, correct, logits)
+
+
+def ranks(logits: Tensor, target: Tensor) -> np.ndarray:
+    """The place of each target when the classes are sorted by score, equal scores by class."""
+    order = np.argsort(-logits.numpy(), axis=1, kind="stable")
+    return (order == target.numpy()[:, None]).argmax(1)
+
+
+def assert_near(ours: Tensor, expected: Tensor, initial: Tensor, tolerance: float, name: str) -> None:
+    """`ours` has moved from `initial` as `expected` has, but for a part of `tolerance`."""
+    change = (expected.double() - initial.double()).norm()
+    error = (ours.double() - expected.double()).norm()
+    assert error <= tolerance * change, f"{name}: moved by {change:.2e}, but {error:.2e} away"
+
+
+def _augmented(image: Tensor, row: int, column: int, flip: int) -> Tensor:
+    padded = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    padded[:, 4:36, 4:36] = image
+    cropped = padded[:, row : row + 32, column : column + 32]
+    return cropped.flip(2) if flip else cropped
+
+
+def _normalised(images: Tensor, data: Dataset) -> Tensor:
+    mean, std = (torch.tensor(value, dtype=torch.float64).view(3, 1, 1) for value in (data.mean, data.std))
+    return (images.double() / 255 - mean) / std
+
+
+def check_a_run(device: torch.device, results: Path) -> None:
+    """A run that is stopped four times and resumed, from its record to its weights, against `train` in float64."""
+    (run,) = settings(
+        *SMALLER,
+        "optim.lr=0.2",
+        "optim.epochs=4",
+        "optim.schedule=step",
+        "optim.decay_at=[0.5,0.75]",
+        "optim.decay_factor=4",
+        "optim.lr_warmup_epochs=1.5",
+        "optim.softmax_warmup_epochs=1",
+        "optim.momentum=0.8",
+        "optim.nesterov=true",
+        "optim.weight_decay=0.02",
+        "optim.evaluate_every=3",
+        "loss=anchor_bg",
+        f"seeds=[{SEED}]",
+    )
+    place = data_of(run)
+    data, target = place.dataset, place.dataset.evaluation_labels
+    rates = [
+        [0.2 * min(1, (3 * epoch + step + 1) / 4.5) / fall for step in range(3)]
+        for epoch, fall in enumerate((1, 1, 4, 16))
+    ]
+
+    def own_loss(logits, target):
+        return anchor_loss(logits, target, **run.loss.arguments)
+
+    torch.manual_seed(SEED)
+    network = small.Small(100)
+    torch.nn.init.constant_(network.classifier.bias, -np.log(99))
+    initial = {name: value.clone() for name, value in network.state_dict().items()}
+    network.double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1, momentum=0.8, nesterov=True, weight_decay=0.02)
+    expected = list(train(network, optimizer, data, SEED, 40, rates, [F.cross_entropy, *[own_loss] * 3]))
+
+    with counted_steps() as steps, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "BATCH", 40)
+        patch.setattr(run_module, "STEPS_AHEAD", 1)
+        on_device = DeviceData.of(data, device)
+        # After the first and second step, within the second epoch and within the third.
+        for stop in (1, 2, 5, 8):
+            training = start(run, on_device, results, keep_weights=True)
+            while steps.count < stop:
+                next(training)
+            training.close()
+        record = finish(start(run, on_device, results, keep_weights=True))
+        assert steps.count == 4 * 3
+    folder = results / "runs" / run.experiment / run.run
+    verify_files(folder, record)
+    rows = read_history(folder).to_dict("records")
+    predictions = read_predictions(folder)
+    kept = small.Small(100)
+    weights.load_into(kept, (folder / WEIGHTS).read_bytes(), folder)
+    assert not (folder / checkpoint.NEWEST).exists()
+    assert not (folder / PROGRESS).exists()
+
+    assert len(rows) == 4
+    top1s = {}
+    for number, (row, epoch) in enumerate(zip(rows, expected, strict=True), 1):
+        assert row["epoch"] == number
+        assert row["learning_rate"] == pytest.approx(rates[number - 1][-1])
+        assert row["train_loss"] == pytest.approx(epoch.train_loss, rel=1e-5)
+        assert row["train_top1"] == epoch.train_correct
+        if number < 3:
+            assert np.isnan([row["test_loss"], row["top1"], row["top5"]]).all()
+            continue
+        rank = ranks(epoch.logits, target)
+        assert (row["top1"], row["top5"]) == ((rank == 0).sum(), (rank < 5).sum())
+        assert row["test_loss"] == pytest.approx(float(own_loss(epoch.logits, target)), rel=1e-5)
+        # Eq. 1 at (ii): a background is scaled by (1 + q - q*)^gamma, the target not at all.
+        scores = epoch.logits.sigmoid()
+        others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, target[:, None], False)
+        factor = (1 + scores - scores.gather(1, target[:, None])) ** run.loss.arguments["gamma"]
+        assert row["target_factor_q50"] == row["target_factor_q90"] == 1
+        for quantile in (50, 90, 99):
+            value = np.quantile(factor[others].numpy(), quantile / 100)
+            assert row[f"background_factor_q{quantile}"] == pytest.approx(value, rel=1e-4)
+        top1s[number] = row["top1"], row["top5"]
+    # So that the best epoch is told from the last.
+    assert top1s[3][0] > top1s[4][0]
+    assert (record.best.epoch, record.best.top1, record.best.top5) == (3, *top1s[3])
+    assert (record.status, record.seed, record.epochs) == ("finished", SEED, 4)
+    assert (record.top1, record.top5, record.test_loss) == (*top1s[4], rows[3]["test_loss"])
+    assert (record.data.training_images, record.data.evaluation_images) == (100, 100)
+    assert (record.provenance.resumed, record.provenance.precision) == (4, "fp32")
+    assert record.provenance.threads == (1 if device.type == "cpu" else None)
+    rank, scores = ranks(expected[3].logits, target), expected[3].logits.sigmoid()
+    assert (predictions.target == target.numpy()).all()
+    assert (predictions.predicted == expected[3].logits.argmax(1).numpy()).all()
+    # Two scores so near that float32 swaps them are possible, not many.
+    assert (predictions.target_rank != rank).sum() <= 2
+    assert np.abs(predictions.confidence - scores.amax(1).numpy()).max() < 1e-3
+    for name, value in network.state_dict().items():
+        assert_near(kept.state_dict()[name], value, initial[name], 1e-3, name)
