@@ -117,7 +117,11 @@ def check(settings: RunSettings, classes: int, images: int | None = None) -> Non
 
 
 def _check_loss(settings: LossSettings, classes: int) -> None:
-    loss, name = build_loss(settings), f"loss={settings.name}: {settings.function}"
+    loss, name, arguments = (
+        build_loss(settings),
+        f"loss={settings.name}: {settings.function}",
+        settings.arguments,
+    )
     logits = torch.linspace(-1, 1, 2 * classes).view(2, classes).requires_grad_()
     gradient = None
     try:
@@ -126,17 +130,15 @@ def _check_loss(settings: LossSettings, classes: int) -> None:
             (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
     except Exception as error:
         raise UserError(
-            f"{name} fails with {dict(settings.arguments)} on 2 samples of {classes} classes: {error}"
+            f"{name} fails with {dict(arguments)} on 2 samples of {classes} classes: {error}"
         ) from error
     if gradient is None:
         raise UserError(
-            f"{name} must return the mean over the batch, a tensor without dimensions that is differentiable "
-            "in the logits"
+            f"{name} must return the mean over the batch, a tensor without dimensions, differentiable in the logits"
         )
     if not (torch.isfinite(value) and torch.isfinite(gradient).all()):
         raise UserError(
-            f"{name} or its gradient is not finite with {dict(settings.arguments)} for logits from -1 to 1; "
-            "change an argument or the function"
+            f"{name} or its gradient is not finite with {dict(arguments)} for logits from -1 to 1; change an argument"
         )
 
 
@@ -151,8 +153,7 @@ def _check_network(settings: RunSettings, classes: int, images: int | None) -> N
     except Exception as error:
         remedy = "; flatten with flatten(1) or reshape" if "view size" in str(error) else ""
         raise UserError(
-            f"{name}: its network fails on images (2, 3, 32, 32) in channels-last memory format: "
-            f"{' '.join(str(error).split())}{remedy}"
+            f"{name}: its network fails on images (2, 3, 32, 32) in channels-last memory format: {error}{remedy}"
         ) from error
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         raise UserError(f"{name}: its network must return logits (N, num_classes) for images (N, 3, 32, 32)")
@@ -163,7 +164,7 @@ def _check_network(settings: RunSettings, classes: int, images: int | None) -> N
     except Exception as error:
         raise UserError(
             f"optim.batch_size={batch_size}: leaves one of {images} training images for an epoch's last batch, on which "
-            f"the network of {name} fails ({' '.join(str(error).split())}); choose another size"
+            f"the network of {name} fails ({error}); choose another size"
         ) from error
 
 

@@ -90,9 +90,13 @@ def train(
         RunError: a file cannot be written, or `require_claim` raised it.
         UserError: the checkpoint is not of this run, or cannot be read.
     """
-    run = _Run(settings, folder, data, execution, logger, require_claim)
-    trainer = run.trainer
-    with run.progress.bar, logger:
+    trainer = Trainer(settings, data, compile=execution.compile)
+    state = _resume(settings, folder, trainer)
+    done = state.epoch + trainer.step_in_epoch / trainer.steps
+    progress = ProgressReporter(settings, folder, state.history, done)
+    run = _Run(settings, folder, data, execution, logger, require_claim, trainer, state, progress)
+    run.note_segment()
+    with progress.bar, logger:
         try:
             while not run.has_ended:
                 while trainer.step_in_epoch < trainer.steps and not run.has_ended:
@@ -112,33 +116,22 @@ def train(
     return record
 
 
+@dataclass
 class _Run:
     """A run that is trained here: its state, where it is written, and how it ended."""
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        folder: Path,
-        data: DeviceData,
-        execution: Execution,
-        logger: Logger,
-        require_claim: Callable[[], None],
-    ) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.data = data
-        self.execution = execution
-        self.logger = logger
-        self.require_claim = require_claim
-        self.trainer = Trainer(settings, data, compile=execution.compile)
-        self.state = _resume(settings, folder, self.trainer)
-        self.evaluation: Evaluation | None = None
-        self.failure: Failure | None = None
-        segment = provenance.segment(describe(data.device), execution.compile)
-        if self.state.segments[-1:] != [segment]:
-            self.state.segments.append(segment)
-        self.progress = ProgressReporter(settings, folder, self.state.history, self.epochs_done)
-        self._saved = time.monotonic()
+    settings: RunSettings
+    folder: Path
+    data: DeviceData
+    execution: Execution
+    logger: Logger
+    require_claim: Callable[[], None]
+    trainer: Trainer
+    state: RunState
+    progress: ProgressReporter
+    evaluation: Evaluation | None = None
+    failure: Failure | None = None
+    saved: float = field(default_factory=time.monotonic)
 
     @property
     def epochs_done(self) -> float:
@@ -150,10 +143,11 @@ class _Run:
         """Whether the run has reached its last epoch or failed."""
         return self.failure is not None or self.state.epoch == self.settings.optim.epochs
 
-    @property
-    def seconds(self) -> float:
-        """Training time in seconds, over all segments."""
-        return self.state.seconds + self.progress.seconds
+    def note_segment(self) -> None:
+        """Note what trains the run from here on, if that has changed."""
+        segment = provenance.segment(describe(self.data.device), self.execution.compile)
+        if self.state.segments[-1:] != [segment]:
+            self.state.segments.append(segment)
 
     def take_steps(self) -> Generator[float]:
         """Take a step of the epoch, or on a GPU some, and yield while they are not done."""
@@ -169,15 +163,19 @@ class _Run:
         if self.progress.is_due:
             self.require_claim()
             self.progress.show(self.epochs_done, self._totals().train_loss)
-        if time.monotonic() - self._saved >= self.execution.checkpoint_seconds:
+        if time.monotonic() - self.saved >= self.execution.checkpoint_seconds:
             self.save()
 
     def save(self) -> None:
         """Save a checkpoint."""
         self.require_claim()
-        content = {"trainer": self.trainer.state(), **vars(self.state), "seconds": self.seconds}
+        content = {
+            "trainer": self.trainer.state(),
+            **vars(self.state),
+            "seconds": self.state.seconds + self.progress.seconds,
+        }
         checkpoint.save(self.folder, self.settings.hash, content)
-        self._saved = time.monotonic()
+        self.saved = time.monotonic()
 
     def end_epoch(self) -> Generator[float]:
         """What comes after an epoch's last step: evaluate if that is due, add to the history, begin the next epoch.
@@ -298,7 +296,7 @@ class _Run:
             precision=self.settings.precision,
             started=state.started,
             finished=provenance.now(),
-            duration_seconds=round(self.seconds, 3),
+            duration_seconds=round(state.seconds + self.progress.seconds, 3),
             resumed=state.resumed,
             compile=self.execution.compile,
             earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from anchorloss.config.identity import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.augmentation import EpochPlan
-from anchorloss.errors import UserError
 from anchorloss.training.build import Loss, build_loss, build_network, named_errors, own_functions, seeded
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
@@ -164,9 +163,8 @@ class Trainer:
         The tensors are on the CPU and may share memory with the run: save them before the next step.
         """
         self.wait()
-        parts = {
-            part: {name: value.cpu() for name, value in own.items()} for part, own in self._tensors().items()
-        }
+        own = self._tensors()
+        parts = {part: {name: value.cpu() for name, value in own[part].items()} for part in own}
         return {**parts, "momentum": list(parts["momentum"].values()), "step_in_epoch": self.step_in_epoch}
 
     def restore(self, state: dict[str, Any], epoch: int) -> None:
@@ -187,12 +185,8 @@ class Trainer:
     def _tensors(self) -> dict[str, dict[Any, Tensor]]:
         """All tensors that a step changes, but for the position."""
         parameters = self.network.parameters() if self.settings.optim.momentum > 0 else ()
-        buffers = [self.optimizer.state[parameter]["momentum_buffer"] for parameter in parameters]
-        return {
-            "network": self.network.state_dict(),
-            "momentum": dict(enumerate(buffers)),
-            "totals": self._totals,
-        }
+        buffers = dict(enumerate(self.optimizer.state[each]["momentum_buffer"] for each in parameters))
+        return {"network": self.network.state_dict(), "momentum": buffers, "totals": self._totals}
 
     @property
     def current_learning_rate(self) -> float:
@@ -286,16 +280,9 @@ class Trainer:
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.step(size, softmax)
-        except RuntimeError as ended:
+        except RuntimeError as error:
             # The end of a capture that has failed raises an error of its own.
-            error = ended.__context__ if isinstance(ended.__context__, RuntimeError) else ended
-            if isinstance(error, torch.OutOfMemoryError) or not torch.are_deterministic_algorithms_enabled():
-                raise error from None
-            # Older versions' deterministic scatter copies from the host, which a graph cannot hold.
-            raise UserError(
-                f"deterministic=true: torch {torch.__version__} cannot capture this step as a CUDA graph with "
-                f"deterministic algorithms ({str(error).splitlines()[0]}); use a newer torch or deterministic=false"
-            ) from error
+            raise (error.__context__ if isinstance(error.__context__, RuntimeError) else error) from None
         finally:
             if was_enabled:
                 gc.enable()
