@@ -1,7 +1,7 @@
 """From a config to a loss and a network: ours, or of one's own by import path, and what belongs to code of one's own.
 
-A new loss is one config file and one function `f(logits, target, **arguments)`: docs/adding-a-loss.md. A new network is
-one config file and one function `f(num_classes, **arguments)`: docs/adding-a-network-or-data-set.md.
+A new loss is one config file and one function `f(logits, target, **arguments)`: docs/extending.md. A new network is
+one config file and one function `f(num_classes, **arguments)`: docs/extending.md.
 """
 
 from __future__ import annotations

@@ -80,14 +80,13 @@ def test_the_commands_of_a_page_run(page, copy):
         python, *arguments = shlex.split(command)
         assert python == "python", command
         run(copy, *arguments)
-    if page.name == "adding-a-loss.md":
+    if page.name == "extending.md":
         assert "hinge" in (copy / "results" / "hinge" / "table1.md").read_text()
-    if page.name == "adding-a-network-or-data-set.md":
-        assert list(copy.glob("results/runs/scratch/anchor_bg-mobilenet-seed0-*/record.json"))
+        assert list(copy.glob("results/runs/mobilenet/anchor_bg-mobilenet-seed0-*/record.json"))
         table, report = (
             (copy / "results" / "bars" / name).read_text() for name in ("table1.md", "report.html")
         )
-        assert "bars, resnet8, 2 epochs, 400 training images" in table
+        assert "bars, resnet8, 2 epochs, 2,000 training images" in table
         assert "+0.37" not in table + report, "the paper's figures are CIFAR-100's"
         assert "falling" in report
         assert "class 0" not in report
