@@ -46,7 +46,8 @@ def describe(runs: pd.DataFrame) -> str:
     counts, names = runs["state"].value_counts(), _names(runs)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
     lines = [("state", "run", "epoch", "top-1", "")]
-    for name, run in zip(names, runs.to_dict("records"), strict=True):
+    named = zip(names, runs.to_dict("records"), strict=True)
+    for name, run in sorted(named, key=lambda one: (frame.order(one[1]["loss"]), one[1]["seed"], one[0])):
         lines.append((run["state"], name, _epochs(run), *_score_and_remark(run)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [f"{runs['experiment'].iloc[0]}: {counted(len(runs), 'run')}: {states}", ""]
