@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
+from anchorloss.config.settings import PAPER_LOSSES
 from anchorloss.errors import UserError
 from anchorloss.runs.differences import describe_difference
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUESTION = "Does anchor loss beat BCE on CIFAR-100?"
 REFERENCE = "bce"
-LOSSES = (REFERENCE, "anchor_target", "anchor_bg", "anchor_both")
+LOSSES = tuple(PAPER_LOSSES)
 # By loss: its label, mean and standard deviation of Top-1 and Top-5 in percent. From how many runs is not known.
 TABLE1 = pd.read_csv(Path(__file__).with_name("paper_table1.csv"), index_col="loss")
 FULL = "table1"
