@@ -17,13 +17,18 @@ from typing import TYPE_CHECKING
 
 # The package that stands here, whichever is installed; Python's safe path has no place for it.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from anchorloss.errors import one_line_errors
+from anchorloss.errors import UserError, one_line_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-FLAGS = {"--retry-failed": "retry_failed=true", "--dry-run": "dry_run=true"}
-SHOWING = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+HERE = Path(__file__).resolve().parent
+OURS = {"--retry-failed": "retry_failed=true", "--dry-run": "dry_run=true"}
+# Hydra's options: those that name a folder of configs, are followed by another value, only show something, the rest.
+FOLDERS = ("--config-dir", "-cd", "--config-path", "-cp")
+WITH_VALUE = (*FOLDERS, "--config-name", "-cn", "--package", "-p", "--cfg", "-c", "--info", "-i")
+SHOWING = ("--help", "-h", "--version", "--cfg", "-c", "--info", "-i")
+OTHERS = ("--multirun", "-m", "--run", "-r", "--resolve", "--shell-completion", "-sc")
 
 
 def main() -> None:
@@ -31,46 +36,52 @@ def main() -> None:
     # Hydra then raises what it would otherwise print over many lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
-
-    from anchorloss.config.hydra_errors import check_config_files, check_overrides, config_errors
-    from anchorloss.sweep.plan import register_schema
-
-    sys.argv[1:] = command_line(sys.argv[1:])
-    check_overrides(sys.argv[1:])
-    check_config_files()
-    register_schema()
-    with config_errors():
-        hydra.main(version_base="1.3", config_path="configs", config_name="config")(train)()
-
-
-def train(config: DictConfig) -> None:
-    """Train the runs of one composed config; Hydra calls it."""
     from hydra.core.hydra_config import HydraConfig
 
-    from anchorloss.config.hydra_errors import config_errors
-    from anchorloss.errors import UserError
-    from anchorloss.sweep.executor import train_all
+    from anchorloss.config.hydra_errors import check_overrides, config_errors
+    from anchorloss.config.yaml_files import check_config_files
 
-    # An error that reached Hydra would get a second line from it.
-    with one_line_errors(), config_errors():
-        launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
-        if launcher != "here":
-            raise UserError(f"hydra/launcher={launcher}: is for sweeps; add -m")
-        train_all([config])
+    composed: list[tuple[DictConfig, str]] = []
+
+    def keep(config: DictConfig) -> None:
+        """An error that is raised in what Hydra calls would get a second line from it."""
+        composed.append((config, HydraConfig.get().runtime.choices["hydra/launcher"]))
+
+    sys.argv[1:], folders = command_line(sys.argv[1:])
+    check_overrides(sys.argv[1:])
+    check_config_files(folders)
+    with config_errors(folders):
+        hydra.main(version_base="1.3", config_path="configs", config_name="config")(keep)()
+        for config, launcher in composed:
+            from anchorloss.sweep.executor import train_all
+
+            if launcher != "here":
+                raise UserError(f"hydra/launcher={launcher}: is for sweeps; add -m")
+            train_all([config])
 
 
-def command_line(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra takes them: `-m` first, and the flags of this project as overrides.
+def command_line(arguments: list[str]) -> tuple[list[str], list[Path]]:
+    """The arguments as Hydra takes them, overrides first, and the folders of configs that they name.
 
     What only shows something is no sweep, and Hydra refuses `-m` beside it.
     """
     if "--hydra-help" in arguments:
-        return ["--hydra-help"]  # about Hydra alone: it would not know the keys of our overrides
-    multirun = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    others = [argument for argument in arguments if argument not in multirun]
-    if any(argument in SHOWING or argument.startswith(("--cfg=", "--info=")) for argument in others):
-        multirun = []
-    return [*multirun[:1], *(FLAGS.get(argument, argument) for argument in others)]
+        return ["--hydra-help"], []  # about Hydra alone: it would not know the keys of our overrides
+    overrides: list[str] = []
+    options: list[str] = []
+    folders = [HERE / "configs"]
+    for before, argument, after in zip(["", *arguments], arguments, [*arguments[1:], "..."], strict=False):
+        name, equals, value = argument.partition("=")
+        is_option = name.startswith("-") and before not in WITH_VALUE
+        if is_option and name not in (*OURS, *WITH_VALUE, *SHOWING, *OTHERS):
+            raise UserError(f"{argument}: there is no such option; write {name.lstrip('-')}={value or after}")
+        if before in FOLDERS or (name in FOLDERS and equals):
+            folders += [base / (argument if before in FOLDERS else value) for base in (HERE, Path())]
+        is_ours = argument in OURS or not (is_option or before in WITH_VALUE)
+        (overrides if is_ours else options).append(OURS.get(argument, argument))
+    if any(option.partition("=")[0] in SHOWING for option in options):
+        options = [option for option in options if option not in ("-m", "--multirun")]
+    return [*overrides, *options], folders
 
 
 if __name__ == "__main__":

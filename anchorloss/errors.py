@@ -100,13 +100,21 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if package not in _OWN:
-            return 2, f"{package} is not installed; {INSTALL}"
+            return 2, f"{package} is not installed; {_install()}"
     if isinstance(error, OSError):
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         return (2 if place and error.errno in REMEDIES else 1), f"{place}{_reason(error)}"
     *_, (frame, number) = walk_tb(error.__traceback__)
     where = f"{Path(frame.f_code.co_filename).name}:{number}"
     return 1, f"unexpected {type(error).__name__}: {text} ({where}); {TRACEBACK}=1 shows the traceback"
+
+
+def _install() -> str:
+    environment = Path(__file__).resolve().parents[1] / ".venv"
+    script = environment / "bin" / "activate"
+    if script.is_file() and Path(sys.prefix).resolve() != environment.resolve():
+        return f"the checkout has an environment: source {os.path.relpath(script)}"
+    return INSTALL
 
 
 def is_about_memory(error: Exception) -> bool:

@@ -26,8 +26,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from anchorloss.config.identity import RunSettings, identity_hash
-from anchorloss.config.settings import LoggerSettings
+from anchorloss.config.settings import LoggerSettings, RunSettings, identity_hash
 from anchorloss.data.class_names import class_name
 from anchorloss.errors import UserError
 from anchorloss.runs.folder import PREDICTIONS, WEIGHTS, Record, read_predictions, read_record

@@ -118,7 +118,6 @@ def ours(loop: Loop) -> Callable[[], object]:
 
     from anchorloss.config.parsing import parse
     from anchorloss.data.dataset import load_dataset
-    from anchorloss.sweep import plan
     from anchorloss.sweep.executor import prepare_torch
     from anchorloss.sweep.side_by_side import SideBySide
     from anchorloss.training.device_data import DeviceData
@@ -128,7 +127,6 @@ def ours(loop: Loop) -> Callable[[], object]:
     overrides = ["data=synthetic", "data.training_images=100", "data.test_images=100", f"model={loop.model}"]
     overrides += [f"seeds={list(range(loop.runs))}", f"device={device}", f"threads={threads}"]
     overrides += [f"optim.batch_size={BATCH}"]
-    plan.register_schema()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         settings, execution = parse(compose("config", overrides))
     prepare_torch(execution, device)

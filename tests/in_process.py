@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +13,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Execution
+from anchorloss.config.settings import Execution, RunSettings
 from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.folder import Record, run_folder
-from anchorloss.sweep import plan
 from anchorloss.tracking import Logger
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.run import train
@@ -38,7 +35,6 @@ SMALLER = (
 
 def composed(*overrides: str) -> DictConfig:
     """The config as `train.py` composes it from these overrides."""
-    plan.register_schema()
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("config", list(overrides))
 
@@ -57,7 +53,7 @@ def data_of(run: RunSettings) -> DeviceData:
 
 def execution(**changed: Any) -> Execution:
     """How the small config trains: no checkpoint but when it is stopped."""
-    return replace(parse(composed(*SMALL, "checkpoint_seconds=1e9"))[1], **changed)
+    return parse(composed(*SMALL, "checkpoint_seconds=1e9"))[1].model_copy(update=changed)
 
 
 def start(

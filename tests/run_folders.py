@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from anchorloss.config.identity import LossSettings, RunSettings
-from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings
+from anchorloss.config.settings import LossSettings, RunSettings
 from anchorloss.runs.files import sha256, write_atomically
 from anchorloss.runs.folder import (
     HISTORY_COLUMNS,
@@ -23,6 +22,7 @@ from anchorloss.runs.folder import (
     write_record,
 )
 from anchorloss.runs.record import Best, Data, Failure, Provenance, Record
+from tests.settings import data_settings, model_settings, optim_settings
 
 CLASSES = {"cifar100": 100, "cifar10": 10, "synthetic": 100}
 LABELS = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}
@@ -46,10 +46,10 @@ def make_settings(
     anchor = {"anchor": ANCHORS[loss], "gamma": gamma, "slack": 0.0} if loss in ANCHORS else {}
     return RunSettings(
         experiment=experiment,
-        loss=LossSettings(loss, "anchorloss.loss.anchor_loss", anchor),
-        model=ModelSettings(name=model, prior_bias=True),
-        data=DataSettings(name=data, **sizes),
-        optim=OptimSettings(epochs=epochs, **optim),
+        loss=LossSettings.model_validate({"name": loss, "function": "anchorloss.loss.anchor_loss", **anchor}),
+        model=model_settings(model),
+        data=data_settings(data, **sizes),
+        optim=optim_settings(epochs=epochs, **optim),
         precision="fp32",
         seed=seed,
     )

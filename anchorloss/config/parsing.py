@@ -1,32 +1,32 @@
-"""From a composed config to checked settings: ranges as `Config` declares them, and what fits with what."""
+"""From a composed config to checked settings, and what is wrong with one in one line."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ValidationError
 
-from anchorloss.config.identity import LossSettings, RunSettings
+from anchorloss.config.own_code import source_hash
 from anchorloss.config.settings import (
     DATA_SETS,
-    NAME,
+    LARGEST_ARGUMENTS,
     PAPER_LOSSES,
+    UNKNOWN,
     Config,
     DataSettings,
     Execution,
-    ModelSettings,
+    LossSettings,
+    RunSettings,
+    did_you_mean,
+    first_problem,
 )
-from anchorloss.config.source import source_hash
-from anchorloss.config.validation import UNKNOWN, did_you_mean, first_problem
 from anchorloss.errors import UserError
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
+SHOW_ALL = "`python train.py --help` shows what can be set"
 # Arguments of `anchor_loss` that change nothing with an anchor.
 _WITHOUT_EFFECT = {
     "none": ("gamma", "gamma_target", "gamma_background", "slack"),
@@ -34,7 +34,6 @@ _WITHOUT_EFFECT = {
     "background": ("gamma_target",),
 }
 _ANCHOR_LOSS = "anchorloss.loss.anchor_loss"
-_LARGEST_ARGUMENTS = dict.fromkeys(_WITHOUT_EFFECT["none"], 1e6) | {"slack": 1.0, "label_smoothing": 1.0}
 
 
 def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
@@ -43,61 +42,67 @@ def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
     Raises:
         UserError: names the key, its value and the remedy.
     """
-    settings = _validated(config)
-    seeds, optim = settings.seeds, settings.optim
+    checked = _validated(Config, OmegaConf.to_container(config, resolve=True))
+    shared = {key: getattr(checked, key) for key in Execution.model_fields}
+    values = {key: getattr(checked, key) for key in ("loss", "model", "data", "optim")}
+    values["precision"] = checked.precision if checked.precision != "auto" else best_precision(checked.device)
+    values["experiment"] = checked.experiment.name
+    seeds = checked.seeds
     _require(len(set(seeds)) == len(seeds), "seeds", seeds, "each seed may stand there once")
-    _check_model(settings.model)
-    _check_data(settings.data)
-    _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov", True, "needs optim.momentum > 0")
-    loss = _loss(settings.loss)
-    model = replace(settings.model, source=_source("model", settings.model.function, settings.model.source))
-    data = replace(settings.data, source=_source("data", settings.data.function, settings.data.source))
-    precision = resolve_precision(settings.precision, settings.device)
-    runs = [
-        RunSettings(settings.experiment.name, loss, model, data, optim, precision, seed) for seed in seeds
-    ]
-    shared = {field.name: getattr(settings, field.name) for field in fields(Execution)}
-    shared["results_dir"] = Path(settings.results_dir)
-    shared["concurrent"] = 0 if settings.concurrent == "auto" else int(settings.concurrent)
-    return runs, Execution(**shared)
+    first = _checked(RunSettings(**values, seed=seeds[0]))
+    return [first.model_copy(update={"seed": seed}) for seed in seeds], Execution.model_construct(**shared)
 
 
-def resolve_precision(precision: str, device: str) -> str:
-    """`auto` becomes bf16 where the device computes it natively, else fp32."""
-    if precision != "auto":
-        return precision
+def recorded_run(experiment: str, identity: Mapping[str, Any]) -> RunSettings:
+    """The run that a record's identity names.
+
+    Raises:
+        UserError: as `parse`.
+    """
+    return _checked(_validated(RunSettings, {**identity, "experiment": experiment}))
+
+
+def best_precision(device: str) -> str:
+    """bf16 where the device computes it natively, else fp32."""
     from anchorloss.device import computes_bf16, resolve_device
 
     return "bf16" if computes_bf16(resolve_device(device)) else "fp32"
 
 
-@cache
-def _schema() -> TypeAdapter[Config]:
-    from pydantic import TypeAdapter  # takes a moment that `--help` does not need
+def unknown_key(key: str) -> str:
+    """Say that there is no such key, which one is near, and how an argument of a function of one's own is added."""
+    known = {"loss": [*LossSettings.model_fields, "anchor", "gamma", "slack"]}
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            known.setdefault(name, list(field.annotation.model_fields))
+    group, _, last = key.rpartition(".")
+    full = {name: f"{part}.{name}" for part in reversed(known) for name in known[part]}
+    full |= {name: name for name in Config.model_fields}
+    near: list[str] = []
+    if not group.endswith(".arguments"):
+        # In its own group first, where a name may stand in several.
+        near = [f"{group}.{name}" for name in get_close_matches(last, known.get(group, ()), n=1, cutoff=0.7)]
+        near = near or [full[name] for name in get_close_matches(last, full, n=1, cutoff=0.7)]
+    if near:
+        return f"{key}: there is no such key (did you mean {near[0]}?); {SHOW_ALL}"
+    part = group.partition(".")[0]
+    where = {"loss": "loss", "model": "model.arguments", "data": "data.arguments"}.get(part)
+    own = f"; an argument of a function is added with +{where}.{last}=..." if where else ""
+    return f"{key}: there is no such key{own}; {SHOW_ALL}"
 
-    return TypeAdapter(Config)
 
-
-def _validated(config: DictConfig) -> Config:
-    from pydantic import ValidationError
-
-    for group in fields(Config):
-        if OmegaConf.is_missing(config, group.name):
-            raise UserError(
-                f"{group.name}: none is chosen; write {group.name}=... with a config of that group"
-            )
-    values: Any = OmegaConf.to_container(config, resolve=True)
+def _validated(model: type[Any], values: Any) -> Any:
     try:
-        return _schema().validate_python(values)
+        return model.model_validate(values)
     except ValidationError as error:
         key, value, text = first_problem(error)
     if text == UNKNOWN:
-        *groups, name = key.split(".")
-        known: Any = values
-        for part in groups:
-            known = known[part]
-        text = f"there is no such key{did_you_mean(name, set(known) - {name})}"
-    raise UserError(f"{key}: {text}" if text == "is missing" else f"{key}={_shown(value)}: {text}")
+        raise UserError(unknown_key(key))
+    if text == "is missing":
+        raise UserError(f"{key}: is missing; write {key}=...")
+    if text == "must be a valid list" and not isinstance(value, dict | None):
+        text = f"must be a list; write '{key}=[{value}]'"
+    raise UserError(f"{key}={_shown(value)}: {text}")
 
 
 def _shown(value: Any) -> str:
@@ -110,107 +115,68 @@ def _require(ok: bool, key: str, value: Any, remedy: str) -> None:
         raise UserError(f"{key}={_shown(value)}: {remedy}")
 
 
-def _check_model(model: ModelSettings) -> None:
-    if model.function is not None:
-        return
-    _no_arguments("model", model.arguments)
-    name = model.name
-    digits = re.fullmatch(r"resnet([1-9][0-9]{0,3})", name)
-    depth = int(digits[1]) if digits else 0
-    known = depth in (18, 34, 50) or (8 <= depth <= 1202 and depth % 6 == 2)
-    _require(
-        known,
-        "model.name",
-        name,
-        "must be resnet18, resnet34, resnet50 or resnetD with D = 6n+2 from 8 to 1202; a network of your own needs "
-        "model.function",
-    )
+def _checked(run: RunSettings) -> RunSettings:
+    """The run with the hashes of the source of its functions, if what it says fits together."""
+    model, optim = run.model, run.optim
+    if model.function is None:
+        digits = re.fullmatch(r"resnet([1-9][0-9]{0,3})", model.name)
+        depth = int(digits[1]) if digits else 0
+        remedy = (
+            "must be resnet18, resnet34, resnet50 or resnetD with D = 6n+2 from 8 to 1202; a network of your own needs "
+            "model.function"
+        )
+        is_known = depth in (18, 34, 50) or (8 <= depth <= 1202 and depth % 6 == 2)
+        _require(is_known, "model.name", model.name, remedy)
+    _check_data(run.data)
+    _check_loss(run.loss)
+    _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov", True, "needs optim.momentum > 0")
+    parts = {}
+    for name in ("loss", "model", "data"):
+        part = getattr(run, name)
+        found = None if part.function is None else source_hash(part.function)
+        remedy = f"the code of {part.function} is another now (hash {found}); restore it, or leave {name}.source out"
+        _require(part.source in (None, found), f"{name}.source", part.source, remedy)
+        if part.function is None:
+            remedy = f"are those of {name}.function, which is not set"
+            _require(not part.arguments, f"{name}.arguments", part.arguments, remedy)
+        parts[name] = part.model_copy(update={"source": found})
+    return run.model_copy(update=parts)
 
 
 def _check_data(data: DataSettings) -> None:
     if data.function is None:
-        known = tuple(DATA_SETS)
-        near = did_you_mean(data.name, known)
-        _require(
-            data.name in known,
-            "data.name",
-            data.name,
-            f"must be one of {', '.join(known)}{near}; a data set of your own needs data.function",
-        )
-        _no_arguments("data", data.arguments)
+        near = did_you_mean(data.name, DATA_SETS)
+        remedy = f"must be one of {', '.join(DATA_SETS)}{near}; a data set of your own needs data.function"
+        _require(data.name in DATA_SETS, "data.name", data.name, remedy)
     else:
         taken = {word.lower() for name, facts in DATA_SETS.items() for word in (name, facts["label"])}
-        _require(
-            data.name.lower() not in taken, "data.name", data.name, "is taken; name your data set otherwise"
-        )
-    _require(
-        data.evaluate_on == "test" or data.validation > 0,
-        "data.evaluate_on",
-        data.evaluate_on,
-        "needs held-out images: set data.validation=5000",
-    )
+        remedy = "is taken; name your data set otherwise"
+        _require(data.name.lower() not in taken, "data.name", data.name, remedy)
+    remedy = "needs held-out images: set data.validation=5000"
+    _require(data.evaluate_on == "test" or data.validation > 0, "data.evaluate_on", data.evaluate_on, remedy)
     if data.name == "synthetic":
         for key in ("training_images", "test_images"):
             size = getattr(data, key)
             _require(size is not None, f"data.{key}", size, "the synthetic set needs a size: at least 100")
     else:
-        size = data.test_images
-        _require(
-            size is None, "data.test_images", size, "is for data=synthetic: other test sets are used whole"
-        )
+        remedy = "is for data=synthetic: other test sets are used whole"
+        _require(data.test_images is None, "data.test_images", data.test_images, remedy)
 
 
-def _loss(loss: dict[str, Any]) -> LossSettings:
-    arguments = dict(loss)
-    for key in ("name", "function"):
-        value = arguments.pop(key, None)
-        _require(isinstance(value, str), f"loss.{key}", value, "a loss config needs `name` and `function`")
-    scores, source = arguments.pop("scores", None), arguments.pop("source", None)
-    _require(scores in (None, "sigmoid", "softmax"), "loss.scores", scores, "must be one of sigmoid, softmax")
-    name, function = loss["name"], loss["function"]
-    _require(
-        NAME.fullmatch(name) is not None and len(name) <= 100,
-        "loss.name",
-        name,
-        "names a folder: use letters, digits, '_', '+' and '.'",
-    )
-    anchor = arguments.get("anchor") if function == _ANCHOR_LOSS else None
+def _check_loss(loss: LossSettings) -> None:
+    name, arguments = loss.name, loss.arguments
+    for key, largest in LARGEST_ARGUMENTS.items():
+        value = arguments.get(key)
+        is_right = value is None or (isinstance(value, float) and 0 <= value <= largest)
+        _require(is_right, f"loss.{key}", value, f"must be a number from 0 to {largest:g}")
+    anchor = arguments.get("anchor") if loss.function == _ANCHOR_LOSS else None
     if name in PAPER_LOSSES:
         # An anchor that does not exist is refused by the loss itself.
         is_its_own = anchor == PAPER_LOSSES[name] or anchor not in PAPER_LOSSES.values()
-        is_the_papers = function == _ANCHOR_LOSS and is_its_own
+        is_the_papers = loss.function == _ANCHOR_LOSS and is_its_own
         _require(is_the_papers, "loss.name", name, "is taken; name your loss otherwise")
-    for key, largest in _LARGEST_ARGUMENTS.items():
-        if arguments.get(key) is not None:
-            arguments[key] = _number(f"loss.{key}", arguments[key], largest)
     for key in _WITHOUT_EFFECT.get(anchor, ()) if isinstance(anchor, str) else ():
-        _require(
-            not arguments.get(key),
-            f"loss.{key}",
-            arguments.get(key),
-            f"changes nothing with loss.anchor={anchor} (loss={name}); choose another loss, as loss=anchor_bg",
+        remedy = (
+            f"changes nothing with loss.anchor={anchor} (loss={name}); choose another loss, as loss=anchor_bg"
         )
-    return LossSettings(name, function, arguments, scores, _source("loss", function, source))
-
-
-def _source(part: str, function: str | None, given: Any) -> str | None:
-    """The hash of a function's source; a run's config names the one that it was trained with."""
-    found = None if function is None else source_hash(function)
-    _require(
-        given in (None, found),
-        f"{part}.source",
-        given,
-        f"the code of {function} is another now (its hash is {found}); restore it, or leave {part}.source out",
-    )
-    return found
-
-
-def _no_arguments(part: str, arguments: dict[str, Any]) -> None:
-    _require(not arguments, f"{part}.arguments", arguments, f"are those of {part}.function, which is not set")
-
-
-def _number(key: str, value: Any, largest: float) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    _require(is_number, key, value, "must be a number")
-    _require(0 <= value <= largest, key, value, f"must be a number from 0 to {largest:g}")
-    return float(value)
+        _require(not arguments.get(key), f"loss.{key}", arguments.get(key), remedy)

@@ -1,31 +1,37 @@
-"""What can be set: each key with its type, range, default and meaning, declared once.
+"""What can be set: each key with its type and range. Defaults and meanings stand in configs/, where Hydra composes them.
 
-`Config` is the schema that Hydra composes into; the sentences are what `python train.py --help` shows.
-`anchorloss.config.parsing` checks a composed config against it and returns one `RunSettings` a seed.
+A run's identity is made of every key that has no default here. A key that is added later needs one: the behaviour from
+before it existed. At that default it is no part of the identity, so that the runs from before are found again; the
+default never changes, whatever configs/ shows.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from annotated_types import Ge, Gt, Le, Len, Lt
-from omegaconf import MISSING
-
-from anchorloss.config.validation import OneOf, Written
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 # Neither hidden nor, on Windows, cut at a dot at the end.
 NAME = re.compile(r"[A-Za-z0-9_+](?:[A-Za-z0-9_+.]*[A-Za-z0-9_+])?")
-Name = Annotated[str, Written(NAME.fullmatch, "a name of letters, digits, '_', '+' and '.'"), Len(1, 100)]
-# Line breaks and escape sequences would be carried out by a table or a terminal.
-Text = Annotated[str, Written(str.isprintable, "printable characters in one line"), Len(0, 1000)]
-Images = Annotated[int, Ge(100), Le(1_000_000)]
-# float32 overflows at 3e38.
-_LARGEST = 1e30
-
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
+_CONCURRENT = re.compile("auto|[1-9][0-9]{0,3}")
 # The data sets that are there and what is known of each, as anchorloss/data/datasets.yaml explains.
 DATA_SETS: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "datasets.yaml").read_text("utf-8")
@@ -33,55 +39,252 @@ DATA_SETS: dict[str, dict[str, Any]] = yaml.safe_load(
 # The names of the paper's losses, which no other loss may have, and their anchors.
 PAPER_LOSSES = {"bce": "none", "anchor_target": "target", "anchor_bg": "background", "anchor_both": "both"}
 
-
-@dataclass
-class ModelSettings:
-    name: Annotated[
-        Name,
-        "resnet18, 34, 50 (with a stem for 32x32 images), or resnetD with D = 6n+2: 8, 20, 32, 44, 56, 110, ...",
-    ]
-    shortcut: Annotated[
-        str, OneOf("A", "B"), "Shortcut where the shape changes: A (parameter-free) or B (1x1 convolution)."
-    ] = "A"
-    prior_bias: Annotated[
-        bool, "Start the last bias at -log((1 - pi) / pi), pi = 1 / classes, instead of at zero."
-    ] = True
-    function: Annotated[
-        Text | None,
-        "For a network of your own: the import path of a function of num_classes that returns it; null: those above.",
-    ] = None
-    arguments: Annotated[dict[str, Any], "Further arguments of `function`."] = field(default_factory=dict)
-    source: Annotated[Text | None, "Hash of the source of `function`; filled in."] = None
+# The arguments of losses that are numbers from 0, and how large they may be.
+LARGEST_ARGUMENTS = {
+    **dict.fromkeys(("gamma", "gamma_target", "gamma_background"), 1e6),
+    **dict.fromkeys(("slack", "label_smoothing"), 1.0),
+}
 
 
-@dataclass
-class DataSettings:
-    name: Annotated[Name, "cifar100, cifar10 or synthetic."]
-    root: Annotated[Text, Len(1), "Folder or archive that holds the official files."] = "data"
-    download: Annotated[bool, "Let torchvision fetch the archive when root does not hold it."] = False
-    validation: Annotated[
-        int, Ge(0), Le(1_000_000), "Training images held out, as many of each class; 0 trains on all of them."
-    ] = 0
-    validation_seed: Annotated[int, Ge(0), Lt(2**31), "Chooses which images are held out."] = 0
-    evaluate_on: Annotated[
-        str, OneOf("test", "validation"), "test, or validation: then the test file is never opened."
-    ] = "test"
-    training_images: Annotated[
-        Images | None,
-        "Size of the synthetic training set; of another set the first so many, as many of each class; null: all.",
-    ] = None
-    test_images: Annotated[Images | None, "Size of the synthetic test set; null for the real sets."] = None
-    function: Annotated[
-        Text | None,
-        "For a data set of your own: the import path of a function of `root` that returns its images; null: those above.",
-    ] = None
-    arguments: Annotated[dict[str, Any], "Further arguments of `function`."] = field(default_factory=dict)
-    source: Annotated[Text | None, "Hash of the source of `function`; filled in."] = None
+def _must(check: Callable[[Any], Any], problem: str) -> Callable[[Any], Any]:
+    """A validator that refuses what does not pass the check."""
+
+    def validate(value: Any) -> Any:
+        if not check(value):
+            raise ValueError(problem)
+        return value
+
+    return validate
+
+
+def _text(value: Any) -> Any:
+    """YAML reads `experiment.name=2024` as a number."""
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+def _at_once(value: Any) -> Any:
+    if not _CONCURRENT.fullmatch(str(value)):
+        raise ValueError("must be auto or a whole number from 1 to 9999")
+    return 0 if value == "auto" else value
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Refuse what JSON cannot hold, or a table not show."""
+    if isinstance(value, dict | list | tuple) and depth < 12:
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            _plain(part, depth + 1)
+        return value
+    is_number = isinstance(value, int | float) and abs(value) <= 1e60
+    if not (value is None or is_number or (isinstance(value, str) and value.isprintable())):
+        raise ValueError("must be finite numbers and printable texts in one line, not nested deeply")
+    return value
+
+
+_is_number = _must(lambda value: not isinstance(value, bool), "must be a number")
+_is_whole = _must(lambda value: not isinstance(value, bool | float), "must be a whole number")
+_is_name = _must(NAME.fullmatch, "names a folder: use letters, digits, '_', '+' and '.'")
+# Line breaks and escape sequences would be carried out by a table or a terminal.
+_is_line = _must(lambda value: str(value).isprintable(), "must be printable characters in one line")
+
+Name = Annotated[str, Field(max_length=100), BeforeValidator(_text), AfterValidator(_is_name)]
+Text = Annotated[str, Field(max_length=1000), BeforeValidator(_text), AfterValidator(_is_line)]
+Int = Annotated[int, BeforeValidator(_is_whole)]
+Seed = Annotated[Int, Field(ge=0, lt=2**31)]
+Count = Annotated[Int, Field(ge=0, le=1_000_000)]
+Positive = Annotated[Int, Field(ge=1, le=1_000_000)]
+Images = Annotated[Int, Field(ge=100, le=1_000_000)]
+Float = Annotated[float, BeforeValidator(_is_number)]
+# float32 overflows at 3e38.
+Finite = Annotated[Float, Field(ge=0, le=1e30)]
+Plain = Annotated[Any, AfterValidator(_plain)]
+Arguments = Annotated[dict[str, Any], AfterValidator(_plain)]
+
+
+class Settings(BaseModel):
+    """A group of settings: no unknown key, no NaN or infinity, never changed."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    def identity(self) -> dict[str, Any]:
+        """What can change a result, as plain data: the first keys, and later ones that differ from their default."""
+        found = {}
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            if not field.exclude and (field.is_required() or value != field.default):
+                found[key] = value.identity() if isinstance(value, Settings) else deepcopy(value)
+        return found
+
+
+class LossSettings(Settings):
+    """A loss: its name, the import path of its function, and, as further keys, that function's arguments.
+
+    `scores` says how its scores become probabilities, None where the function says so itself; `source` is the hash of the
+    function's source, where it is not part of this package.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Plain] = Field(init=False)
+
+    name: Name
+    function: Text
+    scores: Literal["sigmoid", "softmax"] | None = None
+    source: Text | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What goes with `(logits, target)`, in the order of the config."""
+        return deepcopy(self.model_extra or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unify(cls, values: Any) -> Any:
+        """2 and 2.0 are the same run."""
+        if not isinstance(values, dict):
+            return values
+        whole = {
+            key for key in LARGEST_ARGUMENTS if type(values.get(key)) is int and abs(values[key]) <= 1e60
+        }
+        return {key: float(value) if key in whole else value for key, value in values.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Every argument that is given is part of it, whatever its value."""
+        last = {"scores": self.scores, "source": self.source}
+        given = {key: value for key, value in last.items() if value is not None}
+        return {"name": self.name, "function": self.function, **self.arguments, **given}
+
+
+class ModelSettings(Settings):
+    """A network of `models/`, or of one's own."""
+
+    name: Name
+    shortcut: Literal["A", "B"]
+    prior_bias: bool
+    function: Text | None = None
+    arguments: Arguments = {}
+    source: Text | None = None
+
+
+class DataSettings(Settings):
+    """A data set that is there, or of one's own, and how it is split."""
+
+    name: Name
+    root: Annotated[Text, Field(min_length=1, exclude=True)] = "data"
+    download: Annotated[bool, Field(exclude=True)] = False
+    validation: Count
+    validation_seed: Seed
+    evaluate_on: Literal["test", "validation"]
+    training_images: Images | None
+    test_images: Images | None
+    function: Text | None = None
+    arguments: Arguments = {}
+    source: Text | None = None
 
     @property
     def label(self) -> str:
         """What tables and figures call the data set."""
         return data_label(self.name, self.training_images)
+
+
+class OptimSettings(Settings):
+    """SGD and its schedule."""
+
+    epochs: Positive
+    batch_size: Positive
+    lr: Annotated[Finite, Field(gt=0)]
+    momentum: Annotated[Float, Field(ge=0, lt=1)]
+    nesterov: bool
+    weight_decay: Finite
+    schedule: Literal["step", "cosine"]
+    decay_at: Annotated[list[Annotated[Float, Field(gt=0, le=1)]], Field(max_length=1000)]
+    decay_factor: Annotated[Finite, Field(gt=0)]
+    lr_warmup_epochs: Annotated[Finite, Field(le=1_000_000)]
+    softmax_warmup_epochs: Count
+    evaluate_every: Positive
+
+
+class RunSettings(Settings):
+    """Everything that can change the result of one run, and the experiment it is filed under."""
+
+    experiment: Annotated[Name, Field(exclude=True)]
+    loss: LossSettings
+    model: ModelSettings
+    data: DataSettings
+    optim: OptimSettings
+    precision: Literal["bf16", "fp32"]
+    seed: Seed
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The import paths of the loss, and of the network and data set where they have one."""
+        return tuple(
+            part.function for part in (self.loss, self.model, self.data) if part.function is not None
+        )
+
+    @cached_property
+    def hash(self) -> str:
+        """The run's `identity_hash`."""
+        return identity_hash(self.identity())
+
+    @property
+    def run(self) -> str:
+        """The name of the run's folder; legal on Windows."""
+        return f"{self.loss.name}-{self.model.name}-seed{self.seed}-{self.hash}"
+
+    def model_copy(self, **arguments: Any) -> Self:
+        """As pydantic's, with a hash of its own."""
+        copy = super().model_copy(**arguments)
+        copy.__dict__.pop("hash", None)
+        return copy
+
+
+class ExperimentSettings(Settings):
+    name: Name
+
+
+class LoggerSettings(Settings):
+    name: Literal["auto", "wandb", "none"]
+    project: Annotated[Text, Field(min_length=1, max_length=128)] = "anchor-loss"
+
+
+class Execution(Settings):
+    """Where and how runs are carried out; changes no result beyond the rounding of another device."""
+
+    device: Annotated[str, AfterValidator(_must(_DEVICE.fullmatch, "must be auto, cpu, cuda, cuda:N or mps"))]
+    results_dir: Annotated[
+        Path,
+        AfterValidator(_is_line),
+        BeforeValidator(_must(lambda path: len(str(path)) in range(1, 1000), "must be a path")),
+        BeforeValidator(_text),
+    ]
+    logger: LoggerSettings
+    # 0: auto.
+    concurrent: Annotated[int, BeforeValidator(_at_once)]
+    deterministic: bool
+    compile: bool
+    checkpoint_seconds: Annotated[Finite, Field(le=1e9)]
+    keep_weights: bool
+    minutes: Annotated[Finite, Field(le=1e7)]
+    retry_failed: bool
+    dry_run: bool
+    threads: Annotated[Int, Field(ge=0, le=256)]
+
+
+class Config(Execution):
+    """All of a composed config: an execution, and what `RunSettings` are made of."""
+
+    loss: LossSettings
+    model: ModelSettings
+    data: DataSettings
+    optim: OptimSettings
+    experiment: ExperimentSettings
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
+    precision: Literal["auto", "bf16", "fp32"]
+
+
+def identity_hash(identity: dict[str, Any]) -> str:
+    """The first 10 hex digits of the SHA-256 of an identity's JSON with sorted keys."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def data_label(name: str, training_images: int | None) -> str:
@@ -96,127 +299,22 @@ def data_label(name: str, training_images: int | None) -> str:
     return f"{label} ({training_images:,} of its training images)" if is_part else label
 
 
-@dataclass
-class OptimSettings:
-    epochs: Annotated[int, Ge(1), Le(1_000_000), "Passes over the training images."] = 200
-    batch_size: Annotated[
-        int, Ge(1), Le(1_000_000), "Images in one step; the last step of an epoch takes what is left."
-    ] = 128
-    lr: Annotated[float, Gt(0), Le(_LARGEST), "Learning rate of SGD at the start of the schedule."] = 0.1
-    momentum: Annotated[float, Ge(0), Lt(1), "Momentum of SGD."] = 0.9
-    nesterov: Annotated[bool, "Nesterov's form of it."] = False
-    weight_decay: Annotated[float, Ge(0), Le(_LARGEST), "Applied to every parameter, as in He et al."] = 1e-4
-    schedule: Annotated[
-        str,
-        OneOf("step", "cosine"),
-        "step: divide by decay_factor at each of decay_at; cosine: half a cosine to zero.",
-    ] = "step"
-    decay_at: Annotated[
-        list[Annotated[float, Gt(0), Le(1)]],
-        Len(0, 1000),
-        "Fractions of epochs, so that a short run has the same shape: 0.8 and 0.9 of 200 are 160 and 180.",
-    ] = field(default_factory=lambda: [0.8, 0.9])
-    decay_factor: Annotated[float, Gt(0), Le(_LARGEST), "What the step schedule divides by."] = 10.0
-    lr_warmup_epochs: Annotated[
-        float,
-        Ge(0),
-        Le(1_000_000),
-        "The learning rate rises linearly, step by step, over this many epochs first.",
-    ] = 0.0
-    softmax_warmup_epochs: Annotated[
-        int, Ge(0), Le(1_000_000), "Softmax cross entropy instead of the loss for this many epochs first."
-    ] = 0
-    evaluate_every: Annotated[
-        int, Ge(1), Le(1_000_000), "Evaluate after every this many epochs, and always after the last."
-    ] = 1
+# Of a key that nothing reads.
+UNKNOWN = "is not a key of this format"
 
 
-@dataclass
-class ExperimentSettings:
-    name: Annotated[Name, "Names the folder of its runs and tables."]
+def first_problem(error: ValidationError) -> tuple[str, Any, str]:
+    """The first of pydantic's problems: the key (empty for a rule across keys), its value, and what it must be."""
+    first = error.errors(include_url=False)[0]
+    text = re.sub(r"^(Value error,|\w+ should(?= ))| or instance of \w+$", "", first["msg"]).strip()
+    if first["type"] != "value_error":
+        text = {"missing": "is missing", "extra_forbidden": UNKNOWN}.get(first["type"], f"must {text}")
+    if first["type"] == "literal_error":
+        text += did_you_mean(str(first["input"]), re.findall(r"'(\w+)'", text))
+    return ".".join(str(part) for part in first["loc"] if part != "[key]"), first["input"], text
 
 
-@dataclass
-class LoggerSettings:
-    name: Annotated[
-        str,
-        OneOf("auto", "wandb", "none"),
-        "auto (W&B with a key, else none), wandb (online with a key, else offline) or none.",
-    ] = "auto"
-    project: Annotated[Text, Len(1, 128), "The project in W&B."] = "anchor-loss"
-
-
-@dataclass
-class Config:
-    # Chosen in configs/config.yaml; without a choice they are missing, and refused.
-    loss: Annotated[dict[str, Any], "A loss of configs/loss/ and its arguments."] = MISSING
-    model: ModelSettings = MISSING
-    data: DataSettings = MISSING
-    optim: OptimSettings = MISSING
-    experiment: ExperimentSettings = MISSING
-    logger: LoggerSettings = field(default_factory=LoggerSettings)
-    seeds: Annotated[
-        list[Annotated[int, Ge(0), Lt(2**31)]],
-        Len(1, 10_000),
-        "One run a seed. A seed fixes the initial weights, the order of the images and their augmentation.",
-    ] = field(default_factory=lambda: [0])
-    precision: Annotated[
-        str,
-        OneOf("auto", "bf16", "fp32"),
-        "bf16 (autocast; weights stay fp32), fp32, or auto: bf16 where the device computes it natively.",
-    ] = "auto"
-    device: Annotated[
-        str,
-        Written(re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?").fullmatch, "auto, cpu, cuda, cuda:N or mps"),
-        "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1, mps.",
-    ] = "auto"
-    results_dir: Annotated[Text, Len(1), "Where runs and tables go."] = "results"
-    concurrent: Annotated[
-        str,
-        Written(re.compile("auto|[1-9][0-9]{0,3}").fullmatch, "auto or a whole number from 1 to 9999"),
-        "Runs trained at once in this process: a number, or auto. That is 8 on a GPU; on a CPU as many as the cores have "
-        "room for with `threads` each, one if that is not set.",
-    ] = "auto"
-    deterministic: Annotated[
-        bool, "Deterministic algorithms: always on a CPU; on a GPU at some cost in speed."
-    ] = False
-    compile: Annotated[bool, "torch.compile the network."] = False
-    checkpoint_seconds: Annotated[
-        float, Ge(0), Le(1e9), "Seconds between checkpoints of a run; it also saves one when interrupted."
-    ] = 60.0
-    keep_weights: Annotated[
-        bool, "Leave the last epoch's weights beside the record: weights.safetensors, float32."
-    ] = False
-    minutes: Annotated[
-        float, Ge(0), Le(1e7), "Stop after so many minutes, with checkpoints to go on from; 0: no limit."
-    ] = 0.0
-    retry_failed: Annotated[bool, "Run failed runs again."] = False
-    dry_run: Annotated[bool, "Train nothing: list what would be trained, resumed and skipped."] = False
-    threads: Annotated[
-        int,
-        Ge(0),
-        Le(256),
-        "Threads on a CPU; 0: torch's default. Another number of threads may round differently.",
-    ] = 0
-
-    # What pydantic refuses beyond the ranges.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where and how runs are carried out; changes no result beyond the rounding of another device."""
-
-    device: str
-    results_dir: Path
-    logger: LoggerSettings
-    # 0: auto.
-    concurrent: int
-    deterministic: bool
-    compile: bool
-    checkpoint_seconds: float
-    keep_weights: bool
-    minutes: float
-    retry_failed: bool
-    dry_run: bool
-    threads: int
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """` (did you mean X?)` for the nearest of the known names; empty if none is near."""
+    near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]}?)" if near else ""

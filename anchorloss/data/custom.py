@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from anchorloss.config.functions import check_arguments, import_function
+from anchorloss.config.own_code import check_arguments, import_function
 from anchorloss.data.augmentation import SIZE
 from anchorloss.errors import UserError
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from anchorloss.config.settings import NAME
-from anchorloss.config.validation import refuse_aliases
+from anchorloss.config.yaml_files import check_yaml
 from anchorloss.errors import UserError
 from anchorloss.runs.claims import claim_is_live
 from anchorloss.runs.files import (
@@ -233,7 +233,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        refuse_aliases(text)
+        check_yaml(text.decode())
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise damaged(path, error) from None

@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anchorloss.config.identity import identity_hash
-from anchorloss.config.settings import NAME, Name, Text, data_label
-from anchorloss.config.validation import first_problem
+from anchorloss.config.settings import NAME, Name, Text, data_label, first_problem, identity_hash
 from anchorloss.runs.files import damaged, sha256
 
 RECORD, HISTORY, PREDICTIONS = "record.json", "history.csv", "predictions.npz"

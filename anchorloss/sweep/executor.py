@@ -15,9 +15,8 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from anchorloss.config.identity import RunSettings
-from anchorloss.config.settings import Execution
-from anchorloss.config.source import source_files
+from anchorloss.config.own_code import source_files
+from anchorloss.config.settings import Execution, RunSettings
 from anchorloss.data.dataset import load_dataset
 from anchorloss.device import choose_convolutions, describe, resolve_device
 from anchorloss.errors import ClaimLostError, RunError, UserError

@@ -13,8 +13,7 @@ from statistics import mean, stdev
 
 from tqdm import tqdm
 
-from anchorloss.config.identity import RunSettings
-from anchorloss.config.settings import Execution
+from anchorloss.config.settings import Execution, RunSettings
 from anchorloss.runs.differences import differences, flatten
 from anchorloss.runs.folder import WEIGHTS, Record, read_run
 from anchorloss.runs.provenance import made_with_other_code, short_commit

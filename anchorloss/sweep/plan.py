@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from anchorloss.config.identity import RunSettings
 from anchorloss.config.parsing import parse
-from anchorloss.config.settings import DATA_SETS, Config, Execution
+from anchorloss.config.settings import DATA_SETS, Execution, RunSettings
 from anchorloss.errors import UserError
 from anchorloss.runs.claims import Claim
 from anchorloss.runs.files import write_once
 from anchorloss.runs.folder import CONFIG, RECORD, Record, read_config, read_record, run_config, run_folder
-
-
-def register_schema() -> None:
-    """Make `Config` known to Hydra as the config `schema`, on which `configs/config.yaml` builds."""
-    ConfigStore.instance().store(name="schema", node=Config)
 
 
 def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
@@ -36,8 +28,8 @@ def plan(configs: Sequence[DictConfig]) -> tuple[list[RunSettings], Execution]:
         raise UserError("the sweep names no job; give every swept key at least one value")
     jobs = [parse(config) for config in configs]
     _refuse_swept("experiment.name", [runs[0].experiment for runs, _ in jobs])
-    for field in fields(Execution):
-        _refuse_swept(field.name, [getattr(execution, field.name) for _, execution in jobs])
+    for name in Execution.model_fields:
+        _refuse_swept(name, [getattr(execution, name) for _, execution in jobs])
     for run in distinct_code(runs[0] for runs, _ in jobs):
         if run.data.function is None:
             check(run, DATA_SETS[run.data.name]["classes"])

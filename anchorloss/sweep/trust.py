@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from anchorloss.config.functions import import_function
-from anchorloss.config.source import source_files
+from anchorloss.config.own_code import import_function, source_files
 from anchorloss.errors import UserError
 from anchorloss.runs.folder import read_record
 from anchorloss.runs.provenance import is_tracked

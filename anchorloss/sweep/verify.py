@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import re
 import tempfile
 from collections.abc import Iterable
@@ -13,11 +12,9 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from anchorloss.config.identity import RunSettings
-from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Config, Execution, LoggerSettings
+from anchorloss.config.parsing import recorded_run
+from anchorloss.config.settings import Execution, LoggerSettings, RunSettings
 from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.device import describe, processor_kind, resolve_device
 from anchorloss.errors import UserError
@@ -31,7 +28,6 @@ from anchorloss.runs.folder import (
     read_predictions,
     read_record,
     read_runs,
-    run_config,
     verify_files,
 )
 from anchorloss.sweep.executor import execute, prepare_torch
@@ -77,7 +73,7 @@ def rerun(
             texts = [(each / HISTORY).read_text().splitlines() for each in (folder, again)]
             differences = describe_difference(*(next(csv.DictReader(text)) for text in texts))
         else:
-            execution = dataclasses.replace(execution, results_dir=into or Path(temporary))
+            execution = execution.model_copy(update={"results_dir": into or Path(temporary)})
             execute([settings], execution)
             new = cast(Record, read_record(folder_of(settings, execution)))
             differences = describe_difference(record.result(), new.result())
@@ -98,19 +94,24 @@ def recorded(folder: Path, data_root: str, device: str) -> tuple[Record, RunSett
     if record is None or record.status != "finished":
         raise UserError(f"{folder}: has no record of a finished run; name a folder with a record.json")
     verify_files(folder, record)
-    found = run_config(record.experiment, record.identity)
-    runs, execution = parse(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), found)))
-    settings = dataclasses.replace(runs[0], data=dataclasses.replace(runs[0].data, root=data_root))
+    settings = recorded_run(record.experiment, record.identity)
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": data_root})})
     if settings.run != record.run:
         raise UserError(
             f"{folder}: its settings name the run {settings.run} here; check out its commit {record.provenance.commit}"
         )
     # Records made before November 2026 have it in the device's description alone.
     told = re.search(r"\((\d+) threads?\b", record.provenance.device)
-    how = dataclasses.replace(
-        execution,
+    how = Execution(
         device=device,
-        logger=LoggerSettings("none"),
+        results_dir=Path("results"),
+        logger=LoggerSettings(name="none"),
+        concurrent=1,
+        deterministic=False,
+        checkpoint_seconds=60,
+        minutes=0,
+        retry_failed=False,
+        dry_run=False,
         threads=record.provenance.threads or (int(told[1]) if told else 0),
         compile=record.provenance.compile,
         keep_weights=WEIGHTS in record.files,

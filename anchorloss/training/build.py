@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import models
-from anchorloss.config.functions import check_arguments, import_function
-from anchorloss.config.identity import LossSettings, RunSettings
-from anchorloss.config.settings import ModelSettings
+from anchorloss.config.own_code import check_arguments, import_function
+from anchorloss.config.settings import LossSettings, ModelSettings, RunSettings
 from anchorloss.errors import UserError, explain, is_about_memory
 
 _GENERATOR = threading.Lock()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorloss.config.identity import LossSettings
+from anchorloss.config.settings import LossSettings
 from anchorloss.data.augmentation import normalize
 from anchorloss.loss import modulation
 from anchorloss.training.build import Loss

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import RunSettings
 from anchorloss.runs.folder import Progress, write_progress
 
 BAR_SECONDS = 0.5

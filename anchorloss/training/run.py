@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from anchorloss.config.identity import RunSettings
-from anchorloss.config.settings import Execution
-from anchorloss.config.source import source_files
+from anchorloss.config.own_code import source_files
+from anchorloss.config.settings import Execution, RunSettings
 from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, weights

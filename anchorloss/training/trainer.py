@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorloss.config.identity import RunSettings
+from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.augmentation import EpochPlan
 from anchorloss.training.build import Loss, build_loss, build_network, named_errors, own_functions, seeded

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from anchorloss.analysis import model_card
-from anchorloss.config.identity import LossSettings
-from anchorloss.config.settings import ModelSettings
+from anchorloss.config.settings import LossSettings
 from anchorloss.errors import UserError
 from anchorloss.runs.files import sha256
 from anchorloss.runs.folder import WEIGHTS
 from tests.commands import call
 from tests.run_folders import edit_record, finish_run, make_settings
+from tests.settings import model_settings
 
 
 def keep_weights(folder, content=b"weights"):
@@ -48,8 +48,8 @@ def test_the_card_gives_the_mean_over_its_records(tmp_path):
 def test_the_card_of_a_network_and_loss_of_ones_own_names_them(tmp_path):
     own = replace(
         make_settings(),
-        loss=LossSettings("hinge", "my_losses.hinge", {}),
-        model=ModelSettings("mobilenet", function="my_networks.MobileNet", arguments={"width": 16}),
+        loss=LossSettings(name="hinge", function="my_losses.hinge"),
+        model=model_settings("mobilenet", function="my_networks.MobileNet", arguments={"width": 16}),
     )
     keep_weights(finish_run(tmp_path, own))
     text = model_card.make(tmp_path, "table1")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
+from typing import Annotated
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from pydantic import Field
 
 from anchorloss.config import settings
-from anchorloss.config.identity import identity_hash
-from anchorloss.config.parsing import parse
-from anchorloss.config.settings import Config
+from anchorloss.config.parsing import parse, recorded_run
+from anchorloss.config.settings import DataSettings, ModelSettings, OptimSettings, RunSettings, identity_hash
 from anchorloss.runs.folder import read_config, read_record, run_config
 from anchorloss.runs.record import Record
 from tests.conftest import ROOT
@@ -42,16 +43,65 @@ def test_every_record_agrees_with_the_files_beside_it() -> None:
         assert read_config(path.parent) == run_config(record.experiment, record.identity)
 
 
-def test_every_recorded_config_gives_the_recorded_identity() -> None:
+def test_every_recorded_config_and_identity_gives_the_recorded_run() -> None:
     """The keys that are newer than a record are not in its identity."""
     for path in RECORDS:
         record = Record.from_json(path.read_bytes(), path)
-        config = OmegaConf.merge(OmegaConf.structured(Config), read_config(path.parent))
-        assert isinstance(config, type(OmegaConf.create({})))
-        (run,), _ = parse(config)
+        run = recorded_run(record.experiment, record.identity)
+        config = read_config(path.parent)
+        (seed,) = config.pop("seeds")
+        assert config.pop("experiment") == {"name": run.experiment}
+        assert recorded_run(run.experiment, {**config, "seed": seed}) == run
         assert run.run == path.parent.name
         assert run.identity() == record.identity
         assert run.hash == record.hash == identity_hash(record.identity)
+        assert json.dumps(run.identity()) == json.dumps(record.identity)
+
+
+class GrownData(DataSettings):
+    """The data's settings with a key that came later."""
+
+    cutout: Annotated[int, Field(ge=0, le=32)] = 0
+
+
+class GrownRun(RunSettings):
+    data: GrownData
+
+
+def test_a_key_that_is_added_later_leaves_every_hash_as_it_was() -> None:
+    for path in RECORDS:
+        record = Record.from_json(path.read_bytes(), path)
+        values = {**record.identity, "experiment": record.experiment}
+        assert GrownRun.model_validate(values).run == path.parent.name
+        cut_out = GrownRun.model_validate({**values, "data": {**values["data"], "cutout": 8}})
+        assert cut_out.hash != record.hash
+        assert cut_out.identity()["data"] == {**record.identity["data"], "cutout": 8}
+
+
+def test_the_first_keys_never_change() -> None:
+    """A key without a default here is in every identity; a new one would orphan all runs."""
+    first = {
+        group: {key for key, field in settings.model_fields.items() if field.is_required()}
+        for group, settings in (("model", ModelSettings), ("data", DataSettings), ("optim", OptimSettings))
+    }
+    assert first == {
+        "model": {"name", "shortcut", "prior_bias"},
+        "data": {
+            *("name", "validation", "validation_seed", "evaluate_on"),
+            *("training_images", "test_images"),
+        },
+        "optim": {
+            *("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule", "decay_at"),
+            *("decay_factor", "lr_warmup_epochs", "softmax_warmup_epochs", "evaluate_every"),
+        },
+    }
+
+
+def test_a_copy_with_another_seed_has_a_hash_of_its_own() -> None:
+    run, again = (recorded_run("x", json.loads(RECORDS[0].read_bytes())["identity"]) for _ in range(2))
+    assert run.hash == again.hash
+    other = run.model_copy(update={"seed": run.seed + 1})
+    assert other.hash != run.hash == run.model_copy().hash
 
 
 def planned(experiment: str) -> set[str]:

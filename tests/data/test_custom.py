@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from anchorloss.config.settings import DataSettings
 from anchorloss.data.custom import Images
 from anchorloss.data.dataset import load_dataset
 from anchorloss.errors import UserError
 from tests.conftest import SMALL
 from tests.in_process import settings
+from tests.settings import data_settings
 
 LABELS = [0, 1, 2, 0, 1, 2]
 GREY = np.random.default_rng(0).integers(0, 256, (6, 28, 27))
@@ -30,7 +30,7 @@ def load(tmp_path, monkeypatch):
     def from_images(images, **settings):
         module.load = lambda root: images
         return load_dataset(
-            DataSettings(name="insects", root=str(tmp_path), function="own_data.load", **settings)
+            data_settings("insects", root=str(tmp_path), function="own_data.load", **settings)
         )
 
     return from_images

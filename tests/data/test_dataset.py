@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from anchorloss.config.settings import DataSettings
 from anchorloss.data import cifar
 from anchorloss.data.dataset import Dataset, load_dataset
 from anchorloss.errors import UserError
 from tests import small_cifar
 from tests.conftest import SMALL
+from tests.settings import data_settings
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def load_cifar100(root: Path, **settings) -> Dataset:
-    return load_dataset(DataSettings(name="cifar100", root=str(root), **settings))
+    return load_dataset(data_settings("cifar100", root=str(root), **settings))
 
 
 def keys(images: torch.Tensor) -> list[bytes]:

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from anchorloss.config.settings import DataSettings
 from anchorloss.data.dataset import checksum, load_dataset
 from anchorloss.data.synthetic import make
+from tests.settings import data_settings
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,14 @@ def test_shapes_types_and_even_classes(made):
 
 
 def test_it_is_labelled_and_measured():
-    settings = DataSettings(name="synthetic", training_images=350, test_images=200)
+    settings = data_settings("synthetic", training_images=350, test_images=200)
     whole = load_dataset(settings)
     assert (whole.name, whole.label, len(whole.evaluation_labels)) == ("synthetic", "SYNTHETIC", 200)
     assert whole.train_labels.bincount().tolist() == [4] * 50 + [3] * 50
     pixels = whole.train_images.double() / 255
     assert whole.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-9)
     assert whole.std == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist(), abs=1e-9)
-    part = load_dataset(DataSettings(name="synthetic", training_images=350, test_images=200, validation=100))
+    part = load_dataset(data_settings("synthetic", training_images=350, test_images=200, validation=100))
     assert (len(part.train_labels), part.mean, part.checksum) == (250, whole.mean, whole.checksum)
 
 

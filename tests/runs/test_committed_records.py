@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorloss.config.settings import DataSettings
 from anchorloss.data.dataset import load_dataset
 from anchorloss.runs.folder import Record, read_predictions, read_record, verify_files
 from tests.conftest import ROOT
+from tests.settings import data_settings
 
 FOLDERS = sorted(path.parent for path in (ROOT / "results" / "runs").glob("*/*/record.json"))
 
@@ -21,7 +21,9 @@ FOLDERS = sorted(path.parent for path in (ROOT / "results" / "runs").glob("*/*/r
 def labels_of(name: str, root: str, sizes: tuple[int | None, int | None]) -> np.ndarray:
     """The labels of a test set, in its order."""
     training_images, test_images = sizes
-    settings = DataSettings(name, root or "data", training_images=training_images, test_images=test_images)
+    settings = data_settings(
+        name, root=root or "data", training_images=training_images, test_images=test_images
+    )
     return load_dataset(settings).evaluation_labels.numpy()
 
 

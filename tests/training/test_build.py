@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 
-from anchorloss.config.identity import LossSettings
-from anchorloss.config.settings import ModelSettings
+from anchorloss.config.settings import LossSettings
 from anchorloss.errors import UserError
 from anchorloss.training.build import build_network, check
 from tests.in_process import settings
+from tests.settings import model_settings
 
 CODE = """
 import torch
@@ -68,12 +67,13 @@ def code(tmp_path, monkeypatch):
 
 
 def with_loss(function: str, **arguments):
-    return replace(settings()[0], loss=LossSettings("mine", function, arguments))
+    loss = LossSettings.model_validate({"name": "mine", "function": function, **arguments})
+    return settings()[0].model_copy(update={"loss": loss})
 
 
 def with_network(name: str, prior_bias: bool = True, **arguments):
-    model = ModelSettings(name, prior_bias=prior_bias, function=f"own_code.{name}", arguments=arguments)
-    return replace(settings()[0], model=model)
+    model = model_settings(name, prior_bias=prior_bias, function=f"own_code.{name}", arguments=arguments)
+    return settings()[0].model_copy(update={"model": model})
 
 
 @pytest.mark.parametrize(

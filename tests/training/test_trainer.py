@@ -5,26 +5,25 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 
-from anchorloss.config.settings import ModelSettings, OptimSettings
 from anchorloss.errors import UserError
 from anchorloss.training.schedule import learning_rate
 from anchorloss.training.trainer import Trainer
 from tests.in_process import data_of, settings
+from tests.settings import model_settings, optim_settings
 
 
 def test_learning_rate_of_the_paper_falls_at_160_and_180():
-    optim = OptimSettings()
+    optim = optim_settings()
     rates = [learning_rate(optim, epoch, 0, 391) for epoch in (0, 159, 160, 179, 180, 199)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_learning_rate_of_a_cosine_and_of_a_warm_up():
-    optim = OptimSettings(epochs=10, schedule="cosine", lr_warmup_epochs=2)
+    optim = optim_settings(epochs=10, schedule="cosine", lr_warmup_epochs=2)
     assert learning_rate(optim, 0, 0, 5) == pytest.approx(0.1 / 10)
     assert learning_rate(optim, 5, 3, 5) == pytest.approx(0.05)
     assert learning_rate(optim, 9, 4, 5) == pytest.approx(0.05 * (1 + math.cos(0.9 * math.pi)))
@@ -88,7 +87,7 @@ def networks(tmp_path, monkeypatch):
 
 
 def with_network(run, name):
-    return replace(run, model=ModelSettings(name.lower(), function=f"own_steps.{name}"))
+    return run.model_copy(update={"model": model_settings(name.lower(), function=f"own_steps.{name}")})
 
 
 def test_dropout_depends_on_the_run_alone(networks):

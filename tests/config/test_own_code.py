@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from anchorloss.config.source import source_files, source_hash
+from anchorloss.config.own_code import source_files, source_hash
 from anchorloss.errors import UserError
 from tests.commands import call
 from tests.conftest import ROOT, SMALL
