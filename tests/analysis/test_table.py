@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,8 +99,8 @@ def test_other_data_under_the_same_name_does_not_mix(tmp_path):
 
 def test_held_out_images_are_stamped(tmp_path):
     run = make_settings(experiment="mine")
-    held_out = replace(run.data, validation=5000, evaluate_on="validation")
-    finish_run(tmp_path, replace(run, data=held_out), images=5000)
+    held_out = run.data.model_copy(update={"validation": 5000, "evaluate_on": "validation"})
+    finish_run(tmp_path, run.model_copy(update={"data": held_out}), images=5000)
     markdown = table.make(tmp_path, "mine")["table1.md"]
     assert "evaluated on held-out VALIDATION images" in markdown.splitlines()[0]
     assert "5,000 validation images" in markdown
@@ -130,7 +129,7 @@ def test_settings_are_compared_with_the_reference_at_the_same_ones(tmp_path):
 def test_a_precision_is_compared_with_fp32_of_another_experiment(tmp_path):
     for seed in range(3):
         finish_run(tmp_path, make_settings("bce", seed, experiment="full"), top1=70 + seed)
-        halved = replace(make_settings("bce", seed, experiment="half"), precision="bf16")
+        halved = make_settings("bce", seed, experiment="half").model_copy(update={"precision": "bf16"})
         finish_run(tmp_path, halved, top1=70.5 + seed + 0.25 * (seed == 1))
     finish_run(
         tmp_path, make_settings("bce", 7, experiment="full"), top1=10.0
