@@ -25,8 +25,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 from pydantic import ConfigDict, Field, ValidationError, validate_call
 
-from anchorloss.config.settings import Execution, RunSettings
-from anchorloss.config.validation import first_problem
+from anchorloss.config.settings import Execution, RunSettings, first_problem
 from anchorloss.errors import RunError, UserError
 from anchorloss.sweep.plan import plan, read_records, set_failed_aside
 from anchorloss.sweep.signals import Signals

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import yaml
@@ -46,11 +45,9 @@ def test_the_card_gives_the_mean_over_its_records(tmp_path):
 
 
 def test_the_card_of_a_network_and_loss_of_ones_own_names_them(tmp_path):
-    own = replace(
-        make_settings(),
-        loss=LossSettings(name="hinge", function="my_losses.hinge"),
-        model=model_settings("mobilenet", function="my_networks.MobileNet", arguments={"width": 16}),
-    )
+    network = model_settings("mobilenet", function="my_networks.MobileNet", arguments={"width": 16})
+    loss = LossSettings(name="hinge", function="my_losses.hinge")
+    own = make_settings().model_copy(update={"loss": loss, "model": network})
     keep_weights(finish_run(tmp_path, own))
     text = model_card.make(tmp_path, "table1")
     assert 'network = hydra.utils.get_method("my_networks.MobileNet")(100, width=16)' in text
