@@ -58,7 +58,7 @@ NOT_DETERMINISTIC = {
 }
 
 
-# On a processor without bfloat16 kernels these are computed as anchorloss.training.emulated_bf16 computes them.
+# On a processor without bfloat16 kernels these are computed as anchorloss.training.precision computes them.
 ROUNDED = {aten.convolution, aten.convolution_backward, aten.addmm, aten.mm}
 
 
