@@ -65,7 +65,15 @@ def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
     assert seen <= set(contents)
 
 
-def test_write_once_never_overwrites(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_write_once_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    """Nor on a file system without hard links."""
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(files.os, "link", no_links)
     path = tmp_path / "record.json"
     write_once(path, b"first")
     with pytest.raises(FileExistsError):
@@ -94,21 +102,6 @@ def test_of_many_writers_one_wins(tmp_path: Path) -> None:
         writer.join()
     assert len(winners) == 1
     assert path.read_bytes() == str(winners[0]).encode() * 1000
-    assert names(tmp_path) == ["record.json"]
-
-
-def test_write_once_where_the_file_system_has_no_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_links(*_: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(files.os, "link", no_links)
-    path = tmp_path / "record.json"
-    write_once(path, b"first")
-    with pytest.raises(FileExistsError):
-        write_once(path, b"second")
-    assert path.read_bytes() == b"first"
     assert names(tmp_path) == ["record.json"]
 
 
