@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml constraints/cpu.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[experiments,dev]'
 	touch $@
 
-quickstart: $(INSTALLED) ## run the whole pipeline on synthetic images: train 8 short runs, one per core at a time
+quickstart: $(INSTALLED) ## run the whole pipeline on synthetic images: train 4 short runs, one per core at a time
 	$(RUN) train.py experiment=quickstart results_dir=outputs threads=1 $(ARGS)
 	$(RUN) scripts/make_table1.py --experiment quickstart --results-dir outputs
 	$(RUN) scripts/report.py --experiment quickstart --results-dir outputs

@@ -21,7 +21,7 @@ from tests.in_process import composed
 RECORDS = sorted((ROOT / "results" / "runs").glob("*/*/record.json"))
 # The arms that an experiment's own config does not sweep over: their overrides stand in docs/.
 SWEPT = [
-    *("precision_small", "precision_synthetic", "quickstart", "sanity_resnet110", "sanity_resnet20"),
+    *("precision_small", "precision_synthetic", "sanity_resnet110", "sanity_resnet20"),
     *("smoke", "table1_small", "ablation_small", "table1_resnet20"),
 ]
 
@@ -112,8 +112,6 @@ def planned(experiment: str) -> set[str]:
     arms = itertools.product(
         *([f"{key}={value}" for value in str(values).split(",")] for key, values in params.items())
     )
-    if experiment == "quickstart":
-        arms = ((*arm, "precision=bf16") for arm in arms)  # recorded on a processor that has it
     return {run.run for arm in arms for run in parse(composed(f"experiment={experiment}", *arm))[0]}
 
 

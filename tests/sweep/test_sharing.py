@@ -64,15 +64,6 @@ def starts(outputs: list[str]) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_four_processes_train_each_run_once(undisturbed, tmp_path):
-    processes = [begin(tmp_path / "results", *SWEEP) for _ in range(4)]
-    outputs = [process.communicate(timeout=500)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, outputs
-    assert starts(outputs) == 8
-    same(results_of(tmp_path / "results"), undisturbed)
-
-
-@pytest.mark.timeout(600)
 def test_killing_two_of_four_still_gives_every_record(undisturbed, tmp_path):
     results = tmp_path / "results"
     processes = [begin(results, *SWEEP) for _ in range(4)]
@@ -82,6 +73,7 @@ def test_killing_two_of_four_still_gives_every_record(undisturbed, tmp_path):
         process.kill()
     outputs = [process.communicate(timeout=500)[0] for process in processes]
     assert [process.returncode for process in processes[2:]] == [0, 0], outputs
+    assert starts(outputs) <= 8, "a run was trained to its end twice"
     same(results_of(results), undisturbed)
 
 
