@@ -48,7 +48,7 @@ def describe(runs: pd.DataFrame) -> str:
     lines = [("state", "run", "epoch", "top-1", "")]
     named = zip(names, runs.to_dict("records"), strict=True)
     for name, run in sorted(named, key=lambda one: (frame.order(one[1]["loss"]), one[1]["seed"], one[0])):
-        lines.append((run["state"], name, _epochs(run), *_score_and_remark(run)))
+        lines.append((run["state"], name, *_progress(run)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [f"{runs['experiment'].iloc[0]}: {counted(len(runs), 'run')}: {states}", ""]
     for *cells, remark in lines:
@@ -77,20 +77,14 @@ def _names(runs: pd.DataFrame) -> list[str]:
     return names
 
 
-def _epochs(run: dict[Hashable, Any]) -> str:
+def _progress(run: dict[Hashable, Any]) -> tuple[str, str, str]:
+    """How many epochs a run has done, its Top-1 so far, and a remark."""
     if run["state"] in ("finished", "failed"):
         reached = run["failure.epoch"] if run["state"] == "failed" else run["epochs"]
-        return f"{reached:.0f}/{run['epochs']:.0f}"
-    return (
-        "" if pd.isna(run["progress.epoch"]) else f"{run['progress.epoch']:.0f}/{run['progress.epochs']:.0f}"
-    )
-
-
-def _score_and_remark(run: dict[Hashable, Any]) -> tuple[str, str]:
-    if run["state"] in ("finished", "failed"):
-        return number(run["top1"], dash=""), failure(
-            run
-        ) or f"in {duration(run['provenance.duration_seconds'])}"
-    left = run.get("progress.seconds_left")
-    remark = "" if run["state"] != "running" or pd.isna(left) else f"{duration(left)} left"
-    return number(run.get("progress.top1"), dash=""), remark
+        remark = failure(run) or f"in {duration(run['provenance.duration_seconds'])}"
+        return f"{reached:.0f}/{run['epochs']:.0f}", number(run["top1"], dash=""), remark
+    if pd.isna(run["progress.epoch"]):
+        return "", "", ""
+    left = run["progress.seconds_left"] if run["state"] == "running" else None
+    epochs = f"{run['progress.epoch']:.0f}/{run['progress.epochs']:.0f}"
+    return epochs, number(run["progress.top1"], dash=""), "" if pd.isna(left) else f"{duration(left)} left"

@@ -26,13 +26,16 @@ CSV = (  # columns of table1.csv; 0 is a score, 1 the reference
     *("{0}_mean {0}_std", "paper_{0}_mean paper_{0}_std", "{0}_minus_paper", "{0}_minus_{1}"),
     *("paper_{0}_minus_{1}", "{0}_minus_{1}_low {0}_minus_{1}_high"),
 )
-LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "±": "$\\pm$",
-    "—": "---",
-}
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "±": "$\\pm$",
+        "—": "---",
+    }
+)
 
 
 def make(
@@ -280,23 +283,15 @@ def by_loss(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> dict[str, s
 def _latex(table: pd.DataFrame, reference: str, **said: Any) -> str:
     """Table 1 as a LaTeX `table` for the booktabs package."""
     shown = cells(table, reference, "--", "\\textbf{{{}}}")
-    signed = shown.map(
-        lambda cell: (
-            f"${cell.replace('--', '$--$')}$"
-            if cell[0] in "+-" and cell != "--"
-            else cell.replace("±", "$\\pm$")
-        )
-    )
+    signed = shown.replace(r"^([+-]\d.*)$", r"$\1$", regex=True).replace(r"\[--\]", "[$--$]", regex=True)
+    signed = signed.replace("±", r"$\\pm$", regex=True)
     # Delimiters that LaTeX does not use.
     delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
     environment = jinja2.Environment(*delimiters, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters["latex"] = lambda one: "".join(
-        LATEX.get(letter, letter) for letter in text.one_line(one)
-    )
+    environment.filters["latex"] = lambda one: text.one_line(one).translate(LATEX)
     rows = list(zip(table["label"], signed.to_numpy().tolist(), strict=True))
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        header=list(shown), rows=rows, **said
-    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(header=list(shown), rows=rows, **said)
 
 
 def _markdown(shown: pd.DataFrame, name: str) -> str:
@@ -316,6 +311,7 @@ def statistics(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> str:
     """
     experiment, label = runs["experiment"].iloc[0], basis(runs)["dataset.label"].iloc[0]
     plan, question = paper.planned(experiment), paper.EXPERIMENTS.get(experiment)
+    of_paper = question is not None and label == "CIFAR-100"
     frame.require_one_protocol(runs[runs["state"] == "finished"])
     runs, losses = frame.measured(runs), sorted({*runs["loss"], *plan.losses}, key=frame.order)
     found, base = stats.verdicts(runs, reference, losses), escape(paper.label(reference))
@@ -324,21 +320,14 @@ def statistics(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> str:
         lines = []
         rows = found[found.index.get_level_values("measure") == key].droplevel("measure")
         for loss, one in zip(rows.index.astype(str), rows.to_dict("records"), strict=True):
-            claimed = (
-                paper.published_difference(loss, key, reference)
-                if question and label == "CIFAR-100"
-                else math.nan
-            )
+            claimed = paper.published_difference(loss, key, reference) if of_paper else math.nan
+            said = text.explanation(one, measure.name, base, claimed)
             verdict = f"{one['verdict']}{' (exploratory)' if one['exploratory'] else ''}"
-            lines.append(
-                f"- {escape(paper.label(loss))}: {verdict}. {text.explanation(one, measure.name, base, claimed)}"
-            )
+            lines.append(f"- {escape(paper.label(loss))}: {verdict}. {said}")
             if key == "ece" and not math.isnan(one["difference"]):
-                gaps = [
-                    number(side.mean(), "+.2f")
-                    for side in stats.samples(runs, "score_gap", loss, reference)[:2]
-                ]
-                lines[-1] += f" Mean score minus accuracy: {gaps[0]} points, {base} {gaps[1]}."
+                both = stats.samples(runs, "score_gap", loss, reference)[:2]
+                own, other = (number(gaps.mean(), "+.2f") for gaps in both)
+                lines[-1] += f" Mean score minus accuracy: {own} points, {base} {other}."
         kind = "primary measure" if key == PRIMARY else "secondary measure"
         kind += "; lower is better" if measure.lower_is_better else ""
         parts.append(f"{measure.name[0].upper()}{measure.name[1:]} ({kind}), better than {base}:")
@@ -379,10 +368,7 @@ def by_settings(
     said = [runs["loss"], *(key + " " + runs[key] for key in keys)]
     runs = runs.assign(base=base, arm=[", ".join(one) for one in zip(*said, strict=True)])
     arms = runs.drop_duplicates("arm").set_index("arm")[["loss", *keys]]
-    places = {
-        arm: (frame.order(loss), [_sortable(value) for value in row]) for arm, loss, *row in arms.itertuples()
-    }
-    arms = arms.loc[sorted(arms.index, key=lambda arm: places[arm])]
+    arms = arms.loc[sorted(arms.index, key=lambda arm: [_sortable(str(value)) for value in arms.loc[arm]])]
     table = scores(runs, arms.index, "arm", within)
     compared = table.dropna(subset="difference").to_dict("index")
     if precision and not compared:
@@ -390,18 +376,14 @@ def by_settings(
             f"experiment={experiment}: no loss has finished runs in fp32 and another precision; name an experiment that "
             "has the others with --beside"
         )
-    shown = arms.map(escape).assign(n=_counted(table))
+    shown, lines = arms.map(escape).assign(n=_counted(table)), []
     for key, score in SCORES.items():
-        shown[score] = [
-            mean_std(*row) for row in table[[f"{key}_mean", f"{key}_std"]].itertuples(index=False)
-        ]
+        shown[score] = [mean_std(*row) for row in table[[f"{key}_mean", f"{key}_std"]].to_numpy()]
     for key, score in SCORES.items() if name else ():
-        rows = table[[f"{key}_{end}" for end in INTERVAL]].itertuples(index=False)
+        rows = table[[f"{key}_{end}" for end in INTERVAL]].to_numpy()
         shown[f"{score} - {escape(name)} (95 %)"] = [with_interval(*row) for row in rows]
-    lines = [
-        f"- {escape(str(arm))}: {text.explanation(one, SCORES[PRIMARY], name)}"
-        for arm, one in compared.items()
-    ]
+    for arm, one in compared.items():
+        lines.append(f"- {escape(str(arm))}: {text.explanation(one, SCORES[PRIMARY], name)}")
     same = not any(key.startswith(("model.name", "optim.epochs", "data.")) for key in keys)
     markdown = document(
         f"# {escape(f'Experiment {experiment} by {kind}{title(runs)}')}",
@@ -412,11 +394,9 @@ def by_settings(
         text.made_from(runs),
     )
     ends = ("mean", "std", *(INTERVAL[:3] if name else ()))
-    content = arms.replace("absent", None).join(
-        table[["n", "failed", *(f"{key}_{end}" for key in SCORES for end in ends)]]
-    )
-    name = "precision" if precision else "settings"
-    return {f"{name}.md": markdown, f"{name}.csv": _csv(content)}
+    columns = ["n", "failed", *(f"{key}_{end}" for key in SCORES for end in ends)]
+    file = "precision" if precision else "settings"
+    return {f"{file}.md": markdown, f"{file}.csv": _csv(arms.replace("absent", None).join(table[columns]))}
 
 
 def _value(value: Any) -> str:
@@ -424,10 +404,10 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _sortable(value: str) -> tuple[bool, float, str]:
-    """Numbers by size, then texts."""
+def _sortable(value: str) -> tuple[float, tuple[int, str]]:
+    """Numbers by size, then texts: the paper's losses in its order, others by name."""
     found = pd.to_numeric(value, errors="coerce")
-    return (pd.isna(found), 0.0 if pd.isna(found) else float(found), value)
+    return (math.inf if pd.isna(found) else float(found), frame.order(value))
 
 
 def by_run(runs: pd.DataFrame) -> str:
@@ -444,9 +424,8 @@ def by_run(runs: pd.DataFrame) -> str:
         shown[name] = runs[f"provenance.{key}"].map(lambda time: escape(time.replace("+00:00", "Z")))
     shown["took"] = runs["provenance.duration_seconds"].map(text.duration)
     shown["device"] = runs["provenance.device"].map(escape)
-    shown["commit"] = [
-        short_commit(*one) for one in runs[["provenance.commit", "provenance.dirty"]].to_numpy()
-    ]
+    versions = zip(runs["provenance.commit"], runs["provenance.dirty"], strict=True)
+    shown["commit"] = [short_commit(*version) for version in versions]
     first = runs.iloc[0]
     return document(
         f"# Every run of experiment {first['experiment']}",
