@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
+from anchorloss.config.settings import LossSettings
 from anchorloss.errors import UserError
 from anchorloss.sweep.trust import require_trusted
 from tests.commands import call
@@ -15,8 +15,8 @@ from tests.run_folders import finish_run, make_settings
 
 def run_with(results: Path, function: str) -> Path:
     settings = make_settings("bce", epochs=1)
-    loss = dataclasses.replace(settings.loss, name="other", function=function, arguments={})
-    return finish_run(results, dataclasses.replace(settings, loss=loss), images=100)
+    loss = LossSettings(name="other", function=function)
+    return finish_run(results, settings.model_copy(update={"loss": loss}), images=100)
 
 
 @pytest.mark.parametrize(
