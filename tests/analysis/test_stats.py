@@ -21,7 +21,9 @@ from anchorloss.analysis.stats import compare, corrected, detectable, holm, powe
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 BCE = np.array([73.60, 73.95, 73.80, 74.10, 73.95])
-CLEAR, NOISY = BCE + [0.40, 0.35, 0.42, 0.30, 0.38], BCE + [0.60, -0.20, 0.75, 0.10, 0.30]
+CLEAR, NOISY = (
+    BCE + np.array(one) for one in ([0.40, 0.35, 0.42, 0.30, 0.38], [0.60, -0.20, 0.75, 0.10, 0.30])
+)
 
 
 def frame(processors=(), **arms) -> pd.DataFrame:
