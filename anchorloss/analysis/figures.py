@@ -231,16 +231,11 @@ def differences(
     return made.svg
 
 
-def signed(value: float) -> str:
-    """A difference in points with a real minus sign."""
-    return text.number(value, "+.2f").replace("-", "\N{MINUS SIGN}")
-
-
 def _with_interval(row: pd.Series, between: str = " ") -> str:
     if np.isnan(row["difference"]):
         return "not run"
-    said = signed(row["difference"])
-    return said if np.isnan(row["low"]) else f"{said}{between}{signed(row['low'])} to {signed(row['high'])}"
+    said = text.signed(row["difference"])
+    return said if np.isnan(row["low"]) else f"{said}{between}{text.signed(row['low'])} to {text.signed(row['high'])}"
 
 
 def every_seed(
@@ -334,7 +329,7 @@ def power_curve(
             axes.plot(own, color=styles[arm]["color"], label=labels[arm])
         if claimed:
             axes.axhline(
-                abs(claimed), color=MUTED, ls=(0, (4, 3)), lw=1.2, label=f"published {signed(claimed)}"
+                abs(claimed), color=MUTED, ls=(0, (4, 3)), lw=1.2, label=f"published {text.signed(claimed)}"
             )
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
