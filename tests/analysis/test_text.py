@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from anchorloss.analysis import stats, text
 from anchorloss.analysis.text import escape, explanation, markdown_table, number
 from tests.analysis.test_stats import BCE, NOISY, frame
-from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -130,11 +129,3 @@ def test_foreign_text_is_shown_as_it_is():
     assert escape("a | <b>*c*</b> [d](e) `f` &amp;") == r"a \| \<b\>\*c\*\</b\> \[d\](e) \`f\` \&amp;"
     assert escape("x86_64\n\n# title\x1b[2J\u202e") == r"x86_64 \# title \[2J"
     assert escape("AMD EPYC (1 thread, AVX2)") == "AMD EPYC (1 thread, AVX2)"
-
-
-def test_the_example_in_the_docs_runs(capsys):
-    (example,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "statistics.md").read_text(), flags=re.DOTALL
-    )
-    exec(compile(example, "docs/statistics.md", "exec"), {})
-    assert "Mean Top-1 is 0.47 points above BCE" in capsys.readouterr().out
