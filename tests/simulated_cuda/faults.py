@@ -33,7 +33,7 @@ FAULTS = (
         ),
         (
             "an epoch does not wait for the steps before it",
-            "together",
+            "benchmark",
             "torch.cuda.current_stream(self.device).wait_stream(self.stream)",
             "pass",
         ),
@@ -97,8 +97,8 @@ FAULTS = (
         (
             "a checkpoint is read before its steps are done",
             "sweep",
-            "        self.wait()\n        parts",
-            "        parts",
+            "        self.wait()\n        own",
+            "        own",
         ),
         (
             "the totals are read before their steps are done",
@@ -108,7 +108,7 @@ FAULTS = (
         ),
         (
             "the plan of the first epoch stays on the device",
-            "epochs",
+            "textbook",
             "getattr(self._plan, field.name).copy_(getattr(plan, field.name))",
             "pass",
         ),
@@ -121,12 +121,6 @@ FAULTS = (
     ),
     *_faults(
         "evaluation",
-        (
-            "evaluations are not on the run's stream",
-            "together",
-            "torch.cuda.stream(stream)",
-            "torch.cuda.stream(None)",
-        ),
         (
             "logits are read before they are computed",
             "epochs",
