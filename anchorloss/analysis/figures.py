@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from anchorloss.analysis import predictions, text
-from anchorloss.loss import anchor_loss
+from anchorloss.loss import Anchor, anchor_loss
 
 # variable: (stand-in in figures, light, dark). Stand-ins must differ from each other. Hues after Okabe and Ito's palette
 # for colour-blind readers; markers repeat the distinction without colour.
@@ -390,7 +390,7 @@ def reliability_diagram(bins: pd.DataFrame, fewest: int, loss: str, title: str, 
     return made.svg
 
 
-def modulated_loss(side: str, gamma: float, q: Tensor, anchor: float) -> Tensor:
+def modulated_loss(side: Anchor, gamma: float, q: Tensor, anchor: float) -> Tensor:
     """The loss of the class on one side against its score, Equations 2 ("target") and 3 ("background").
 
     It comes from samples of two classes: one has the score q, the other is the anchor. The anchor's own term, which is
@@ -416,7 +416,7 @@ def modulated_loss(side: str, gamma: float, q: Tensor, anchor: float) -> Tensor:
     return losses(torch.special.logit(q)) - losses(certain)
 
 
-def figure1(side: str, name: str) -> Markup:
+def figure1(side: Anchor, name: str) -> Markup:
     """One half of Figure 1 of the supplement, drawn by the loss code; shaded: where anchor loss exceeds BCE."""
     anchor, symbol, number = {"target": (0.2, "pos", "(i)"), "background": (0.8, "neg", "(ii)")}[side]
     # A gamma is no loss, so it has the hue of none.

@@ -18,6 +18,7 @@ from scipy.stats import t as student
 from anchorloss.analysis import answer, figures, frame, paper, predictions, stats, table, text
 from anchorloss.analysis.frame import MEASURES, PRIMARY, SCORES
 from anchorloss.config.settings import DATA_SETS
+from anchorloss.loss import Anchor
 from anchorloss.runs.differences import flatten
 from anchorloss.runs.files import write_results
 from anchorloss.runs.folder import read_predictions
@@ -383,7 +384,8 @@ class Report:
         """Figure 1 of the supplement."""
         if not len(self.published):
             return None
-        drawn = [(figures.figure1(side, f"figure1-{side}"), "") for side in ("target", "background")]
+        sides: tuple[Anchor, ...] = ("target", "background")
+        drawn = [(figures.figure1(side, f"figure1-{side}"), "") for side in sides]
         lead = "Figure 1 of the supplement, drawn by the loss code. Shaded: where anchor loss exceeds BCE."
         return Part("The loss itself", "loss", lead, figures=drawn, results=False)
 

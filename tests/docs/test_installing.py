@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -89,9 +90,15 @@ def test_the_installed_loss_runs_beside_torch_alone(environment, tmp_path):
     assert listed.stdout == "False\n"
 
 
-def test_the_published_figures_are_installed(environment, tmp_path):
-    code = "from anchorloss.analysis.paper import TABLE1 as t; print(t['top1_mean']['bce'])"
-    assert run(environment, "-c", code, cwd=tmp_path).stdout == "73.88\n"
+def test_every_installed_module_imports_and_every_name_is_shown(environment, tmp_path):
+    code = (
+        "import pkgutil, importlib, anchorloss as a\n"
+        "print(sorted(name for name in dir(a) if name.lower().startswith('anchor')))\n"
+        "for module in pkgutil.walk_packages(a.__path__): importlib.import_module(f'anchorloss.{module.name}')\n"
+        "print(hasattr(a, 'loss'), hasattr(a, 'nothing'))\n"
+    )
+    done = run(environment, "-c", code, cwd=tmp_path)
+    assert done.stdout == "['AnchorLoss', 'anchor_loss']\nTrue False\n", done.stderr
 
 
 def test_the_published_figures_are_the_same_file_in_both_places():
@@ -102,13 +109,20 @@ def test_the_published_figures_are_the_same_file_in_both_places():
 @pytest.mark.slow
 def test_a_users_file_is_checked_strictly(environment, tmp_path):
     (tmp_path / "user.py").write_text(USER)
-    (tmp_path / "wrong.py").write_text(USER.replace("gamma=0.5", "gamma='half'"))
+    wrong = {
+        '"background"': '"backgruond"',
+        "gamma=0.5": "gamma='half'",
+        "import AnchorLoss,": "import nothing,",
+    }
+    for number, (old, new) in enumerate(wrong.items()):
+        (tmp_path / f"wrong_{number}.py").write_text(USER.replace(old, new))
     strict = ["-m", "mypy", "--strict", "--python-executable", str(environment)]
-    done = run(Path(sys.executable), *strict, "user.py", cwd=tmp_path)
+    shutil.copy(ROOT / "anchorloss" / "loss.py", tmp_path / "copied_loss.py")
+    done = run(Path(sys.executable), *strict, "user.py", "copied_loss.py", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    wrong = run(Path(sys.executable), *strict, "wrong.py", cwd=tmp_path)
-    assert "gamma" in wrong.stdout
-    assert wrong.returncode == 1
+    for number, (old, new) in enumerate(wrong.items()):
+        done = run(Path(sys.executable), *strict, f"wrong_{number}.py", cwd=tmp_path)
+        assert done.returncode == 1, (old, new, done.stdout)
 
 
 @pytest.mark.parametrize("command", ["train.py", "scripts/make_table1.py", "scripts/report.py"])

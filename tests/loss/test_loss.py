@@ -1,33 +1,53 @@
-"""What the loss computes: the authors' cases, the equations, binary cross entropy at gamma 0, gradients by numbers."""
+"""What the loss computes: the authors' cases, the equations at ordinary and extreme logits, and binary cross entropy."""
 
 from __future__ import annotations
 
+import doctest
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mpmath import mp, mpf
 from torch.nn import functional as F
 
+import anchorloss.loss
 from anchorloss.loss import AnchorLoss, anchor_loss, modulation
 from tests import reference_loss
+from tests.loss.cases import ANCHORS, equation_1, loss_and_gradient, sample
 
 # What the authors' own code computes; the file says of which commit, and how.
 CASES = Path(__file__).resolve().parents[1] / "official_anchor_loss.json"
-ANCHORS = ("none", "target", "background", "both")
 
-
-def sample(samples: int = 4, classes: int = 5, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    logits = scale * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
-    return logits, torch.randint(classes, (samples,), generator=generator)
-
-
-def loss_and_gradient(logits, target, **arguments):
-    logits = logits.clone().requires_grad_()
-    loss = anchor_loss(logits, target, **arguments)
-    (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    return loss.detach(), gradient
+# Saturated both ways, mixed with small ones; where float32 exp underflows (89, 104); ties; zeros of both signs.
+# (logits, target). All but 1e4 and -87.5 are exact in every type; those two are rounded to it first.
+SAMPLES = (
+    ((1e4, -1e4, -1e4, -1e4), 0),
+    ((-1e4, 1e4, -1e4, 1e4), 0),
+    ((1e4, 1e4, 1e4, 1e4), 2),
+    ((-1e4, -1e4, -1e4, -1e4), 1),
+    ((89.0, -104.0, 2.0**-10, -89.0), 0),
+    ((104.0, -89.0, -104.0, -88.0), 0),
+    ((88.0, -96.0, -100.0, -87.5), 0),
+    ((20.0, -20.0, -18.0, -17.0), 0),
+    ((1e4, -20.0, 3.0, -104.0), 3),
+    ((2.0**-10, -(2.0**-10), 104.0, 0.5), 2),
+    ((0.0, -0.0, -0.0, -5.0), 1),
+    ((-3.0, 2.0, 2.0, 1.0), 0),
+    ((5.0, -104.0, -104.0, -1e4), 0),
+    ((3.0, -1.0, 0.5, 1.5), 2),
+)
+# Relative and absolute rounding of a gradient; the reference's own difference quotient is good to 1e-45.
+GRADIENT = {
+    torch.float64: (1e-14, 1e-45),
+    torch.float32: (2e-6, 2e-38),
+    torch.bfloat16: (2.0**-8, 2e-38),
+    torch.float16: (2.0**-11, 2.0**-25),
+}
+LOSS = {torch.float64: (1e-14, 1e-307), torch.float32: (2e-6, 2e-38)}
 
 
 def test_the_authors_own_cases():
@@ -35,84 +55,136 @@ def test_the_authors_own_cases():
     assert len(cases) == 30
     for case in cases:
         logits = torch.tensor(case["logits"], dtype=torch.float64)
-        loss, gradient = loss_and_gradient(
-            logits,
-            torch.tensor(case["target"]),
-            gamma=case["gamma"],
-            slack=case["slack"],
-            anchor=case["anchor"],
-        )
+        arguments = {name: case[name] for name in ("gamma", "slack", "anchor")}
+        loss, gradient = loss_and_gradient(logits, torch.tensor(case["target"]), **arguments)
         assert abs(loss.item() - case["loss"]) < 1e-9
-        expected = torch.tensor(case["grad"], dtype=torch.float64)
-        assert (gradient - expected).abs().max() < 1e-9
+        assert (gradient - torch.tensor(case["grad"], dtype=torch.float64)).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("anchor", ANCHORS)
-@pytest.mark.parametrize("detach", [True, False])
-def test_equations_1_to_4(anchor, detach):
-    logits, target = sample()
-    for gamma_t, gamma_b in ((0.5, 0.5), (1.0, 1.0), (2.0, 2.0), (0.7, 0.25), (0.0, 3.0)):
-        for slack in (0.0, 0.05, 0.6):
-            losses, gradient = loss_and_gradient(
-                logits,
-                target,
-                anchor=anchor,
-                slack=slack,
-                reduction="none",
-                detach=detach,
-                gamma_target=gamma_t,
-                gamma_background=gamma_b,
-            )
-            for n, row in enumerate(logits.tolist()):
-                expected, slope = reference_loss.loss_and_gradient(
-                    tuple(row),
-                    int(target[n]),
-                    *reference_loss.exponents(anchor, gamma_t, gamma_b),
-                    slack,
-                    detach,
-                )
-                assert float(losses[n]) == pytest.approx(float(expected), rel=1e-12, abs=0)
-                assert gradient[n].tolist() == pytest.approx([float(x) for x in slope], rel=1e-12, abs=1e-12)
-
-
+@pytest.mark.parametrize("dtype", GRADIENT, ids=str)
 @pytest.mark.parametrize("anchor", ANCHORS)
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("slack", [0.0, 0.05])
-@pytest.mark.parametrize(
-    "gammas", [{"gamma": 0.5}, {"gamma": 2.0}, {"gamma_target": 1.5, "gamma_background": 0.25}]
+def test_loss_and_gradient_in_80_digits(dtype, anchor, detach, slack):
+    # Half-precision logits are computed in float32: only their gradient is rounded to their own type.
+    computed_in = torch.promote_types(dtype, torch.float32)
+    of_gradient, of_loss = GRADIENT[dtype], LOSS[computed_in]
+    logits = torch.tensor([row for row, _ in SAMPLES], dtype=torch.float64).to(dtype)
+    target = torch.tensor([label for _, label in SAMPLES])
+    for gamma in (0.5,) if anchor == "none" else (0.25, 0.5, 1.0, 2.0):
+        leaf = logits.clone().requires_grad_()
+        losses = anchor_loss(leaf, target, gamma, anchor, slack, "none", detach=detach)
+        losses.sum().backward()
+        assert losses.dtype == computed_in
+        assert leaf.grad.dtype == dtype
+        rows = (logits.double().tolist(), target.tolist(), losses.tolist(), leaf.grad.double().tolist())
+        for row, label, loss, gradient in zip(*rows, strict=True):
+            gammas = reference_loss.exponents(anchor, gamma, gamma)
+            expected, slope = reference_loss.loss_and_gradient(tuple(row), label, *gammas, slack, detach)
+            what = f"gamma {gamma}, logits {row}, target {label}"
+            # torch's binary cross entropy, which "none" is bit for bit, takes x from x + exp(-x) and 1 from q.
+            lost = torch.finfo(computed_in).eps if anchor == "none" else 0.0
+            of_sum = lost * sum(abs(x) for x in row)
+            assert abs(loss - expected) <= of_loss[0] * expected + of_loss[1] + of_sum, what
+            # Without detach, slopes of opposite sign meet at the target; their rounding is that of the larger.
+            meeting = 0.0 if detach else of_loss[0] * max(abs(x) for x in slope)
+            for ours, theirs in zip(gradient, slope, strict=True):
+                rounding = max(of_gradient[0] * 1.01 * abs(theirs), of_gradient[1])
+                assert abs(ours - theirs) <= rounding + meeting + lost, what
+
+
+@pytest.mark.parametrize("dtype", GRADIENT, ids=str)
+def test_factors_in_80_digits(dtype):
+    relative, _ = LOSS[torch.promote_types(dtype, torch.float32)]
+    logits = torch.tensor([row for row, _ in SAMPLES], dtype=torch.float64).to(dtype)
+    target = torch.tensor([label for _, label in SAMPLES])
+    for gamma in (0.25, 0.5, 1.0, 2.0):
+        of_target, of_background = modulation(logits, target, gamma, "both")
+        for n, row in enumerate(logits.double().tolist()):
+            expected = reference_loss.factors(tuple(row), int(target[n]), gamma, gamma, 0.0)
+            for i, factor in enumerate(expected):
+                ours = float(of_target[n] if i == int(target[n]) else of_background[n, i])
+                # exp(-104) ** 0.25 is 5e-12, but exp(-104) is below the smallest float32.
+                assert math.isclose(ours, factor, rel_tol=relative, abs_tol=1e-37**gamma)
+        assert (of_background.gather(1, target[:, None]) == 1).all()
+
+
+def test_the_reference_is_the_equations_as_printed():
+    """1 - q + q_pos and log(1 - q) computed as they stand, with digits enough to hold 1 - exp(-1000)."""
+    logits, target, gamma = (1000.0, -1000.0, 7.0), 1, 0.25
+    ours, _ = reference_loss.loss_and_gradient(logits, target, gamma, gamma, 0.0, True)
+    with mp.workdps(1000):
+        q = [1 / (1 + mp.exp(-mpf(x))) for x in logits]
+        q_pos, q_neg = max(q[0], q[2]), q[1]
+        total = mpf(0)
+        for i, p in enumerate((0, 1, 0)):
+            total -= (1 - q[i] + q_pos) ** mpf(gamma) * p * mp.log(q[i])
+            total -= (1 + q[i] - q_neg) ** mpf(gamma) * (1 - p) * mp.log(1 - q[i])
+    assert abs(ours - total) < mpf("1e-70") * total
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    anchor=st.sampled_from(ANCHORS),
+    kind=st.sampled_from(("index", "smoothing", "ignored", "soft", "multi-hot")),
+    reduction=st.sampled_from(("none", "mean", "sum")),
+    gammas=st.tuples(st.floats(0, 3), st.floats(0, 3)),
+    slack=st.floats(0, 1),
+    extras=st.sets(st.sampled_from(("weight", "pos_weight", "mask", "dense", "attached", "threshold"))),
 )
-def test_gradcheck(anchor, detach, slack, gammas):
-    """With `detach`, finite differences must not move the anchors: the logits that are one stay where they are."""
-    logits, target = sample(2, 5, 1.5)
-    free = torch.ones_like(logits, dtype=torch.bool)
-    if detach and anchor in ("target", "both"):
-        free.scatter_(1, logits.scatter(1, target[:, None], -torch.inf).argmax(1, keepdim=True), False)
-    if detach and anchor in ("background", "both"):
-        free.scatter_(1, target[:, None], False)
+def test_any_arguments_against_loops(seed, anchor, kind, reduction, gammas, slack, extras):
+    generator, (samples, classes) = torch.Generator().manual_seed(seed), (3, 4)
 
-    def loss(moving):
-        there = logits.masked_scatter(free, moving)
-        return anchor_loss(
-            there, target, anchor=anchor, slack=slack, reduction="none", detach=detach, **gammas
-        )
+    def random(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    assert torch.autograd.gradcheck(loss, logits[free].clone().requires_grad_())
+    logits = 24 * random(samples, classes) - 12
+    weights = {name: 3 * random(classes) for name in ("weight", "pos_weight") if name in extras}
+    counts = random(samples, classes) > (0.4 if "mask" in extras else -1)
+    threshold, smoothing = 0.3 if "threshold" in extras else 0.0, 0.2 if kind == "smoothing" else 0.0
+    arguments = {**weights, "mask": counts} if "mask" in extras else dict(weights)
+    if kind in ("soft", "multi-hot"):
+        target = random(samples, classes)
+        target = (target > 0.5).double() if kind == "multi-hot" else target.where(target > 0.4, 0.0)
+        target[0, 0] = 1.0  # every p between 0 and 1 is refused
+        p, positives = target, target > threshold
+    else:
+        target = torch.randint(classes, (samples,), generator=generator)
+        positives = F.one_hot(target, classes) > 0
+        p = positives.double() * (1 - smoothing) + smoothing / classes
+        if kind == "ignored":
+            arguments["ignore_index"] = int(target[0])
+            counts = counts & (target != target[0])[:, None]
+    arguments |= {"slack": slack, "label_smoothing": smoothing, "positive_threshold": threshold}
+    arguments |= {"anchor": anchor, "reduction": reduction, "detach": "attached" not in extras}
+    x, y = logits, target
+    if "dense" in extras:  # the samples are pixels of one image
+        x, y = logits.T[None], target.T[None] if target.ndim == 2 else target[None]
+        arguments |= {"mask": arguments["mask"].T} if "mask" in extras else {}
+    loss, gradient = loss_and_gradient(x, y, gamma_target=gammas[0], gamma_background=gammas[1], **arguments)
+    gradient = gradient[0].T if "dense" in extras else gradient
+
+    ones, exponents = torch.ones(classes), reference_loss.exponents(anchor, *gammas)
+    of_classes = [weights.get(name, ones).tolist() for name in ("weight", "pos_weight")]
+    common = (exponents, slack, arguments["detach"], *of_classes)
+    rows = zip(logits.tolist(), p.tolist(), positives.tolist(), counts.tolist(), strict=True)
+    results = zip(*(equation_1(*row, *common) for row in rows), strict=True)
+    expected, slope = (torch.tensor(result, dtype=torch.float64) for result in results)
+    if reduction != "none":
+        count = max(1, int(counts.any(1).sum())) if reduction == "mean" else 1
+        expected, slope = expected.sum() / count, slope / count
+    torch.testing.assert_close(loss.reshape(expected.shape), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, slope, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"anchor": "none"},
-        {"gamma": 0.0, "anchor": "target"},
-        {"gamma": 0.0, "anchor": "background", "slack": 0.05},
-        {"gamma": 0.0, "anchor": "both", "detach": False},
-        {"anchor": "background", "gamma_background": 0.0},
-    ],
-)
+WITHOUT_MODULATION = ({"anchor": "none"}, {"gamma": 0.0, "anchor": "both"}, {"gamma_background": 0.0})
+
+
+@pytest.mark.parametrize("arguments", WITHOUT_MODULATION)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_gamma_0_is_binary_cross_entropy_bit_for_bit(arguments, dtype):
-    logits, target = sample(64, 100)
-    logits = logits.to(dtype)
+def test_gamma_0_is_binary_cross_entropy_bit_for_bit(arguments, dtype, block):
+    logits, target = sample(64, 100, dtype=dtype)
     one_hot = F.one_hot(target, 100).to(torch.promote_types(dtype, torch.float32))
     for reduction in ("none", "sum", "mean"):
         ours, our_gradient = loss_and_gradient(logits, target, reduction=reduction, **arguments)
@@ -120,116 +192,10 @@ def test_gamma_0_is_binary_cross_entropy_bit_for_bit(arguments, dtype):
         losses = F.binary_cross_entropy_with_logits(plain.to(one_hot.dtype), one_hot, reduction="none").sum(1)
         theirs = losses if reduction == "none" else getattr(losses, reduction)()
         (their_gradient,) = torch.autograd.grad(theirs.sum(), plain)
-        assert torch.equal(ours, theirs.detach())
-        assert torch.equal(our_gradient, their_gradient)
-
-
-@pytest.mark.parametrize("anchor", ANCHORS)
-@pytest.mark.parametrize("slack", [0.0, 0.05, 1.0])
-def test_modulation_is_the_factors(anchor, slack):
-    logits, target = sample()
-    of_target, of_background = modulation(
-        logits, target, anchor=anchor, slack=slack, gamma_target=0.7, gamma_background=2.0
-    )
-    for n, row in enumerate(logits.tolist()):
-        label = int(target[n])
-        gammas = reference_loss.exponents(anchor, 0.7, 2.0)
-        expected = [float(x) for x in reference_loss.factors(tuple(row), label, *gammas, slack)]
-        assert float(of_target[n]) == pytest.approx(expected[label], rel=1e-12)
-        expected[label] = 1.0
-        assert of_background[n].tolist() == pytest.approx(expected, rel=1e-12)
-
-
-def test_modulation_times_cross_entropy_is_the_loss():
-    logits, target = sample(6, 7)
-    of_target, of_background = modulation(logits, target, 0.8, "both", 0.05)
-    one_hot = F.one_hot(target, 7).bool()
-    plain = F.binary_cross_entropy_with_logits(logits, one_hot.double(), reduction="none")
-    product = plain * torch.where(one_hot, of_target[:, None], of_background)
-    torch.testing.assert_close(
-        anchor_loss(logits, target, 0.8, "both", 0.05, "none"), product.sum(1), rtol=1e-13, atol=0
-    )
-
-
-def test_extra_axes_are_samples():
-    generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(3, 5, 2, 4, generator=generator, dtype=torch.float64)
-    target = torch.randint(5, (3, 2, 4), generator=generator)
-    rows, labels = logits.permute(0, 2, 3, 1).reshape(-1, 5), target.reshape(-1)
-    for anchor in ANCHORS:
-        losses, gradient = loss_and_gradient(logits, target, anchor=anchor, reduction="none")
-        flat, flat_gradient = loss_and_gradient(rows, labels, anchor=anchor, reduction="none")
-        assert losses.shape == target.shape
-        assert torch.equal(losses.reshape(-1), flat)
-        torch.testing.assert_close(
-            gradient.permute(0, 2, 3, 1).reshape(-1, 5), flat_gradient, rtol=1e-13, atol=1e-16
-        )
-        of_target, of_background = modulation(logits, target, anchor=anchor)
-        flat_target, flat_background = modulation(rows, labels, anchor=anchor)
-        assert torch.equal(of_target.reshape(-1), flat_target)
-        assert torch.equal(of_background.permute(0, 2, 3, 1).reshape(-1, 5), flat_background)
-
-
-def test_one_sample_without_a_batch_axis():
-    logits, target = sample(1, 5)
-    for anchor in ANCHORS:
-        for reduction in ("none", "sum", "mean"):
-            loss, gradient = loss_and_gradient(logits[0], target[0], anchor=anchor, reduction=reduction)
-            row, row_gradient = loss_and_gradient(logits, target, anchor=anchor, reduction="sum")
-            assert loss.shape == ()
-            assert torch.equal(loss, row)
-            assert torch.equal(gradient, row_gradient[0])
-        of_target, of_background = modulation(logits[0], target[0], anchor=anchor)
-        assert of_target.shape == ()
-        assert of_background.shape == (5,)
-
-
-def test_reductions_are_over_samples():
-    logits, target = sample()
-    losses = anchor_loss(logits, target, reduction="none")
-    assert losses.shape == (4,)
-    assert anchor_loss(logits, target, reduction="sum").item() == pytest.approx(losses.sum().item())
-    assert anchor_loss(logits, target).item() == pytest.approx(losses.mean().item())
-
-
-def test_the_module_is_the_function():
-    logits, target = sample()
-    arguments = {"anchor": "both", "slack": 0.1, "detach": False, "gamma_target": 0.3}
-    module = AnchorLoss(2.0, reduction="sum", **arguments)
-    assert torch.equal(module(logits, target), anchor_loss(logits, target, 2.0, reduction="sum", **arguments))
-    assert "slack=0.1" in repr(module)
-
-
-def test_logits_without_samples_and_logits_that_do_not_lie_in_order():
-    empty = anchor_loss(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64), reduction="none")
-    assert empty.shape == (0,)
-    logits, target = sample(6, 5)
-    strided = logits.t().contiguous().t()
-    for anchor in ANCHORS:
-        ours, gradient = loss_and_gradient(strided, target, anchor=anchor, reduction="none")
-        expected, expected_gradient = loss_and_gradient(logits, target, anchor=anchor, reduction="none")
-        torch.testing.assert_close(ours, expected, rtol=1e-14, atol=0)
-        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-14, atol=0)
-
-
-@pytest.mark.parametrize("anchor", ["target", "background", "both"])
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_many_samples_are_as_few(anchor, reduction):
-    """Large batches are computed in blocks; the last of these is not full."""
-    logits, target = sample(700, 1000)
-    weight = torch.arange(1, 701).double() if reduction == "none" else torch.tensor(3.0, dtype=torch.float64)
-    leaf = logits.clone().requires_grad_()
-    loss = anchor_loss(leaf, target, anchor=anchor, reduction=reduction)
-    (loss * weight).sum().backward()
-    parts = [
-        loss_and_gradient(part, labels, anchor=anchor, reduction="none")
-        for part, labels in zip(logits.split(7), target.split(7), strict=True)
-    ]
-    losses, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
-    expected = losses if reduction == "none" else getattr(losses, reduction)()
-    torch.testing.assert_close(loss.detach(), expected, rtol=1e-13, atol=0)
-    scale = weight[:, None] if reduction == "none" else weight / (700 if reduction == "mean" else 1)
-    torch.testing.assert_close(leaf.grad, gradient * scale, rtol=1e-13, atol=0)
+        # A vector unit rounds the last elements of a block otherwise than those of a whole batch.
+        tolerance = {"rtol": 0, "atol": 0} if block > 1 else {}
+        torch.testing.assert_close(ours, theirs.detach(), **tolerance)
+        torch.testing.assert_close(our_gradient, their_gradient, **tolerance)
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)
@@ -242,74 +208,20 @@ def test_not_a_number_is_not_hidden(anchor, detach):
     assert gradient.isnan().any(1).tolist() == [False, True, False, False]
 
 
-def test_inputs_are_left_as_they_were_and_backward_can_be_repeated():
+def test_the_module_is_the_function_and_shows_what_is_set():
     logits, target = sample()
-    for anchor in ANCHORS:
-        for detach in (True, False):
-            leaf, labels = logits.clone().requires_grad_(), target.clone()
-            loss = anchor_loss(leaf, labels, anchor=anchor, detach=detach)
-            loss.backward(retain_graph=True)
-            once = leaf.grad.clone()
-            loss.backward(retain_graph=True)
-            assert torch.equal(leaf.grad, 2 * once)
-            leaf.grad.zero_()  # in place: the gradient kept for the graph must not be this tensor
-            loss.backward()
-            assert torch.equal(leaf.detach(), logits)
-            assert torch.equal(labels, target)
-            assert torch.equal(leaf.grad, once)
-            with pytest.raises(RuntimeError, match="second time"):
-                loss.backward()
-
-
-@pytest.mark.parametrize("anchor", ANCHORS)
-def test_backward_for_many_losses_at_once(anchor):
-    """`is_grads_batched`, as in a vectorized Jacobian, after which the graph can be used again."""
-    logits, target = sample()
-    leaf = logits.clone().requires_grad_()
-    losses = anchor_loss(leaf, target, anchor=anchor, reduction="none")
-    (jacobian,) = torch.autograd.grad(
-        losses, leaf, torch.eye(4, dtype=torch.float64), is_grads_batched=True, retain_graph=True
-    )
-    (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-    torch.testing.assert_close(jacobian.sum(0), gradient, rtol=1e-14, atol=0)
-    assert (jacobian[0, 1:] == 0).all()
-
-
-@pytest.mark.parametrize("function", [anchor_loss, modulation])
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        ({"gamma": -0.5}, ValueError, "gamma must be .* not -0.5"),
-        ({"gamma": float("nan")}, ValueError, "gamma must be"),
-        ({"gamma_target": -1.0}, ValueError, "gamma must be"),
-        ({"gamma_background": float("inf")}, ValueError, "gamma must be"),
-        ({"anchor": "bg"}, ValueError, "anchor must be one of none, target, background, both, not 'bg'"),
-        ({"slack": -0.1}, ValueError, "slack must be"),
-        ({"slack": 1.5}, ValueError, "slack must be"),
-        ({"target": torch.zeros(3, dtype=torch.int64)}, ValueError, r"target must be \(4,\)"),
-        ({"target": torch.zeros(4, 5, dtype=torch.int64)}, ValueError, r"target must be \(4,\)"),
-        ({"target": torch.zeros(4)}, TypeError, r"use target\.long\(\)"),
-        ({"target": torch.zeros(4, dtype=torch.bool)}, TypeError, r"use target\.long\(\)"),
-        ({"logits": torch.zeros(4, 5, dtype=torch.int64)}, TypeError, "floating point"),
-        ({"logits": torch.zeros(4, 1)}, ValueError, "two classes"),
-        ({"logits": torch.zeros(())}, ValueError, "target must be"),
-        ({"target": torch.tensor([0, 1, 2, 5])}, (IndexError, RuntimeError), "out of bounds"),
-        ({"target": torch.tensor([0, 1, 2, -1])}, (IndexError, RuntimeError), "out of bounds"),
-    ],
-)
-def test_what_is_refused(function, arguments, error, words):
-    with pytest.raises(error, match=words):
-        function(**{"logits": torch.zeros(4, 5), "target": torch.zeros(4, dtype=torch.int64), **arguments})
-
-
-def test_labels_out_of_range_are_refused_by_every_anchor():
-    for anchor in ANCHORS:
-        with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
-            anchor_loss(torch.zeros(2, 5), torch.tensor([0, 5]), anchor=anchor)
-
-
-def test_a_wrong_reduction_is_refused_early():
+    arguments = {"anchor": "both", "gamma_target": 0.3, "pos_weight": 2.5, "weight": torch.ones(5)}
+    module = AnchorLoss(2.0, reduction="sum", detach=False, **arguments)
+    expected = anchor_loss(logits, target, 2.0, reduction="sum", detach=False, **arguments)
+    assert torch.equal(module(logits, target), expected)
+    assert dict(module.named_buffers()).keys() == {"weight"}
+    assert module.double().weight.dtype == torch.float64
+    for shown in ("gamma=2.0", "anchor='both'", "detach=False", "pos_weight=2.5", "weight=tensor of (5,)"):
+        assert shown in repr(module)
+    assert repr(AnchorLoss()) == "AnchorLoss()"
     with pytest.raises(ValueError, match="reduction must be one of none, mean, sum"):
         AnchorLoss(reduction="average")
-    with pytest.raises(ValueError, match="reduction"):
-        anchor_loss(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), reduction="average")
+
+
+def test_the_example():
+    assert doctest.testmod(anchorloss.loss) == (0, 4)
