@@ -32,16 +32,16 @@ def code(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_functions_of_the_package_and_of_torch_have_none():
-    for function in ("anchorloss.loss.anchor_loss", "torch.nn.functional.cross_entropy"):
-        assert source_hash(function) is None
-        assert source_files([function]) == ()
-
-
-def test_what_is_not_found_has_none():
-    for function in ("own_nowhere.loss", "loss", "", ".loss", "own_nowhere", "..x.y", "math.fsum.x"):
-        assert source_files([function]) == ()
-    assert source_hash("own_nowhere.loss") is None
+@pytest.mark.parametrize(
+    "function",
+    [
+        *("anchorloss.loss.anchor_loss", "torch.nn.functional.cross_entropy"),
+        *("own_nowhere.loss", "loss", "", ".loss", "own_nowhere", "..x.y"),
+    ],
+)
+def test_what_is_known_or_not_found_has_none(function):
+    assert source_hash(function) is None
+    assert source_files([function]) == ()
 
 
 def test_the_module_and_what_it_imports_count(code):
@@ -124,43 +124,18 @@ def test_a_function_of_an_installed_package_enters_by_its_version():
     assert source_files(["scipy.special.logsumexp"]) == ()
 
 
-def test_the_identity_of_a_run_has_the_hash(code):
-    def run():
-        return settings(
-            "loss.name=mine", "loss.function=own_loss.loss", "~loss.anchor", "~loss.gamma", "~loss.slack"
-        )[0]
-
-    first = run()
-    assert first.identity()["loss"] == {
-        "name": "mine",
-        "function": "own_loss.loss",
-        "source": source_hash("own_loss.loss"),
-    }
-    (code / "own_helper.py").write_text(HELPER.format(factor=5))
-    assert run().hash != first.hash
-
-
 def test_a_config_that_names_other_code_is_refused(code):
-    """As the config.yaml of a run does whose code has changed since."""
-    arguments = [
-        "loss.name=mine",
-        "loss.function=own_loss.loss",
-        "~loss.anchor",
-        "~loss.gamma",
-        "~loss.slack",
-    ]
+    """As the record of a run does whose code has changed since."""
     with pytest.raises(UserError, match=r"loss\.source=0123: the code of own_loss\.loss is another now"):
-        settings(*arguments, "+loss.source='0123'")
+        settings(*OWN, "+loss.source='0123'")
 
 
 def test_changed_code_trains_again_and_is_dirty_until_committed(code, tmp_path, train, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{code}:{ROOT}")
-    arguments = [*SMALL, "optim.epochs=1", "loss.name=mine", "loss.function=own_loss.loss"]
-    arguments += ["~loss.anchor", "~loss.gamma", "~loss.slack", "experiment.name=own"]
-    assert "0 of 1 are done" in train(*arguments, check=True).stdout
-    assert "1 of 1 are done" in train(*arguments, check=True).stdout
-    (code / "own_helper.py").write_text(HELPER.format(factor=3))
-    assert "0 of 1 are done" in train(*arguments, check=True).stdout
+    arguments = [*SMALL, "optim.epochs=1", *OWN, "experiment.name=own"]
+    for factor, done in ((2, 0), (2, 1), (3, 0)):
+        (code / "own_helper.py").write_text(HELPER.format(factor=factor))
+        assert f"{done} of 1 are done" in train(*arguments, check=True).stdout
     records = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("runs/own/*/record.json")]
     assert len({record["hash"] for record in records}) == 2
     assert all(record["provenance"]["dirty"] for record in records)
