@@ -235,7 +235,11 @@ def _with_interval(row: pd.Series, between: str = " ") -> str:
     if np.isnan(row["difference"]):
         return "not run"
     said = text.signed(row["difference"])
-    return said if np.isnan(row["low"]) else f"{said}{between}{text.signed(row['low'])} to {text.signed(row['high'])}"
+    return (
+        said
+        if np.isnan(row["low"])
+        else f"{said}{between}{text.signed(row['low'])} to {text.signed(row['high'])}"
+    )
 
 
 def every_seed(
