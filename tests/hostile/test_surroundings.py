@@ -1,18 +1,16 @@
-"""What a command meets around it: terminals, pipes, full disks, missing folders, permissions, memory."""
+"""What a command meets around it: terminals, pipes, full disks, missing folders, memory."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from anchorloss import errors
 from anchorloss.errors import RunError, UserError, one_line_errors
-from tests import processes
-from tests.conftest import ROOT, SMALL, command
+from tests.conftest import ROOT
 
 NO_MEMORY = "[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried"
 
@@ -83,20 +81,3 @@ def test_output_that_nobody_takes_and_a_folder_that_is_gone(tmp_path, line, stat
         shell, cwd=tmp_path, env=os.environ | names, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (status, stderr)
-
-
-LITTLE_MEMORY = """
-import resource, runpy, sys
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def test_too_little_memory_is_called_so(tmp_path: Path):
-    _, script, *arguments = command(*SMALL, "data.training_images=20000", "results_dir=results")
-    done = processes.run(["python", "-c", LITTLE_MEMORY, script, *arguments], cwd=tmp_path)
-    assert done.returncode == 1, done
-    assert "out of memory" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
