@@ -29,9 +29,9 @@ def load(tmp_path, monkeypatch):
 
     def from_images(images, **settings):
         module.load = lambda root: images
-        return load_dataset(
-            data_settings("insects", root=str(tmp_path), function="own_data.load", **settings)
-        )
+        named = data_settings("insects", root=str(tmp_path), function="own_data.load")
+        # Fewer images than a command may ask for.
+        return load_dataset(named.model_copy(update=settings))
 
     return from_images
 
