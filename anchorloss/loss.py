@@ -116,7 +116,6 @@ def anchor_loss(
         if label_smoothing or ignore_index != IGNORE_INDEX:
             name = "label_smoothing" if label_smoothing else "ignore_index"
             raise ValueError(f"{name} needs class indices; target holds probabilities, which can express it")
-        # What is left out may hold anything; 0.5 passes.
         values = target.detach() if left_out is None else target.detach().masked_fill(left_out, 0.5)
         least, greatest = _extremes(values) or (0.0, 1.0)
         if not (least >= 0 and greatest <= 1):
@@ -293,8 +292,9 @@ def _modulations(rule: _Rule, x: Tensor, index: _Maybe, p: _Maybe, left_out: _Ma
     """What modulates the two terms of Eq. 1. In terms of z, an anchor is the largest of the classes of the other term."""
     found: list[_Modulation] = [None, None]
     masked = left_out if left_out is not None and left_out.shape[1] > 1 else None
-    for term, (gamma, z) in enumerate(zip(rule.gammas(), (x, -x), strict=True)):
+    for term, gamma in enumerate(rule.gammas()):
         if gamma:
+            z = -x if term else x
             if masked is not None:
                 z = z.masked_fill(masked, -torch.inf)
             if index is not None:
