@@ -89,10 +89,9 @@ def is_done(run: Path) -> bool:
 
 
 def said(run: Path) -> dict[str, Any]:
-    """A record without its provenance."""
+    """A record without its provenance, which its checksum covers."""
     record = json.loads((run / "record.json").read_text())
-    del record["provenance"]
-    return record
+    return {key: value for key, value in record.items() if key not in ("provenance", "checksum")}
 
 
 def resumed(run: Path) -> int:
