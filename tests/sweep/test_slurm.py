@@ -53,7 +53,9 @@ def slurm(environment, *command):
 def queued(environment):
     """The numbers of the sweep's jobs that Slurm has in its queue."""
     lines = slurm(environment, "squeue", "--noheader", "--format=%i %j").splitlines()
-    return {line.split()[0] for line in lines if line.split()[1].startswith("scratch-")}
+    # A name may take two lines, of which the second is no job.
+    jobs = (words for line in lines if len(words := line.split()) == 2)
+    return {number for number, name in jobs if name.startswith("scratch-")}
 
 
 def running_under_way(sweep):
