@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def build(entity: str, project: str, experiment: str, group_by: list[str]) -> An
     )
 
 
+def log_in(login: Callable[..., bool]) -> bool:
+    """Whether there is a key.
+
+    Raises:
+        UserError: It cannot be one.
+    """
+    try:
+        return login(prompt=False, verify=False)
+    except Exception as error:
+        raise UserError(f"W&B: {error}; `wandb login` with another key") from None
+
+
 def main() -> None:
     options = parser(__doc__, experiment="table1")
     options.add_argument("--project", default="anchor-loss", help="the W&B project (default: %(default)s)")
@@ -69,7 +82,7 @@ def main() -> None:
     try:
         import wandb
 
-        if not given.dry_run and not wandb.login(prompt=False, verify=False):
+        if not given.dry_run and not log_in(wandb.login):
             raise UserError("W&B: no key found; `wandb login`, or --dry-run to see the view's JSON")
         entity = given.entity or ("entity" if given.dry_run else str(wandb.Api(timeout=10).default_entity))
         view = build(entity, given.project, given.experiment, given.group_by)

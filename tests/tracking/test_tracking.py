@@ -300,8 +300,9 @@ def server(status: int | None = None, refused: str = ""):
                 code = 409 if refused and refused in given["name"] else code
             elif "createRunFiles" in query:
                 data = {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}}
-            gone = {"errors": [{"message": "run was previously created and deleted"}]}
-            text = json.dumps({"data": data} if code == 200 else gone).encode()
+            why = "run was previously created and deleted" if code == 409 else "invalid API key"
+            error = {"errors": [{"message": why}]}
+            text = json.dumps({"data": data} if code == 200 else error).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
