@@ -78,10 +78,11 @@ def readme(results_dir: Path) -> dict[str, bytes]:
             "answer.md": f"**{paper.QUESTION}** Not known yet: no experiment has two seeds of every loss.\n".encode()
         }
     runs, found = compared[decided[0]]
+    plan = paper.planned(decided[0])
     said = [f"**{paper.QUESTION}** {sentence(found, paper.REFERENCE)} {size(runs)}."]
     if paper.FULL not in compared:
         said.append("The full protocol (ResNet-110, 200 epochs) has not been run.")
-    if paper.EXPERIMENTS[decided[0]].amended and not paper.interim(runs, paper.planned(decided[0])):
+    if paper.amended(runs, plan):
         excluded = [
             paper.label(str(loss)) for loss, one in stats.amendment(runs).iterrows() if one["excluded"]
         ]
@@ -89,7 +90,7 @@ def readme(results_dir: Path) -> dict[str, bytes]:
             f"Excluded at this size: the published difference of {text.listed(excluded)}." if excluded else ""
         )
     labels = {loss: paper.label(loss) for loss in paper.LOSSES}
-    numbers = table.numbers(runs, plan=paper.planned(decided[0]))
+    numbers = table.numbers(runs, plan=plan)
     shown = table.cells(numbers).iloc[:, :4].set_axis(numbers["label"]).loc[[*labels.values()]]
     claimed = {loss: stats.published_difference(loss, frame.PRIMARY) for loss in found.index}
     title = f"{frame.MEASURES[frame.PRIMARY].name} minus {paper.label(paper.REFERENCE)}, percentage points"

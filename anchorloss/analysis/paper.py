@@ -125,6 +125,16 @@ def interim(runs: pd.DataFrame, plan: Plan) -> str:
     return f"interim, {complete} of {len(plan.seeds)} seeds complete" if complete < len(plan.seeds) else ""
 
 
+def amended(runs: pd.DataFrame, plan: Plan, reference: str = REFERENCE) -> bool:
+    """Whether the amendment of docs/protocol.md is printed: once every planned run has ended, where it applies, and every
+    loss of the paper has two finished runs to compare.
+    """
+    question = EXPERIMENTS.get(runs["experiment"].iloc[0])
+    finished = runs.loc[runs["state"] == "finished", "loss"].value_counts()
+    whole = all(finished.get(loss, 0) > 1 for loss in LOSSES) and not interim(runs, plan)
+    return question is not None and question.amended and reference == REFERENCE and whole
+
+
 def planned(experiment: str) -> Plan:
     """Return what configs/experiment/<experiment>.yaml plans: nothing if it is not there, or sweeps over no loss.
 

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from anchorloss.analysis import answer, figures, frame, paper, predictions, stats, table, text
 from anchorloss.analysis.frame import MEASURES, PRIMARY, SCORES
-from anchorloss.config.settings import DATA_SETS
+from anchorloss.data.class_names import class_names
 from anchorloss.loss import Anchor
 from anchorloss.runs.differences import flatten
 from anchorloss.runs.files import write_results
@@ -115,18 +115,12 @@ class Report:
         self.answers = pd.Series(
             {name: read_predictions(run["folder"]) for name, run in self.done.iterrows()}
         )
-        self.class_names = self._class_names()
-
-    def _class_names(self) -> list[str]:
-        """Those of the records, or the data set's own, or numbers."""
+        self.histories = frame.histories_of(self.done) if len(self.done) else pd.DataFrame(columns=["epoch"])
         count = 1 + max((int(max(one.target.max(), one.predicted.max())) for one in self.answers), default=-1)
-        names = self.first.get("dataset.class_names")
-        if not isinstance(names, list):
-            names = DATA_SETS.get(self.first["dataset.name"], {}).get("class_names", [])
-        return [
-            *(name.replace("_", " ") for name in names),
-            *map("class {}".format, range(len(names), count)),
-        ][:count]
+        own = self.first.get("dataset.class_names")
+        self.class_names = class_names(
+            self.first["dataset.name"], own if isinstance(own, list) else [], count
+        )
 
     def of(self, measure: str) -> pd.DataFrame:
         """The verdicts in one measure, by loss."""
@@ -184,8 +178,7 @@ class Report:
             "only where p, corrected by Holm's method (the paper's losses as one family, all other losses as "
             f"another), is at most {stats.ALPHA}; otherwise not resolved."
         )
-        question = paper.EXPERIMENTS.get(self.first["experiment"])
-        if question and question.amended and not paper.interim(self.runs, self.plan):
+        if paper.amended(self.runs, self.plan, self.reference):
             points += [(Markup(), "rule", one) for one in text.amendment(self.runs)]
         return Part("What each verdict rests on", lead=lead, points=points)
 
@@ -259,7 +252,7 @@ class Report:
 
     def training(self) -> Part | None:
         """Learning curves."""
-        long = frame.histories_of(self.done) if len(self.done) else pd.DataFrame(columns=["epoch"])
+        long = self.histories
         if long["epoch"].nunique() < 2:
             return None
         labels = {loss: self.labels[loss] for loss in self.present}
@@ -285,7 +278,7 @@ class Report:
 
     def modulation(self) -> Part | None:
         """How the distribution of the modulating factors moves."""
-        long, drawn = frame.histories_of(self.done) if len(self.done) else pd.DataFrame(), []
+        long, drawn = self.histories, []
         for side in ("target", "background"):
             columns = list(long.filter(like=f"{side}_factor_"))
             if not columns:

@@ -334,9 +334,7 @@ def statistics(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> str:
         parts.append("\n".join(lines))
     if found["exploratory"].any():
         parts.append("Exploratory: not planned before these runs were seen (docs/protocol.md).")
-    finished = runs.loc[runs["state"] == "finished", "loss"].value_counts()
-    whole = all(finished.get(loss, 0) > 1 for loss in paper.LOSSES) and not paper.interim(runs, plan)
-    if question and question.amended and reference == paper.REFERENCE and whole:
+    if paper.amended(runs, plan, reference):
         parts += text.amendment(runs)
     return document(*parts, text.made_from(runs))
 

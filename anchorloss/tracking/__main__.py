@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from anchorloss.data.class_names import class_name
+from anchorloss.data.class_names import class_names
 from anchorloss.runs.folder import PREDICTIONS, WEIGHTS, Record, read_predictions, read_record
 from anchorloss.terminal import counted
 from anchorloss.tracking import FOLDER, OFFLINE
@@ -129,7 +129,9 @@ def tables(record: Record, folder: Path) -> dict[str, Any]:
 
     predictions = read_predictions(folder)
     frame = pd.DataFrame({"target": predictions.target, "predicted": predictions.predicted})
-    frame = frame.map(lambda index: class_name(record.data, index))
+    # Labels are bytes.
+    names = class_names(record.data.name, record.data.class_names, 256)
+    frame = frame.map(names.__getitem__)
     right = frame["target"] == frame["predicted"]
     per_class = right.groupby(frame["target"], sort=False).agg(
         images="size", right="sum", top1=lambda each: 100 * each.mean()

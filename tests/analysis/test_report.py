@@ -179,3 +179,12 @@ def test_a_figure_stands_alone_in_either_theme():
     light, dark = (figures.stand_alone(svg, theme).decode() for theme in ("light", "dark"))
     assert "var(--" not in light + dark
     assert light != dark
+
+
+def test_ten_ended_seeds_of_which_a_loss_failed_are_no_case_for_the_amendment(tmp_path):
+    failed = {("anchor_both", seed) for seed in range(9)}
+    make_runs(
+        tmp_path, "table1_resnet20", seeds=range(10), data="cifar100", images=300, epochs=3, failed=failed
+    )
+    assert "within 0.37 points" not in write_report(tmp_path, "table1_resnet20").read_text()
+    assert "Excluded" not in answer.readme(tmp_path).get("answer.md", b"").decode()
