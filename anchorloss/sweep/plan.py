@@ -62,11 +62,15 @@ def set_failed_aside(runs: Sequence[RunSettings], execution: Execution) -> None:
         record = read_record(folder)
         if record is None or record.status != "failed" or not (claim := Claim(folder)).acquire():
             continue  # another process sees to it
-        number = 1
-        while (folder / f"failed-{number}.json").exists():
-            number += 1
-        (folder / RECORD).rename(folder / f"failed-{number}.json")
-        claim.release()
+        try:
+            if read_record(folder) != record:
+                continue  # another process has seen to it meanwhile
+            number = 1
+            while (folder / f"failed-{number}.json").exists():
+                number += 1
+            (folder / RECORD).rename(folder / f"failed-{number}.json")
+        finally:
+            claim.release()
 
 
 def make_folder(run: RunSettings, execution: Execution) -> None:

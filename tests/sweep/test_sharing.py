@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -12,10 +13,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from anchorloss.runs.claims import Claim
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import read_runs
+from anchorloss.sweep import plan
 from tests.conftest import SMALL, command
+from tests.in_process import execution
 from tests.processes import Process
+from tests.run_folders import finish_run, make_settings
 
 SWEEP = (*SMALL, "-m", "loss=bce,anchor_bg", "seeds=[0,1,2,3]", "checkpoint_seconds=0.3")
 
@@ -203,3 +208,22 @@ def test_the_processes_launcher_shares_a_sweep_out(undisturbed, tmp_path):
 @pytest.mark.timeout(3000)
 def test_killed_a_hundred_times_gives_the_same_records(tmp_path):
     check_killed(tmp_path, kills=100, seed=1, epochs=100)
+
+
+def test_a_record_that_another_process_has_made_meanwhile_is_not_set_aside(tmp_path, monkeypatch):
+    """Two commands with --retry-failed: the other one trains the run between this one's look and its claim."""
+    settings = make_settings(epochs=3)
+    folder = finish_run(tmp_path / "results", settings, failed=True)
+    trained = finish_run(tmp_path / "other", settings)
+
+    class LateClaim(Claim):
+        def acquire(self) -> bool:
+            for file in trained.iterdir():
+                shutil.copy(file, folder)
+            return super().acquire()
+
+    monkeypatch.setattr(plan, "Claim", LateClaim)
+    plan.set_failed_aside([settings], execution(results_dir=tmp_path / "results"))
+    assert (folder / "record.json").read_bytes() == (trained / "record.json").read_bytes()
+    assert not list(folder.glob("failed-*.json"))
+    assert Claim(folder).acquire(), "the claim is given back"
