@@ -53,12 +53,11 @@ def unused(path: Path) -> Path:
     return path.with_name(f"{path.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}{path.suffix}")
 
 
-def publish(arguments: argparse.Namespace, name: str, markdown: str, svg: bytes | None = None) -> None:
-    """Write results/<experiment>/<name>.md, and a figure as <name>.svg beside it; print the Markdown."""
+def publish(arguments: argparse.Namespace, name: str, markdown: str) -> None:
+    """Write results/<experiment>/<name>.md and print it."""
     from anchorloss.runs.files import write_results
 
-    contents = {f"{name}.md": markdown.encode()} | ({f"{name}.svg": svg} if svg else {})
-    write_results(arguments.results_dir / arguments.experiment, contents)
+    write_results(arguments.results_dir / arguments.experiment, {f"{name}.md": markdown.encode()})
     show(markdown)
 
 

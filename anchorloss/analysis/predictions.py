@@ -1,4 +1,4 @@
-"""What predictions.npz says of a run: calibration, accuracy by class, confused pairs, ranks."""
+"""What predictions.npz says of a run: calibration, accuracy by class, confused pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pandas as pd
 from anchorloss.runs.folder import Predictions
 
 BINS = 15
-RANKS = {"1st": 1, "2nd": 2, "3rd to 5th": 5, "6th to 10th": 10, "below 10th": 256}
 Floats = npt.NDArray[np.float64]
 
 
@@ -73,11 +72,3 @@ def confused_pairs(found: pd.Series, losses: pd.Series, names: list[str], most: 
     means.index = pd.Index([f"{names[a]} · {names[b]}" for a, b in zip(first, second, strict=True)])
     ranked = means.mean(axis=1).sort_values(ascending=False, kind="stable")
     return means.loc[ranked.index[:most]][ranked.iloc[:most].to_numpy() > 0]
-
-
-def target_ranks(predictions: Predictions) -> pd.Series:
-    """Return the percentage of images whose target has a rank in each range: "1st", "2nd", "3rd to 5th", ..."""
-    below = pd.Series(
-        {name: 100 * float((predictions.target_rank < end).mean()) for name, end in RANKS.items()}
-    )
-    return below.diff().fillna(below)
