@@ -82,7 +82,7 @@ def test_the_commands_of_a_page_run(page, copy):
         run(copy, *arguments)
     if page.name == "extending.md":
         assert "hinge" in (copy / "results" / "hinge" / "table1.md").read_text()
-        assert list(copy.glob("results/runs/mobilenet/anchor_bg-mobilenet-seed0-*/record.json"))
+        assert list(copy.glob("results/runs/plain/anchor_bg-plain-seed0-*/record.json"))
         table, report = (
             (copy / "results" / "bars" / name).read_text() for name in ("table1.md", "report.html")
         )
