@@ -75,8 +75,8 @@ def main() -> None:
     options.add_argument("--group-by", nargs="+", default=["loss.name"], help="default: loss.name")
     options.add_argument("--dry-run", action="store_true", help="print the view's JSON; needs no login")
     given = options.parse_args()
-    known = [path.stem for path in Path(__file__).parents[1].glob("configs/experiment/*.yaml")]
-    if given.experiment not in known and not (given.results_dir / "runs" / given.experiment).is_dir():
+    configs = Path(__file__).parents[1].glob("configs/experiment/*.yaml")
+    if given.experiment not in {path.stem for path in (*configs, *given.results_dir.glob("runs/*"))}:
         raise UserError(f"--experiment {given.experiment}: {given.results_dir}/runs has no such experiment")
     os.environ.update({"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})
     try:

@@ -108,7 +108,7 @@ def write_record(folder: Path, record: Record) -> None:
 def read_record(folder: Path) -> Record | None:
     """The record of a run folder, None while it has none.
 
-    It is held against history and predictions: their checksums, the last row, and Top-1 and Top-5 counted anew.
+    It is held against config, history and predictions: their checksums, the last row, and Top-1 and Top-5 counted anew.
 
     Raises:
         UserError: names a file that is damaged or missing, or in what the record contradicts it.
@@ -120,6 +120,8 @@ def read_record(folder: Path) -> Record | None:
     record = Record.from_json(text, path)
     if record.run != folder.name:
         raise damaged(path, f"is the record of {record.run}")
+    if read_config(folder) not in ({}, run_config(record.experiment, record.identity)):
+        raise damaged(folder / CONFIG, f"is not what {RECORD} says")
     verify_files(folder, record, record.files.keys() - {WEIGHTS})
     if record.status == "finished":
         _compare(folder, record)
