@@ -53,10 +53,10 @@ class Question(NamedTuple):
 
 
 EXPERIMENTS = {
-    **dict.fromkeys((FULL, "table1_small", "quickstart", "smoke", "look"), Question(("top1", "top5"))),
+    **dict.fromkeys((FULL, "table1_small", "smoke", "look"), Question(("top1", "top5"))),
     "table1_resnet20": Question(("top1", "top5", "ece"), amended=True),
     **dict.fromkeys(("ablation_small", "precision_small"), Question(beside="table1_small")),
-    **dict.fromkeys(("lr_resnet20", "select_small", "precision_synthetic", "sanity_resnet20"), Question()),
+    **dict.fromkeys(("lr_resnet20", "select_small", "sanity_resnet20"), Question()),
     **dict.fromkeys(("sanity_resnet110", "sanity_resnet110_warmup"), Question()),
 }
 
@@ -72,10 +72,8 @@ NO_PLAN = Plan()
 
 
 def published(experiment: str, data_label: str) -> pd.DataFrame:
-    """Return `TABLE1` for an experiment of the paper on CIFAR-100 or the synthetic set; else no row of it."""
-    return (
-        TABLE1 if experiment in EXPERIMENTS and data_label in ("CIFAR-100", "SYNTHETIC") else TABLE1.iloc[:0]
-    )
+    """Return `TABLE1` for an experiment of the paper on CIFAR-100; else no row of it."""
+    return TABLE1 if experiment in EXPERIMENTS and data_label == "CIFAR-100" else TABLE1.iloc[:0]
 
 
 def published_difference(loss: str, measure: str, reference: str = REFERENCE) -> float:

@@ -45,7 +45,7 @@ def describe(runs: pd.DataFrame) -> str:
     """
     counts, names = runs["state"].value_counts(), _names(runs)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
-    lines = [("state", "run", "epoch", "top-1", "")]
+    lines = [("state", "run", "epoch", "Top-1", "")]
     named = zip(names, runs.to_dict("records"), strict=True)
     for name, run in sorted(named, key=lambda one: (frame.order(one[1]["loss"]), one[1]["seed"], one[0])):
         lines.append((run["state"], name, *_progress(run)))
@@ -72,7 +72,7 @@ def _names(runs: pd.DataFrame) -> list[str]:
     names = []
     for run in runs.to_dict("records"):
         flat = flatten(run["settings"])
-        said = [f"{key} {json.dumps(flat[key])}" for key in keys if key in flat]
+        said = [f"{key.removeprefix('loss.')} {json.dumps(flat[key])}" for key in keys if key in flat]
         names.append(", ".join([f"{run['loss']} seed {run['seed']}", *said]))
     return names
 
