@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import json
 import shutil
 import subprocess
@@ -13,21 +12,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import websocket
 
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--remote-debugging-port=0",
-    "--remote-allow-origins=*",
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--remote-debugging-port=0", "--remote-allow-origins=*"),
 )
+KEYS = {"Tab": 9, "Enter": 13, "ArrowRight": 39}
 
 
 def executable() -> str | None:
@@ -40,36 +33,29 @@ class Tab:
 
     def __init__(self, address: str) -> None:
         self._socket = websocket.create_connection(address, timeout=60)
-        self._numbers = itertools.count(1)
+        self._number = 0
         self.events: list[dict[str, Any]] = []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send one command and return its result."""
-        number = next(self._numbers)
-        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(self._socket.recv())
-            if message.get("id") == number:
-                assert "error" not in message, message["error"]
-                return message["result"]
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
+        while (message := json.loads(self._socket.recv())).get("id") != self._number:
             self.events.append(message)
+        assert "error" not in message, message["error"]
+        return message["result"]
 
     def open(self, address: str, width: int, scheme: str) -> None:
         """Load a page at a width in CSS pixels and a colour scheme, `light` or `dark`."""
         self.events.clear()
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.send("Emulation.setDeviceMetricsOverride", **size)
         self.send("Page.navigate", url=address)
         deadline = time.monotonic() + 60
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+        while not self.of("Page.loadEventFired"):
             assert time.monotonic() < deadline, f"{address} did not load"
             self.evaluate("0")
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -82,23 +68,19 @@ class Tab:
 
     def press(self, key: str) -> None:
         """Press and release a key."""
+        codes = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
         for kind in ("keyDown", "keyUp"):
-            self.send(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key]
-            )
+            self.send("Input.dispatchKeyEvent", type=kind, **codes)
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Save the page, or what is in view, as PNG."""
+    def screenshot(self, path: Path) -> None:
+        """Save the whole page as PNG."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def of(self, method: str) -> list[dict[str, Any]]:
         """The parameters of every event of one kind since the page was opened."""
         return [event["params"] for event in self.events if event["method"] == method]
-
-
-_KEYS = {"Tab": 9, "Enter": 13, "ArrowRight": 39}
 
 
 @contextlib.contextmanager
@@ -107,33 +89,21 @@ def browser() -> Iterator[Tab]:
     path = executable()
     assert path is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = subprocess.Popen(
-            [path, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        command = [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            yield Tab(_address(Path(profile), process))
+            yield Tab(_address(Path(profile) / "DevToolsActivePort", process))
         finally:
             process.terminate()
             process.wait(timeout=30)
 
 
-def _address(profile: Path, process: subprocess.Popen[bytes]) -> str:
+def _address(port_file: Path, process: subprocess.Popen[bytes]) -> str:
     """The page's DevTools address, asked of the browser over the port that it wrote into its profile."""
-    port_file = profile / "DevToolsActivePort"
     deadline = time.monotonic() + 60
-    while not (port_file.exists() and port_file.read_text().count("\n") >= 1):
+    while not (port_file.exists() and "\n" in port_file.read_text()):
         assert process.poll() is None, "Chromium ended at once"
         assert time.monotonic() < deadline, "Chromium opened no DevTools port"
         time.sleep(0.05)
-    port, path = port_file.read_text().split("\n")[:2]
-    root = websocket.create_connection(f"ws://127.0.0.1:{port}{path}", timeout=60)
-    root.send(json.dumps({"id": 1, "method": "Target.getTargets", "params": {}}))
-    while True:
-        message = json.loads(root.recv())
-        if message.get("id") == 1:
-            break
-    root.close()
-    target = next(t for t in message["result"]["targetInfos"] if t["type"] == "page")
-    return f"ws://127.0.0.1:{port}/devtools/page/{target['targetId']}"
+    with urlopen(f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}/json/list") as answer:
+        return next(one["webSocketDebuggerUrl"] for one in json.load(answer) if one["type"] == "page")

@@ -1,4 +1,7 @@
-"""Every figure, in one style, as SVG whose colours are CSS variables: one picture for the light and the dark theme."""
+"""Every figure, in one style, as SVG whose colours are CSS variables: one picture for the light and the dark theme.
+
+In all of them `labels` are what losses are called, by loss, and `name` is unique in the page: it prefixes every id.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,7 @@ import html
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -20,10 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
+from scipy.stats import t as student
 from torch import Tensor
 
 from anchorloss.analysis import predictions, text
-from anchorloss.loss import Anchor, anchor_loss
+from anchorloss.loss import Anchor, modulation
 
 # variable: (stand-in in figures, light, dark). Stand-ins must differ from each other. Hues after Okabe and Ito's palette
 # for colour-blind readers; markers repeat the distinction without colour.
@@ -43,13 +45,13 @@ THEME = {
     "other-3": ("#8c6d46", "#8c6d46", "#c4a67c"),
 }
 INK, MUTED, RULE, PAPER = (THEME[name][0] for name in ("ink", "muted", "rule", "paper"))
+OTHERS = ("other-1", "other-2", "other-3")
 MARKERS = {"bce": "o", "anchor_target": "^", "anchor_bg": "s", "anchor_both": "D", "softmax": "v"}
-OTHERS = {"other-1": "P", "other-2": "X", "other-3": "p"}
+MARKERS |= dict(zip(OTHERS, "PXp", strict=True))
 # Drawn at 72 units an inch, so a panel of 5 x 3.6 inches is 360 x 259 CSS pixels: text keeps its size on a phone.
 LOOK: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "anchorloss",
-    "font.family": "sans-serif",
     "font.size": 11,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
@@ -71,15 +73,25 @@ LOOK: Any = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "butt",
     "figure.facecolor": "none",
-    "savefig.facecolor": "none",
 }
 QUANTILE_DASHES: dict[Any, Any] = {"q50": "-", "q90": (0, (5, 2)), "q99": (0, (1, 1.5))}
+# What becomes of matplotlib's SVG in a page. Its style rule would reach every element: style.css has it for figures alone.
+# Fonts are left to the page; mathematics comes with the shorthand, which cannot leave the family open.
+REWRITTEN = (
+    (r"\A.*?(?=<svg)|<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*|<!--.*?-->\s*", ""),
+    (r"font-family: [^;\"]*;?", ""),
+    (r"font: italic ([\d.]+px)[^;\"]*", r"font-size: \1; font-style: italic"),
+    (r"font: ([\d.]+px)[^;\"]*", r"font-size: \1"),
+    (r'\b(id="|url\(#|href="#)', r"\1NAME-"),
+)
+THEMES = {"light": 1, "dark": 2}
+Labels = Mapping[Any, str]
+styled = mpl.rc_context({**mpl.rcParamsDefault, **LOOK})
 
 
 def css(theme: str) -> str:
     """The values of the variables in the "light" or the "dark" theme, as CSS declarations."""
-    column = ("light", "dark").index(theme) + 1
-    return "".join(f"--{name}:{values[column]};" for name, values in THEME.items())
+    return "".join(f"--{name}:{values[THEMES[theme]]};" for name, values in THEME.items())
 
 
 def variables(arms: Iterable[Any]) -> dict[Any, str]:
@@ -89,71 +101,30 @@ def variables(arms: Iterable[Any]) -> dict[Any, str]:
 
 
 def _styles(arms: Iterable[Any]) -> dict[Any, dict[str, Any]]:
-    return {
-        arm: {"color": THEME[name][0], "marker": MARKERS.get(name) or OTHERS[name]}
-        for arm, name in variables(arms).items()
-    }
+    named = variables(arms).items()
+    return {arm: {"color": THEME[name][0], "marker": MARKERS[name]} for arm, name in named}
 
 
-@dataclass
-class Picture:
-    """What `picture` yields: axes to draw in, and afterwards the figure as an <svg> element."""
-
-    figure: Figure
-    panels: Sequence[Axes]
-    said: str
-    svg: Markup = field(default_factory=Markup)
+def _panels(height: float = 3.6, width: float = 5.0, count: int = 1) -> list[Axes]:
+    """Axes below each other with one scale, in a figure of that size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return list(figure.subplots(count, sharex=True, squeeze=False).flat)
 
 
-@contextmanager
-def picture(
-    name: str, said: str, height: float = 3.6, width: float = 5.0, panels: int = 1
-) -> Iterator[Picture]:
-    """A figure in the report's look; the same drawing gives the same bytes.
-
-    Args:
-        name: Unique in a page; prefixes every id.
-        said: What a reader who cannot see the figure should know; may be set while drawing.
-        height: In inches.
-        width: In inches.
-        panels: Number of axes, below each other with one scale.
-    """
-    with mpl.rc_context({**mpl.rcParamsDefault, **LOOK}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(panels, sharex=True, squeeze=False)
-        made = Picture(figure, list(axes.flat), said)
-        yield made
-        if made.panels[0].get_legend_handles_labels()[1]:
-            figure.legend(loc="outside lower left", ncols=2, fontsize=10)
-        document = io.StringIO()
-        # Not `savefig`, which draws everything once more beforehand.
-        FigureCanvasSVG(figure).print_svg(
-            document, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    made.svg = _inline(document.getvalue(), name, made.said)
-
-
-def _inline(svg: str, name: str, said: str) -> Markup:
-    """matplotlib's document as an element for a page: its ids made unique, its fonts and colours left to the page."""
-    svg = svg[svg.index("<svg") :]
-    # matplotlib's global style rule would reach every element of the page; style.css has it for figures alone.
-    svg = re.sub(
-        r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*|<!--.*?-->\s*",
-        "",
-        svg,
-        flags=re.S,
-    )
-    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
-    # Mathematics comes with the shorthand, which cannot leave the family to the page.
-    svg = re.sub(
-        r"font: (italic )?([\d.]+px)[^;\"]*",
-        lambda font: f"font-size: {font[2]}" + "; font-style: italic" * bool(font[1]),
-        svg,
-    )
-    svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+def _svg(axes: Axes, name: str, said: str) -> Markup:
+    """The figure as an element for a page; `said` is what a reader who cannot see it should know."""
+    figure = cast(Figure, axes.figure)
+    if axes.get_legend_handles_labels()[1]:
+        figure.legend(loc="outside lower left", ncols=2, fontsize=10)
+    document = io.StringIO()
+    # Not `savefig`, which draws everything once more beforehand.
+    FigureCanvasSVG(figure).print_svg(document)
+    svg = document.getvalue()
+    for pattern, replacement in REWRITTEN:
+        svg = re.sub(pattern, replacement.replace("NAME", name), svg, flags=re.DOTALL)
     for variable, (stand_in, _, _) in THEME.items():
-        svg = re.sub(re.escape(stand_in), f"var(--{variable})", svg, flags=re.IGNORECASE)
-    opening, body = svg[: svg.index(">")], svg[svg.index(">") + 1 :]
+        svg = svg.replace(stand_in, f"var(--{variable})")
+    opening, _, body = svg.partition(">")
     box = opening.partition('viewBox="')[2].partition('"')[0]
     return Markup(
         f'<svg viewBox="{box}" role="img" aria-label="{html.escape(said)}" xmlns="http://www.w3.org/2000/svg" '
@@ -163,11 +134,11 @@ def _inline(svg: str, name: str, said: str) -> Markup:
 
 def stand_alone(svg: str, theme: str = "light") -> bytes:
     """The figure as a file of its own, on the page's colour, in the "light" or the "dark" theme."""
-    column = ("light", "dark").index(theme) + 1
+    column = THEMES[theme]
     for variable, values in THEME.items():
         svg = svg.replace(f"var(--{variable})", values[column])
     width, height = svg.partition('viewBox="0 0 ')[2].partition('"')[0].split()
-    opening, body = svg[: svg.index(">")], svg[svg.index(">") + 1 :]
+    opening, _, body = svg.partition(">")
     style = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
     return (
         f'{opening} width="{width}pt" height="{height}pt" style="{style}">\n'
@@ -184,10 +155,11 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.margins(x=0.1)
 
 
+@styled
 def differences(
     groups: Mapping[str, pd.DataFrame],
     claimed: Mapping[Any, float],
-    labels: Mapping[Any, str],
+    labels: Labels,
     name: str,
     unit: str = "points",
     width: float = 5.0,
@@ -197,208 +169,160 @@ def differences(
     Args:
         groups: Title of each panel -> a row for each arm with `difference`, `low`, `high` in points, NaN where missing.
         claimed: The published difference of an arm, where there is one.
-        labels: What the arms are called.
-        name: Unique in the page.
-        unit: Of the axis.
-        width: In inches.
     """
-    rows = sum(len(found) for found in groups.values())
-    said = [
-        f"{title}: " + "; ".join(f"{labels[arm]} {_with_interval(row)}" for arm, row in found.iterrows())
-        for title, found in groups.items()
-    ]
-    height = 0.75 + 0.45 * len(groups) + 0.5 * rows
-    with picture(name, f"Differences in points. {'. '.join(said)}.", height, width, len(groups)) as made:
-        for axes, (title, found) in zip(made.panels, groups.items(), strict=True):
-            styles = _styles(found.index)
-            axes.axvline(0, color=MUTED, lw=1.2)
-            for place, (arm, row) in enumerate(found.iterrows()):
-                axes.plot([row["low"], row["high"]], [place] * 2, color=styles[arm]["color"], lw=2.4)
-                axes.plot(row["difference"], place, **styles[arm], ms=8, mec=PAPER)
-                axes.plot(claimed.get(arm, np.nan), place + 0.26, "d", color="none", mec=MUTED, ms=7)
-                axes.text(
-                    1.03,
-                    place,
-                    _with_interval(row, "\n"),
-                    transform=axes.get_yaxis_transform(),
-                    va="center",
-                    fontsize=10,
-                    linespacing=1.3,
-                )
-            _rows(axes, [labels[arm] for arm in found.index])
-            axes.set_title(title)
-        made.panels[-1].set_xlabel(f"{unit}; bar: 95 % interval" + "; ◇ published" * bool(claimed))
-    return made.svg
+    height = 0.75 + 0.45 * len(groups) + 0.5 * sum(map(len, groups.values()))
+    panels, said = _panels(height, width, len(groups)), "Differences in points."
+    for axes, (title, found) in zip(panels, groups.items(), strict=True):
+        styles = _styles(found.index)
+        axes.axvline(0, color=MUTED, lw=1.2)
+        for place, (arm, row) in enumerate(found.iterrows()):
+            axes.plot([row["low"], row["high"]], [place] * 2, color=styles[arm]["color"], lw=2.4)
+            axes.plot(row["difference"], place, **styles[arm], ms=8, mec=PAPER)
+            axes.plot(claimed.get(arm, np.nan), place + 0.26, "d", color="none", mec=MUTED, ms=7)
+            right, beside = axes.get_yaxis_transform(), _with_interval(row, "\n")
+            axes.text(1.03, place, beside, transform=right, va="center", fontsize=10, linespacing=1.3)
+        _rows(axes, [labels[arm] for arm in found.index])
+        axes.set_title(title)
+        rows = "; ".join(f"{labels[arm]} {_with_interval(row)}" for arm, row in found.iterrows())
+        said += f" {title}: {rows}."
+    panels[-1].set_xlabel(f"{unit}; bar: 95 % interval" + "; ◇ published" * bool(claimed))
+    return _svg(panels[0], name, said)
 
 
 def _with_interval(row: pd.Series, between: str = " ") -> str:
-    if np.isnan(row["difference"]):
+    if pd.isna(row["difference"]):
         return "not run"
-    said = text.signed(row["difference"])
-    return (
-        said
-        if np.isnan(row["low"])
-        else f"{said}{between}{text.signed(row['low'])} to {text.signed(row['high'])}"
-    )
+    low, high = text.signed(row["low"]), text.signed(row["high"])
+    return text.signed(row["difference"]) + ("" if pd.isna(row["low"]) else f"{between}{low} to {high}")
 
 
+@styled
 def every_seed(
-    values: Mapping[str, pd.Series],
-    means: pd.DataFrame,
-    labels: Mapping[Any, str],
+    values: Mapping[Any, pd.Series],
+    labels: Labels,
     title: str,
     name: str,
-    published: Mapping[str, tuple[float, float]] | None = None,
+    published: Mapping[Any, tuple[float, float]],
 ) -> Markup:
     """A row for each arm: a mark for each seed, below them the mean with its 95 % interval.
 
     Args:
         values: Percent by arm; an arm without a finished run has none.
-        means: A row for each arm with `mean`, `low`, `high`.
-        labels: What the arms are called.
-        title: Of the figure.
-        name: Unique in the page.
         published: Mean and std of an arm, drawn in grey.
     """
-    styles = _styles(values)
+    (axes,), styles = _panels(0.95 + 0.55 * len(values)), _styles(values)
+    for place, (arm, own) in enumerate(values.items()):
+        mean, margin = own.mean(), own.sem() * student.ppf(0.975, len(own) - 1)
+        axes.plot(own, [place - 0.14] * len(own), ls="", **styles[arm], ms=6, mec=PAPER, alpha=0.85)
+        axes.plot([mean - margin, mean + margin], [place + 0.2] * 2, color=styles[arm]["color"], lw=2.2)
+        axes.plot(mean, place + 0.2, "|", color=INK, ms=11, mew=2)
+        if arm in published:
+            mean, std = published[arm]
+            axes.plot([mean - std, mean + std], [place + 0.36] * 2, color=MUTED, lw=1.2)
+            axes.plot(mean, place + 0.36, "d", color=PAPER, mec=MUTED, ms=6)
+    _rows(axes, [labels[arm] for arm in values])
+    axes.set(title=title, xlabel="percent, last epoch")
     said = "; ".join(
-        f"{labels[arm]} {text.number(means['mean'][arm])}, n = {len(own)}" for arm, own in values.items()
+        f"{labels[arm]} {text.number(own.mean())}, n = {len(own)}" for arm, own in values.items()
     )
-    with picture(name, f"{title}, in percent. Means: {said}.", 0.95 + 0.55 * len(values)) as made:
-        axes = made.panels[0]
-        for place, (arm, own) in enumerate(values.items()):
-            row = means.loc[arm]
-            axes.plot(own, [place - 0.14] * len(own), ls="", **styles[arm], ms=6, mec=PAPER, alpha=0.85)
-            axes.plot([row["low"], row["high"]], [place + 0.2] * 2, color=styles[arm]["color"], lw=2.2)
-            axes.plot(row["mean"], place + 0.2, "|", color=INK, ms=11, mew=2)
-            if published and arm in published:
-                mean, std = published[arm]
-                axes.plot([mean - std, mean + std], [place + 0.36] * 2, color=MUTED, lw=1.2)
-                axes.plot(mean, place + 0.36, "d", color=PAPER, mec=MUTED, ms=6)
-        _rows(axes, [labels[arm] for arm in values])
-        axes.set(title=title, xlabel="percent, last epoch")
-    return made.svg
+    return _svg(axes, name, f"{title}, in percent. Means: {said}.")
 
 
+@styled
 def curves(
-    long: pd.DataFrame,
-    labels: Mapping[Any, str],
-    title: str,
-    name: str,
-    ylabel: str = "percent",
-    level: float | None = None,
+    long: pd.DataFrame, labels: Labels, title: str, name: str, unit: str, level: float | None = None
 ) -> Markup:
     """Mean over seeds by epoch, with a band from the lowest seed to the highest.
 
     Args:
         long: A row for each value: `loss`, `seed`, `epoch`, `value`, and perhaps `quantile`, drawn dashed without a band.
-        labels: What the losses are called.
-        title: Of the figure.
-        name: Unique in the page.
-        ylabel: Unit.
-        level: Of a grey line.
+        level: Where a grey line is drawn.
     """
-    styles, ends = _styles(labels), []
+    (axes,), styles, ends = _panels(), _styles(labels), []
     keys = [key for key in ("loss", "quantile") if key in long]
     ordered = pd.concat([long[long["loss"] == loss] for loss in labels]).dropna(subset=["value"])
-    with picture(name, "", 3.6) as made:
-        axes = made.panels[0]
-        if level is not None:
-            axes.axhline(level, color=MUTED, lw=1.2)
-        for group, own in ordered.groupby(keys, sort=False):
-            loss, *quantile = cast(tuple[Any, ...], group)
-            by_epoch = own.groupby("epoch")["value"].agg(["mean", "min", "max"])
-            label = " ".join([labels[loss], *(f"{one[1:]} %" for one in quantile)])
-            dashes = QUANTILE_DASHES[quantile[0]] if quantile else "-"
-            axes.plot(by_epoch["mean"], color=styles[loss]["color"], ls=dashes, label=label)
-            if not quantile:
-                low, high = by_epoch["min"], by_epoch["max"]
-                axes.fill_between(by_epoch.index, low, high, color=styles[loss]["color"], alpha=0.15, lw=0)
-            ends.append(f"{label} {by_epoch['mean'].iloc[-1]:.2f}")
-        axes.margins(x=0)
-        axes.locator_params(axis="x", integer=True)
-        axes.set(title=title, xlabel="epoch", ylabel=ylabel)
-        made.said = f"{title} by epoch, mean over seeds. At the end: {'; '.join(ends)}."
-    return made.svg
+    if level is not None:
+        axes.axhline(level, color=MUTED, lw=1.2)
+    for group, own in ordered.groupby(keys, sort=False):
+        loss, *quantile = cast(tuple[Any, ...], group)
+        by_epoch = own.groupby("epoch")["value"].agg(["mean", "min", "max"])
+        label = " ".join([labels[loss], *(f"{one[1:]} %" for one in quantile)])
+        dashes = QUANTILE_DASHES[quantile[0]] if quantile else "-"
+        axes.plot(by_epoch["mean"], color=styles[loss]["color"], ls=dashes, label=label)
+        if not quantile:
+            low, high = by_epoch["min"], by_epoch["max"]
+            axes.fill_between(by_epoch.index, low, high, color=styles[loss]["color"], alpha=0.15, lw=0)
+        ends.append(f"{label} {by_epoch['mean'].iloc[-1]:.2f}")
+    axes.margins(x=0)
+    axes.locator_params(axis="x", integer=True)
+    axes.set(title=title, xlabel="epoch", ylabel=unit)
+    return _svg(axes, name, f"{title} by epoch, mean over seeds. At the end: {'; '.join(ends)}.")
 
 
-def power_curve(
-    detectable: pd.DataFrame, labels: Mapping[Any, str], claimed: float | None, name: str
-) -> Markup:
+@styled
+def power_curve(detectable: pd.DataFrame, labels: Labels, claimed: float | None, name: str) -> Markup:
     """The minimum detectable difference by the number of seeds of each loss; `detectable` is seeds x arm, in points."""
-    title, styles = "Minimum detectable difference", _styles(detectable)
-    with picture(name, f"{title} by the number of seeds of each loss, 80 % power.") as made:
-        axes = made.panels[0]
-        for arm, own in detectable.items():
-            axes.plot(own, color=styles[arm]["color"], label=labels[arm])
-        if claimed:
-            axes.axhline(
-                abs(claimed), color=MUTED, ls=(0, (4, 3)), lw=1.2, label=f"published {text.signed(claimed)}"
-            )
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.set(title=title, xlabel="seeds of each loss", ylabel="points")
-    return made.svg
+    title, (axes,), styles = "Minimum detectable difference", _panels(), _styles(detectable)
+    for arm, own in detectable.items():
+        axes.plot(own, color=styles[arm]["color"], label=labels[arm])
+    if claimed:
+        axes.axhline(claimed, color=MUTED, ls=(0, (4, 3)), lw=1.2, label=f"published {text.signed(claimed)}")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(title=title, xlabel="seeds of each loss", ylabel="points")
+    return _svg(axes, name, f"{title} by the number of seeds of each loss, 80 % power.")
 
 
-def class_differences(change: pd.Series, chance: float, loss: str, title: str, name: str) -> Markup:
+@styled
+def class_differences(change: pd.Series, chance: float, variable: str, title: str, name: str) -> Markup:
     """Accuracy by class minus the reference's, sorted, in points; band: two standard deviations that seeds alone give."""
-    heights = np.sort(change.dropna())
+    (axes,), heights = _panels(), np.sort(change.dropna())
     largest = 1.15 * np.abs(heights).max(initial=0.1)
-    with picture(name, f"Accuracy by class, {title}, in points.") as made:
-        axes = made.panels[0]
-        if chance == chance:
-            axes.axhspan(-2 * chance, 2 * chance, color=RULE, alpha=0.6, lw=0)
-        axes.bar(np.arange(len(heights)), heights, width=0.85, color=_styles([loss])[loss]["color"], lw=0)
-        axes.axhline(0, color=MUTED, lw=1)
-        axes.grid(visible=False)
-        axes.set(title=title, xlabel="classes, sorted", ylabel="points", xticks=[], ylim=(-largest, largest))
-    return made.svg
+    if not np.isnan(chance):
+        axes.axhspan(-2 * chance, 2 * chance, color=RULE, alpha=0.6, lw=0)
+    axes.bar(np.arange(len(heights)), heights, width=0.85, color=THEME[variable][0], lw=0)
+    axes.axhline(0, color=MUTED, lw=1)
+    axes.grid(visible=False)
+    axes.set(title=title, xlabel="classes, sorted", ylabel="points", xticks=[], ylim=(-largest, largest))
+    return _svg(axes, name, f"Accuracy by class, {title}, in points.")
 
 
-def confused(means: pd.DataFrame, labels: Mapping[Any, str], name: str) -> Markup:
+@styled
+def confused(means: pd.DataFrame, labels: Labels, name: str) -> Markup:
     """Mistakes between two classes under each loss; `means` is pair x loss, in images a run."""
-    styles = _styles(means)
-    said = f"The most confused pairs of classes: {'; '.join(means.index)}."
-    with picture(name, said, 1.5 + 0.32 * len(means)) as made:
-        axes = made.panels[0]
-        axes.hlines(range(len(means)), means.min(axis=1), means.max(axis=1), color=RULE, lw=3)
-        for loss, own in means.items():
-            axes.plot(own, range(len(own)), ls="", **styles[loss], ms=7, mec=PAPER, label=labels[loss])
-        _rows(axes, list(means.index))
-        axes.set(title="Classes taken for each other", xlabel="mistakes between the two, images a run")
-    return made.svg
+    (axes,), styles = _panels(1.5 + 0.32 * len(means)), _styles(means)
+    axes.hlines(range(len(means)), means.min(axis=1), means.max(axis=1), color=RULE, lw=3)
+    for loss, own in means.items():
+        axes.plot(own, range(len(own)), ls="", **styles[loss], ms=7, mec=PAPER, label=labels[loss])
+    _rows(axes, list(means.index))
+    axes.set(title="Classes taken for each other", xlabel="mistakes between the two, images a run")
+    return _svg(axes, name, f"The most confused pairs of classes: {'; '.join(means.index)}.")
 
 
-def reliability_diagram(bins: pd.DataFrame, fewest: int, loss: str, title: str, name: str) -> Markup:
+@styled
+def reliability_diagram(bins: pd.DataFrame, fewest: int, variable: str, title: str, name: str) -> Markup:
     """Share right against the score of the predicted class, and below how many images have that score.
 
     Args:
         bins: What `predictions.reliability` returns.
         fewest: Bins with fewer images have no mark.
-        loss: Whose colour is used.
-        title: Of the figure.
-        name: Unique in the page.
     """
-    many, width = bins[bins["images"] >= fewest], 1 / predictions.BINS
-    with picture(name, f"Reliability of {title}.", 3.9) as made:
-        axes = made.panels[0]
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
-        shares = 0.3 * bins["images"] / bins["images"].max()
-        axes.bar(width * bins.index, shares, width=width, align="edge", color=RULE, lw=0)
-        axes.plot(many["score"], many["right"], **_styles([loss])[loss], ms=6, mec=PAPER)
-        axes.set(title=title, xlabel="score of the predicted class", ylabel="share right")
-        axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    return made.svg
+    (axes,), width = _panels(3.9), 1 / predictions.BINS
+    many, shares = bins[bins["images"] >= fewest], 0.3 * bins["images"] / bins["images"].max()
+    axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
+    axes.bar(width * bins.index, shares, width=width, align="edge", color=RULE, lw=0)
+    axes.plot(many["score"], many["right"], **_styles([variable])[variable], ms=6, mec=PAPER)
+    axes.set(title=title, xlabel="score of the predicted class", ylabel="share right")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return _svg(axes, name, f"Reliability of {title}.")
 
 
 def modulated_loss(side: Anchor, gamma: float, q: Tensor, anchor: float) -> Tensor:
     """The loss of the class on one side against its score, Equations 2 ("target") and 3 ("background").
 
-    It comes from samples of two classes: one has the score q, the other is the anchor. The anchor's own term, which is
-    the loss of the sample where the first class is certain, is subtracted.
+    The factor is that of the loss code, for samples of two classes: one has the score q, the other is the anchor.
 
     Args:
         side: The loss's `anchor`, and the class whose loss is returned.
@@ -409,35 +333,26 @@ def modulated_loss(side: Anchor, gamma: float, q: Tensor, anchor: float) -> Tens
     Returns:
         Losses, float64 (points,).
     """
-    moving, certain = (0, 1e4) if side == "target" else (1, -1e4)
-
-    def losses(moved: Tensor | float) -> Tensor:
-        logits = torch.special.logit(torch.full((len(q), 2), anchor, dtype=torch.float64))
-        logits[:, moving] = moved
-        target = torch.zeros(len(q), dtype=torch.int64)
-        return anchor_loss(logits, target, gamma, side, reduction="none")
-
-    return losses(torch.special.logit(q)) - losses(certain)
+    scores = (q, torch.full_like(q, anchor))
+    logits = torch.special.logit(torch.stack(scores if side == "target" else scores[::-1], dim=1))
+    target, background = modulation(logits, torch.zeros(len(q), dtype=torch.int64), gamma, side)
+    return -target * q.log() if side == "target" else -background[:, 1] * (1 - q).log()
 
 
+@styled
 def figure1(side: Anchor, name: str) -> Markup:
     """One half of Figure 1 of the supplement, drawn by the loss code; shaded: where anchor loss exceeds BCE."""
     anchor, symbol, number = {"target": (0.2, "pos", "(i)"), "background": (0.8, "neg", "(ii)")}[side]
-    # A gamma is no loss, so it has the hue of none.
-    hues = {0.0: "bce", 0.5: "other-1", 1.0: "other-2", 2.0: "other-3"}
+    (axes,), title = _panels(), f"{number} Modulate the loss of the {side}"
+    axes.axvspan(*((0, anchor) if side == "target" else (anchor, 1)), color=INK, alpha=0.07, lw=0)
+    axes.axvline(anchor, color=INK, alpha=0.6, lw=1, ls=":")
     q = torch.linspace(0.005, 0.995, 397, dtype=torch.float64)
-    title = f"{number} Modulate the loss of the {side}"
+    # A gamma is no loss, so it has the hue of none.
+    for gamma, hue in zip((0.0, 0.5, 1.0, 2.0), ("bce", *OTHERS), strict=True):
+        label, dashes = (rf"AL, $\gamma$ = {gamma:g}", "-") if gamma else ("BCE", (0, (4, 2)))
+        axes.plot(q, modulated_loss(side, gamma, q, anchor), color=THEME[hue][0], ls=dashes, label=label)
+    axes.text(anchor, 5.05, rf"$q_{{{symbol}}}$ = {anchor:g}", ha="center", va="bottom", fontsize=10)
+    axes.set(xlabel=f"score of the {side} class", ylabel="loss", xlim=(0, 1), ylim=(0, 5))
+    axes.set_title(title, pad=22)
     said = f"{title}: BCE and anchor loss against the score of the {side} class, anchor {anchor:g}."
-    with picture(name, said) as made:
-        axes = made.panels[0]
-        harder = (0, anchor) if side == "target" else (anchor, 1)
-        axes.axvspan(*harder, color=INK, alpha=0.07, lw=0)
-        axes.axvline(anchor, color=INK, alpha=0.6, lw=1, ls=":")
-        for gamma, hue in hues.items():
-            loss = modulated_loss(side, gamma, q, anchor)
-            label, dashes = (rf"AL, $\gamma$ = {gamma:g}", "-") if gamma else ("BCE", (0, (4, 2)))
-            axes.plot(q, loss, color=THEME[hue][0], ls=dashes, label=label)
-        axes.text(anchor, 5.05, rf"$q_{{{symbol}}}$ = {anchor:g}", ha="center", va="bottom", fontsize=10)
-        axes.set(xlabel=f"score of the {side} class", ylabel="loss", xlim=(0, 1), ylim=(0, 5))
-        axes.set_title(title, pad=22)
-    return made.svg
+    return _svg(axes, name, said)

@@ -106,13 +106,18 @@ def histories_of(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def measured(frame: pd.DataFrame, keys: Iterable[str] = MEASURES) -> pd.DataFrame:
-    """Add the measures `keys` that are computed from the predictions of finished runs, and `score_gap` with `ece`."""
+def measured(
+    frame: pd.DataFrame, keys: Iterable[str] = MEASURES, answers: pd.Series | None = None
+) -> pd.DataFrame:
+    """Add the measures `keys` that are computed from the predictions of finished runs, and `score_gap` with `ece`.
+
+    `answers` are those predictions by run, where they have been read.
+    """
     wanted = {key: of for key in keys if (of := MEASURES[key].of) is not None and key not in frame}
     wanted |= {"score_gap": score_gap} if "ece" in wanted else {}
     rows: dict[Any, dict[str, float]] = {}
     for name, folder in frame.loc[frame["state"] == "finished", "folder"].items() if wanted else ():
-        predictions = read_predictions(folder)
+        predictions = read_predictions(folder) if answers is None else answers.loc[str(name)]
         rows[name] = {key: of(predictions) for key, of in wanted.items()}
     return frame.join(pd.DataFrame.from_dict(rows, orient="index", columns=list(wanted), dtype=float))
 

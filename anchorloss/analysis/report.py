@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from scipy.stats import t as student
 
 from anchorloss.analysis import answer, figures, frame, paper, predictions, stats, table, text
 from anchorloss.analysis.frame import MEASURES, PRIMARY, SCORES
@@ -24,7 +23,6 @@ from anchorloss.runs.files import write_results
 from anchorloss.runs.folder import read_predictions
 from anchorloss.runs.provenance import short_commit
 
-Figure = tuple[Markup, str]
 FEWEST_IMAGES, MOST_SEEDS_DRAWN = 20, 30
 VERSIONS = "provenance.versions."
 # Column of the frame -> heading and format of the table of runs; an empty format is text.
@@ -42,6 +40,24 @@ RUN_COLUMNS = {
     "provenance.finished": ("finished", ""),
     "run": ("run", ""),
 }
+
+
+def _typeset(cell: object) -> object:
+    """Text with real minus signs, and no line broken after `p =`."""
+    if not isinstance(cell, str) or isinstance(cell, Markup):
+        return cell
+    cell = re.sub(r"(?<![\w.)-])-(?=\d)", "\N{MINUS SIGN}", cell)
+    return re.sub(r"\bp ([=<]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", cell)
+
+
+PAGES = Environment(
+    loader=PackageLoader("anchorloss.analysis", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+PAGES.filters["typeset"] = _typeset
 
 
 class Table(NamedTuple):
@@ -66,20 +82,12 @@ class Part:
     name: str = ""
     lead: str = ""
     answer: str = ""
-    points: Sequence[tuple[Markup, str, str]] = ()
+    points: Sequence[tuple[str, str, str]] = ()
     tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
+    figures: Sequence[Markup] = ()
     folded: Sequence[Part] = ()
     open: bool = False
     results: bool = True
-
-
-def typeset(cell: object) -> object:
-    """Text with real minus signs, and no line broken after `p =`."""
-    if not isinstance(cell, str) or isinstance(cell, Markup):
-        return cell
-    cell = re.sub(r"(?<![\w.)-])-(?=\d)", "\N{MINUS SIGN}", cell)
-    return re.sub(r"\bp ([=<]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", cell)
 
 
 class Report:
@@ -89,116 +97,101 @@ class Report:
         runs: Every run, with its measures (`frame.measured`).
         reference: The loss that the others are compared with.
         plan: The losses and seeds that were planned.
+        answers: The predictions of each finished run.
     """
 
-    def __init__(self, runs: pd.DataFrame, reference: str, plan: paper.Plan) -> None:
-        self.runs, self.reference, self.plan = runs, reference, plan
+    def __init__(self, runs: pd.DataFrame, reference: str, plan: paper.Plan, answers: pd.Series) -> None:
+        self.runs, self.reference, self.plan, self.answers = runs, reference, plan, answers
         self.done = runs[runs["state"] == "finished"]
         self.numbers = table.numbers(runs, reference, plan)
-        self.losses = list(self.numbers.index)
-        self.present = [loss for loss in self.losses if loss in set(self.done["loss"])]
         self.labels: dict[Any, str] = self.numbers["label"].to_dict()
+        self.present = [loss for loss in self.labels if loss in set(self.done["loss"])]
         self.against = paper.label(reference)
-        self.variables = figures.variables(self.losses)
-        self.verdicts = stats.verdicts(runs, reference, self.losses)
+        self.variables = figures.variables(self.labels)
+        self.verdicts = stats.verdicts(runs, reference, [*self.numbers.index])
         self.first = table.basis(runs).iloc[0]
         self.published = paper.published(self.first["experiment"], self.first["dataset.label"])
         self.full = bool(len(self.published)) and not paper.stamps(table.basis(runs))
+        others = [loss for loss in self.published.index if loss in self.labels and loss != reference]
         self.claimed = {
-            key: {
-                loss: stats.published_difference(loss, key, reference)
-                for loss in self.published.index
-                if loss != reference and loss in self.losses
-            }
+            key: {loss: paper.published_difference(loss, key, reference) for loss in others}
             for key in MEASURES
         }
-        self.answers = pd.Series(
-            {name: read_predictions(run["folder"]) for name, run in self.done.iterrows()}
-        )
         self.histories = frame.histories_of(self.done) if len(self.done) else pd.DataFrame(columns=["epoch"])
-        count = 1 + max((int(max(one.target.max(), one.predicted.max())) for one in self.answers), default=-1)
-        own = self.first.get("dataset.class_names")
-        self.class_names = class_names(
-            self.first["dataset.name"], own if isinstance(own, list) else [], count
-        )
 
     def of(self, measure: str) -> pd.DataFrame:
         """The verdicts in one measure, by loss."""
         return self.verdicts[self.verdicts.index.get_level_values("measure") == measure].droplevel("measure")
 
-    def named(self, loss: str) -> Markup:
+    def named(self, loss: Any) -> Markup:
         """A loss as it is written in a table, with its colour."""
         span = Markup('<span class="loss" style="--c:var(--{})">{}</span>')
         return span.format(self.variables[loss], self.labels[loss])
 
-    def by_loss(self, shown: pd.DataFrame) -> pd.DataFrame:
-        """`shown`, which is indexed by loss, as cells."""
+    def by_loss(self, rows: pd.DataFrame | dict[Any, dict[str, str]]) -> pd.DataFrame:
+        """`rows`, one for each loss, as cells."""
+        shown = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_dict(rows, orient="index")
         return shown.set_axis([self.named(loss) for loss in shown.index]).rename_axis("loss")
 
     def sections(self) -> list[Part]:
         """Those that have something to show."""
-        made = [self.verdict(), self.scores(), self.training(), self.modulation(), self.by_class()]
-        made += [self.confusion(), self.calibration(), self.loss_itself(), self.every_run()]
-        return [part for part in made if part is not None]
+        made = [self.verdict(), self.scores()]
+        if self.present:
+            made += [*self.training(), *self.modulation(), *self.by_class()]
+            made += [self.confusion(), self.calibration()]
+        return [*made, *self.loss_itself(), self.every_run()]
 
     def verdict(self) -> Part:
         """The answer in one sentence, the differences drawn, and below them what it rests on."""
-        drawn, folded = [], []
+        drawn = []
         for key, name in SCORES.items():
             found = self.of(key)
             if found["difference"].notna().any():
-                title = f"{name} minus {self.against}"
-                svg = figures.differences({title: found}, self.claimed[key], self.labels, f"difference-{key}")
-                drawn.append((svg, ""))
-        if len(self.verdicts):
-            folded = [self._verdicts(), self._tests()]
-        title = f"Better than {self.against}?"
+                panel = {f"{name} minus {self.against}": found}
+                drawn.append(figures.differences(panel, self.claimed[key], self.labels, f"difference-{key}"))
         return Part(
-            title,
+            f"Better than {self.against}?",
             "verdict",
             answer=answer.sentence(self.of(PRIMARY), self.reference),
             figures=drawn,
-            folded=folded,
+            folded=[self._verdicts(), self._tests()] if len(self.verdicts) else [],
         )
 
     def _verdicts(self) -> Part:
-        measure = MEASURES[PRIMARY].name
-        points = [
-            (
-                Markup("{}: {}").format(self.named(str(loss)), _badge(one["verdict"])),
-                self.variables[str(loss)],
-                text.explanation(
-                    one.to_dict(), measure, self.against, self.claimed[PRIMARY].get(str(loss), np.nan)
-                ),
-            )
-            for loss, one in self.of(PRIMARY).iterrows()
-        ]
+        measure, claimed = MEASURES[PRIMARY].name, self.claimed[PRIMARY]
         lead = (
             f"The claim for each loss: its mean {measure} is higher than {self.against}'s. Supported or contradicted "
             "only where p, corrected by Holm's method (the paper's losses as one family, all other losses as "
             f"another), is at most {stats.ALPHA}; otherwise not resolved."
         )
+        points: list[tuple[str, str, str]] = []
+        for loss, one in self.of(PRIMARY).iterrows():
+            heading = Markup("{}: {}").format(self.named(loss), _badge(one["verdict"]))
+            said = text.explanation(one.to_dict(), measure, self.against, claimed.get(loss, np.nan))
+            points.append((heading, self.variables[loss], said))
         if paper.amended(self.runs, self.plan, self.reference):
-            points += [(Markup(), "rule", one) for one in text.amendment(self.runs)]
+            lines = "\n".join(text.amendment(self.runs)).splitlines()
+            points += [("", "rule", _prose(line)) for line in lines]
         return Part("What each verdict rests on", lead=lead, points=points)
 
     def _tests(self) -> Part:
         made = []
         for key, measure in MEASURES.items():
-            rows = {str(loss): self._test(key, str(loss), one) for loss, one in self.of(key).iterrows()}
+            rows = {loss: self._test(key, str(loss), one) for loss, one in self.of(key).iterrows()}
             kind = "primary measure" if key == PRIMARY else "secondary measure"
             note = f"{kind}; two-sided t tests{'; lower is better' if measure.lower_is_better else ''}"
             caption = f"{measure.name[0].upper()}{measure.name[1:]} minus {self.against}, points"
-            shown = self.by_loss(pd.DataFrame.from_dict(rows, orient="index"))
-            made.append(Table(f"tests-{key}", caption, note, shown, ("seeds", "verdict")))
+            made.append(Table(f"tests-{key}", caption, note, self.by_loss(rows), ("seeds", "verdict")))
         counts = range(2, MOST_SEEDS_DRAWN + 1)
         spreads = {loss: own for loss, own in self.of(PRIMARY)["spreads"].items() if any(own)}
-        detectable = pd.DataFrame(
-            {loss: [stats.detectable(own, n) for n in counts] for loss, own in spreads.items()}, counts
-        )
-        largest = max(map(abs, self.claimed[PRIMARY].values()), default=None)
-        caption = f"In {MEASURES[PRIMARY].name}, 80 % power, with the spread observed here."
-        drawn = [(figures.power_curve(detectable, self.labels, largest, "power"), caption)] if spreads else []
+        drawn = []
+        if spreads:
+            detectable = {loss: [stats.detectable(own, n) for n in counts] for loss, own in spreads.items()}
+            largest = max(map(abs, self.claimed[PRIMARY].values()), default=None)
+            svg = figures.power_curve(pd.DataFrame(detectable, counts), self.labels, largest, "power")
+            drawn = [
+                _captioned(svg, f"In {MEASURES[PRIMARY].name}, 80 % power, with the spread observed here.")
+            ]
         lead = (
             "Runs with the same seed share initial weights and data order, so they are compared pair by pair where "
             "they were trained on the same kind of processor, and by Welch's test otherwise. Only seeds that both "
@@ -230,36 +223,43 @@ class Report:
 
     def scores(self) -> Part:
         """Table 1, and every seed drawn."""
-        shown = self.by_loss(table.cells(self.numbers, self.reference, bold="{}"))
         caption = "One mark per seed; below them the mean and its 95 % interval."
         caption += " Grey: the published mean ± std." if self.full else ""
-        drawn = []
+        published, drawn = self.published if self.full else self.published.iloc[:0], []
         for key, name in SCORES.items():
-            values = {loss: self.done.loc[self.done["loss"] == loss, key] for loss in self.losses}
-            means = pd.DataFrame({loss: _mean_interval(own) for loss, own in values.items()}).T
-            known = [loss for loss in self.published.index if self.full and loss in self.losses]
-            grey = {loss: tuple(self.published.loc[loss, [f"{key}_mean", f"{key}_std"]]) for loss in known}
-            svg = figures.every_seed(values, means, self.labels, f"{name}, every seed", f"seeds-{key}", grey)
-            drawn.append((svg, caption))
-        points = [(Markup(), "rule", line) for line in table.notes(self.runs, self.plan)]
+            values = {loss: self.done.loc[self.done["loss"] == loss, key] for loss in self.labels}
+            grey = {
+                loss: (one[f"{key}_mean"], one[f"{key}_std"])
+                for loss, one in published.to_dict("index").items()
+            }
+            svg = figures.every_seed(values, self.labels, f"{name}, every seed", f"seeds-{key}", grey)
+            drawn.append(_captioned(svg, caption))
+        points = [("", "rule", _prose(line)) for line in table.notes(self.runs, self.plan)]
         count = (self.numbers["planned"] - self.numbers["n"]).sum()
-        folded = [Part(f"Runs that are not in the means: {count}", points=points)] if count else []
-        note = "mean ± sample standard deviation over n seeds, percent"
-        title = "Beside the paper" if len(self.published) else "The table"
         return Part(
-            title, "table", tables=[Table("scores", "Table 1", note, shown)], figures=drawn, folded=folded
+            "Beside the paper" if len(self.published) else "The table",
+            "table",
+            tables=[
+                Table(
+                    "scores",
+                    "Table 1",
+                    "mean ± sample standard deviation over n seeds, percent",
+                    self.by_loss(table.cells(self.numbers, self.reference, bold="{}")),
+                )
+            ],
+            figures=drawn,
+            folded=[Part(f"Runs that are not in the means: {count}", points=points)] if count else [],
         )
 
-    def training(self) -> Part | None:
+    def training(self) -> list[Part]:
         """Learning curves."""
         long = self.histories
         if long["epoch"].nunique() < 2:
-            return None
-        labels = {loss: self.labels[loss] for loss in self.present}
+            return []
         late = long[long["learning_rate"] <= long["learning_rate"].max() / 5]
         parts = [("top1", "Top-1, evaluation", long.assign(value=long["top1"]))]
         parts += [("end", "Once the learning rate has fallen", late.assign(value=late["top1"]))]
-        if self.reference in labels:
+        if self.reference in self.present:
             scores = long.set_index(["seed", "epoch", "loss"])["top1"].unstack("loss")
             gaps = scores.sub(scores[self.reference], axis=0).drop(columns=self.reference)
             gaps = gaps.reset_index().melt(["seed", "epoch"], var_name="loss").dropna()
@@ -269,47 +269,48 @@ class Report:
         parts.append(("train", "Top-1, training", long.assign(value=long["train_top1"])))
         drawn = []
         for key, title, own in parts:
-            shown = {loss: name for loss, name in labels.items() if loss in set(own["loss"])}
+            shown = {loss: self.labels[loss] for loss in self.present if loss in set(own["loss"])}
             level, unit = (0, "points") if key == "difference" else (None, "percent")
             if own["epoch"].nunique() > 1:
-                drawn.append((figures.curves(own, shown, title, f"curve-{key}", unit, level), ""))
+                drawn.append(figures.curves(own, shown, title, f"curve-{key}", unit, level))
         lead = "Mean over seeds; band from the lowest seed to the highest."
-        return Part("Learning curves", "training", lead, figures=drawn)
+        return [Part("Learning curves", "training", lead, figures=drawn)]
 
-    def modulation(self) -> Part | None:
+    def modulation(self) -> list[Part]:
         """How the distribution of the modulating factors moves."""
         long, drawn = self.histories, []
         for side in ("target", "background"):
             columns = list(long.filter(like=f"{side}_factor_"))
-            if not columns:
-                continue
             own = long.melt(["loss", "seed", "epoch"], columns, "quantile").dropna(subset=["value"])
-            own["quantile"] = own["quantile"].str.rpartition("_")[2]
+            own["quantile"] = own["quantile"].str.extract("_(q[0-9]+)$", expand=False)
             # Histories have both sides' columns, also where a loss leaves one alone.
-            own = own[own["value"].ne(1).groupby(own["loss"]).transform("any")]
-            short = {
-                loss: re.sub(r"^(\(i+\)) .*", r"\1", name)
-                for loss, name in self.labels.items()
-                if loss in set(own["loss"])
-            }
+            own = own[own["value"].ne(1).groupby(own["loss"]).transform("any").astype(bool)]
             if own["epoch"].nunique() > 1:
+                shown = [loss for loss in self.present if loss in set(own["loss"])]
+                short = {loss: re.sub(r"^(\(i+\)) .*", r"\1", self.labels[loss]) for loss in shown}
                 title, unit = f"Factor on the {side} term", "factor; grey: BCE"
-                drawn.append((figures.curves(own, short, title, f"factor-{side}", unit, level=1), ""))
+                drawn.append(figures.curves(own, short, title, f"factor-{side}", unit, level=1))
         lead = (
             "Quantiles over the evaluation set of the factor on each term, mean over seeds. Above 1 the term weighs "
             "more than in BCE, below 1 less."
         )
-        return (
-            Part("The modulating factor over training", "modulation", lead, figures=drawn) if drawn else None
-        )
+        made = Part("The modulating factor over training", "modulation", lead, figures=drawn)
+        return [made] if drawn else []
 
-    def by_class(self) -> Part | None:
+    def class_names(self) -> list[str]:
+        """What the classes are called, of one's own data, too."""
+        count = 1 + max(int(max(one.target.max(), one.predicted.max())) for one in self.answers)
+        own = self.first.get("dataset.class_names")
+        return class_names(self.first["dataset.name"], own if isinstance(own, list) else [], count)
+
+    def by_class(self) -> list[Part]:
         """Accuracy by class minus the reference's, over the seeds that both losses have."""
         if self.reference not in self.present or len(self.present) < 2:
-            return None
-        found = [predictions.class_accuracy(one, len(self.class_names)) for one in self.answers]
+            return []
+        names = self.class_names()
+        found = [predictions.class_accuracy(one, len(names)) for one in self.answers]
         index = pd.MultiIndex.from_frame(self.done[["loss", "seed"]])
-        accuracy = pd.DataFrame(found, index, columns=self.class_names)
+        accuracy = pd.DataFrame(found, index, columns=names)
         drawn, base = [], accuracy.loc[[self.reference]].droplevel("loss")
         shown = {self.against: base.mean().map(lambda value: text.number(value, ".1f"))}
         for loss in [loss for loss in self.present if loss != self.reference]:
@@ -320,49 +321,44 @@ class Report:
             # Standard deviation of a class's difference if only seeds differed, pooled over classes.
             chance = math.hypot(*((float(side.var().mean()) / len(side)) ** 0.5 for side in (own, other)))
             svg = figures.class_differences(change, chance, self.variables[loss], title, f"classes-{loss}")
-            drawn.append((svg, _outside(change, chance)))
+            drawn.append(_captioned(svg, _outside(change, chance)))
             shown[title] = change.map(lambda value: text.number(value, "+.1f"))
         cells = pd.DataFrame(shown).rename_axis("class")
         listed = Table("class-table", "Accuracy by class", "percent, mean over seeds; points", cells)
         fold = Part(f"All {len(cells)} classes, drawn and as a table", figures=drawn, tables=[listed])
         lead = f"Accuracy by class minus {self.against}'s, mean over the seeds that both losses have."
-        return Part("Class by class", "classes", lead, folded=[fold])
+        return [Part("Class by class", "classes", lead, folded=[fold])]
 
-    def confusion(self) -> Part | None:
+    def confusion(self) -> Part:
         """The most confused pairs of classes."""
-        if not self.present:
-            return None
-        pairs = predictions.confused_pairs(self.answers, self.done["loss"], self.class_names)[self.present]
+        pairs = predictions.confused_pairs(self.answers, self.done["loss"], self.class_names())[self.present]
         caption = (
             "Chosen by the mean over all losses: pairs chosen by one loss would flatter the others by chance."
         )
-        drawn = [(figures.confused(pairs, self.labels, "pairs"), caption)] if len(pairs) else []
+        drawn = [_captioned(figures.confused(pairs, self.labels, "pairs"), caption)] if len(pairs) else []
         counts = pairs.map(lambda value: text.number(value, ".1f")).rename(columns=self.labels)
-        made = [
-            Table("pairs-table", "Mistakes between two classes", "images a run", counts.rename_axis("pair")),
-        ]
+        made = Table(
+            "pairs-table", "Mistakes between two classes", "images a run", counts.rename_axis("pair")
+        )
         lead = "The loss modulates background classes that score near the target."
-        fold = Part("Counts, and the rank of the target", tables=made)
-        return Part("Confused classes", "confusion", lead, figures=drawn, folded=[fold])
+        folded = [Part("How often each pair is confused", tables=[made])]
+        return Part("Confused classes", "confusion", lead, figures=drawn, folded=folded)
 
-    def calibration(self) -> Part | None:
+    def calibration(self) -> Part:
         """Reliability diagrams and the expected calibration error."""
-        if not self.present:
-            return None
         drawn, rows = [], {}
         for loss in self.present:
             own = self.done[self.done["loss"] == loss]
             error, gap = (text.mean_std(own[key].mean(), own[key].std()) for key in ("ece", "score_gap"))
             bins = predictions.reliability(list(self.answers[own.index]))
             title, name = f"{self.labels[loss]}: error {error} %", f"reliability-{loss}"
-            svg = figures.reliability_diagram(bins, FEWEST_IMAGES, self.variables[loss], title, name)
-            drawn.append((svg, ""))
+            drawn.append(figures.reliability_diagram(bins, FEWEST_IMAGES, self.variables[loss], title, name))
             rows[loss] = {"n": f"{len(own)}", "calibration error": error, "mean score minus accuracy": gap}
             if ("ece", loss) in self.verdicts.index:
-                ends = self.verdicts.loc[("ece", loss), list(table.INTERVAL)]
+                ends = self.of("ece").loc[str(loss)][list(table.INTERVAL)]
                 rows[loss][f"error minus {self.against} (95 %)"] = text.with_interval(*ends)
-        cells = self.by_loss(pd.DataFrame.from_dict(rows, orient="index").fillna(text.DASH))
         note = "percent; the gap is above zero for overconfidence, and one can fall while the other rises"
+        cells = self.by_loss(rows).fillna(text.DASH)
         listed = Table("calibration-table", "Expected calibration error", note, cells)
         lead = (
             "Score of the predicted class (sigmoid, or softmax for losses on a softmax) against the share that is "
@@ -373,69 +369,52 @@ class Report:
         folded.append(Part("Expected calibration error, a secondary measure", tables=[listed]))
         return Part("Is a score a probability?", "calibration", lead, folded=folded)
 
-    def loss_itself(self) -> Part | None:
+    def loss_itself(self) -> list[Part]:
         """Figure 1 of the supplement."""
         if not len(self.published):
-            return None
+            return []
         sides: tuple[Anchor, ...] = ("target", "background")
-        drawn = [(figures.figure1(side, f"figure1-{side}"), "") for side in sides]
         lead = "Figure 1 of the supplement, drawn by the loss code. Shaded: where anchor loss exceeds BCE."
-        return Part("The loss itself", "loss", lead, figures=drawn, results=False)
+        drawn = [figures.figure1(side, f"figure1-{side}") for side in sides]
+        return [Part("The loss itself", "loss", lead, figures=drawn, results=False)]
 
     def every_run(self) -> Part:
         """Every run folder, and the settings that decide a result: those all runs share, and each loss's own."""
         runs = self.runs
-        epoch = runs["progress.epoch"].map(lambda one: text.number(one, ".0f", ""))
+        versions = zip(runs["provenance.commit"], runs["provenance.dirty"], strict=True)
+        epoch = runs["progress.epoch"].map(lambda one: "" if pd.isna(one) else f", epoch {one:.0f}")
         shown = runs.assign(
-            commit=[
-                text.DASH if pd.isna(commit) else short_commit(commit, dirty)
-                for commit, dirty in zip(runs["provenance.commit"], runs["provenance.dirty"], strict=True)
-            ],
+            commit=[text.DASH if pd.isna(one) else short_commit(one, dirty) for one, dirty in versions],
             minutes=runs["provenance.duration_seconds"] / 60,
             run=runs.index.map(_code),
-            state=runs["state"] + epoch.map(lambda one: f", epoch {one}" if one else ""),
+            state=runs["state"] + epoch,
         )
-        cells = pd.DataFrame(
-            {
-                heading: shown[key].map(lambda one, form=form: _cell(one, form)).to_numpy()
-                for key, (heading, form) in RUN_COLUMNS.items()
-            },
-            index=runs["loss"],
-        )
+        cells = {heading: shown[key].map(_formatted(form)) for key, (heading, form) in RUN_COLUMNS.items()}
         left = [heading for heading, form in RUN_COLUMNS.values() if not form]
         note = "accuracies in percent after the last epoch; *picked on the evaluation set, in no mean"
-        listed = Table("runs-table", "Every run", note, self.by_loss(cells), left)
+        listed = self.by_loss(pd.DataFrame(cells).set_axis(runs["loss"]))
         software = self.done.filter(like=VERSIONS).rename(columns=lambda key: key.removeprefix(VERSIONS))
-        said = sorted(
-            {
-                ", ".join(f"{key} {value}" for key, value in one.dropna().items())
-                for _, one in software.iterrows()
-            }
-        )
+        said = {
+            ", ".join(f"{key} {value}" for key, value in one.dropna().items())
+            for _, one in software.iterrows()
+        }
         settings = flatten({key: value for key, value in self.first["settings"].items() if key != "loss"})
         settings = {"data": table.data(runs), "data checksum": self.first["dataset.checksum"], **settings}
         for loss, one in self.done.drop_duplicates("loss").set_index("loss")["settings"].items():
-            settings[self.named(str(loss))] = ", ".join(
-                f"{key}={value}" for key, value in flatten(one["loss"]).items()
-            )
+            own = flatten(one["loss"]).items()
+            settings[self.named(loss)] = ", ".join(f"{key}={value}" for key, value in own)
         values = pd.DataFrame({"value": settings}).map(_code).rename_axis("setting")
+        shared = Table("settings-table", "Shared by all runs, and those of each loss", "", values, ("value",))
         folded = [
             Part(
                 f"All {len(runs)} runs, with commit, device and time",
-                lead=f"{'; '.join(said)}.",
-                tables=[listed],
+                lead=f"{'; '.join(sorted(said))}.",
+                tables=[Table("runs-table", "Every run", note, listed, left)],
             ),
-            Part(
-                "Every setting that decides a result",
-                tables=[
-                    Table(
-                        "settings-table", "Shared by all runs, and those of each loss", "", values, ("value",)
-                    )
-                ],
-            ),
+            Part("Every setting that decides a result", tables=[shared]),
         ]
         checked = "The files of every finished run were checked against the SHA-256 in its record."
-        return Part("Every run", "runs", f"{text.made_from(runs)} {checked}", folded=folded)
+        return Part("Every run", "runs", f"{_prose(text.made_from(runs))} {checked}", folded=folded)
 
 
 def write_report(results_dir: Path, experiment: str, reference: str = paper.REFERENCE) -> Path:
@@ -449,44 +428,42 @@ def write_report(results_dir: Path, experiment: str, reference: str = paper.REFE
         RunError: A file cannot be written.
     """
     runs = frame.runs(experiment, results_dir)
-    frame.require_one_protocol(runs[runs["state"] == "finished"])
+    done = runs[runs["state"] == "finished"]
+    frame.require_one_protocol(done)
     if reference != paper.REFERENCE:
         frame.require_reference(reference, runs["loss"])
-    runs = frame.measured(runs)
-    report = Report(runs, reference, paper.planned(experiment))
-    sections = report.sections()
-    texts = {"report.html": to_html(report, sections), "statistics.md": table.statistics(runs, reference)}
-    contents = {name: content.encode() for name, content in texts.items()}
-    for section in sections:
-        if section.name == "training":
-            contents["curves.svg"] = figures.stand_alone(section.figures[0][0])
-    write_results(results_dir / experiment, contents)
-    return results_dir / experiment / "report.html"
-
-
-def to_html(report: Report, sections: Sequence[Part]) -> str:
-    """The page; equal runs give equal text."""
-    runs, experiment = report.runs, report.first["experiment"]
-    lead = table.protocol(runs)
+    answers = pd.Series({name: read_predictions(folder) for name, folder in done["folder"].items()})
+    runs = frame.measured(runs, answers=answers)
+    plan, basis = paper.planned(experiment), table.basis(runs)
+    report = Report(runs, reference, plan, answers)
+    sections, lead = report.sections(), table.protocol(runs)
     if report.first["dataset.label"] == "SYNTHETIC":
         lead += " These numbers show that the pipeline works and say nothing about the losses."
     elif len(report.published) and not report.full:
         lead += " Compare differences with the paper's, not absolute accuracies."
-    environment = Environment(
-        loader=PackageLoader("anchorloss.analysis", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = typeset
-    return environment.get_template("page.html").render(
+    page = PAGES.get_template("page.html").render(
         experiment=experiment,
-        labels=[*paper.stamps(table.basis(runs)), *filter(None, [paper.interim(runs, report.plan)])],
+        stamp=" · ".join(filter(None, [*paper.stamps(basis), paper.interim(runs, plan)])),
         protocol=lead,
         sections=sections,
         css=figures.css,
     )
+    # Equal runs give equal bytes.
+    contents = {"report.html": page.encode(), "statistics.md": table.statistics(runs, reference).encode()}
+    for section in sections:
+        if section.name == "training":
+            contents["curves.svg"] = figures.stand_alone(section.figures[0])
+    write_results(results_dir / experiment, contents)
+    return results_dir / experiment / "report.html"
+
+
+def _prose(markdown: str) -> str:
+    """A line of Markdown as the text that it shows."""
+    return re.sub(r"\\([^\w\s])|[`*]", r"\1", markdown.removeprefix("- "))
+
+
+def _captioned(svg: Markup, caption: str) -> Markup:
+    return svg + Markup("<figcaption>{}</figcaption>").format(caption) if caption else svg
 
 
 def _badge(verdict: str) -> Markup:
@@ -502,17 +479,13 @@ def _p_value(value: float) -> str:
     return text.DASH if pd.isna(value) else text.p_value(value).removeprefix("= ")
 
 
-def _cell(value: Any, form: str) -> Any:
-    return text.number(value, form) if form else text.DASH if pd.isna(value) else value
+def _formatted(form: str) -> Any:
+    """What writes a value in `form`, or as it is."""
+    return lambda value: text.number(value, form) if form else text.DASH if pd.isna(value) else value
 
 
 def _code(value: Any) -> Markup:
     return Markup("<code>{}</code>").format(value)
-
-
-def _mean_interval(own: pd.Series) -> dict[str, float]:
-    margin = own.sem() * student.ppf(0.975, len(own) - 1) if len(own) > 1 else np.nan
-    return {"mean": own.mean(), "low": own.mean() - margin, "high": own.mean() + margin}
 
 
 def _outside(change: pd.Series, chance: float) -> str:
