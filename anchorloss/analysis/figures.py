@@ -75,7 +75,7 @@ LOOK: Any = {
     "figure.facecolor": "none",
 }
 QUANTILE_DASHES: dict[Any, Any] = {"q50": "-", "q90": (0, (5, 2)), "q99": (0, (1, 1.5))}
-# What becomes of matplotlib's SVG in a page. Its style rule would reach every element: style.css has it for figures alone.
+# What becomes of matplotlib's SVG in a page. Its style rule would reach every element; style.css has it for figures.
 # Fonts are left to the page; mathematics comes with the shorthand, which cannot leave the family open.
 REWRITTEN = (
     (r"\A.*?(?=<svg)|<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*|<!--.*?-->\s*", ""),

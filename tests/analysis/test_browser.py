@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from anchorloss.analysis.figures import THEME, THEMES
 from anchorloss.analysis.report import write_report
 from tests.chromium import Tab, browser, executable
 from tests.conftest import ROOT
@@ -77,7 +78,8 @@ def test_the_page_is_whole_in_every_width_and_theme(tab: Tab, report, width, the
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.evaluate("document.querySelectorAll('figure svg').length") > 10
     assert tab.evaluate(FAULTS) == []
-    assert (tab.evaluate("getComputedStyle(document.body).backgroundColor") < "rgb(1") == (theme == "dark")
+    paper = bytes.fromhex(THEME["paper"][THEMES[theme]][1:])
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == f"rgb{tuple(paper)}"
     for method in ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
         assert tab.of(method) == []
     assert {sent["request"]["url"] for sent in tab.of("Network.requestWillBeSent")} <= {report, "data:,"}

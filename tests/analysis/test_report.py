@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,35 +18,6 @@ from tests.fake_runs import make_runs
 from tests.run_folders import sealed
 
 GOLDEN = ROOT / "tests" / "golden" / "results"
-VOID = {"meta", "link", "br"}
-
-
-class Page(HTMLParser):
-    """What a page holds: its ids, its tags with attributes, and whether every tag is closed."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.text = path.read_text()
-        self.ids: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self._open: list[str] = []
-        self.feed(self.text)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.tags.append((tag, found))
-        self.ids += [found["id"]] if "id" in found else []
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
 
 
 @pytest.fixture
@@ -60,20 +29,21 @@ def golden(tmp_path):
 @pytest.mark.parametrize("experiment", ["table1", "table1_small", "one_seed"])
 def test_a_page_is_whole_and_takes_nothing_from_outside(golden, experiment):
     path = write_report(golden, experiment)
-    page = Page(path)
-    assert len(set(page.ids)) == len(page.ids)
-    assert "script" not in {tag for tag, _ in page.tags}
-    for _, attributes in page.tags:
-        for key in ("href", "src", "xlink:href"):
-            target = attributes.get(key) or "#"
-            assert target == "data:," or target == "#" or target[1:] in page.ids, target
-    assert not re.search(r"url\((?!#)|@import|\bon\w+=", page.text)
+    page = path.read_text()
+    opened = re.sub(r"<[^>]*/>|<(meta|link|br)\b[^>]*>", "", page)
+    for tag in set(re.findall(r"<(\w+)", opened)):
+        assert len(re.findall(rf"<{tag}\b", opened)) == opened.count(f"</{tag}>"), tag
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(set(ids)) == len(ids)
+    links = re.findall(r'(?:href|src)="([^"]*)"|url\(([^)]*)\)', page)
+    assert {"".join(link) for link in links} <= {"data:,", *(f"#{name}" for name in ids)}
+    assert not re.search(r"<script|@import|\bon\w+=", page)
     runs = frame.runs(experiment, golden)
     for cell in table.cells(table.numbers(runs, plan=paper.planned(experiment)), bold="{}").to_numpy().flat:
-        assert re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", cell) in page.text
+        assert re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", cell) in page
     for name in runs.index:
-        assert name in page.text
-    assert write_report(golden, experiment).read_text() == page.text
+        assert name in page
+    assert write_report(golden, experiment).read_text() == page
 
 
 def test_the_number_of_missing_runs_counts_runs(golden):
@@ -105,9 +75,9 @@ def test_what_records_say_is_text(tmp_path):
         content = json.loads(path.read_text())
         content["provenance"]["device"] = "<script>alert(1)</script>"
         path.write_bytes(sealed(content))
-    page = Page(write_report(tmp_path, "quick"))
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    page = write_report(tmp_path, "quick").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
 def test_a_backend_of_a_notebook_does_not_matter(golden, monkeypatch):
