@@ -221,6 +221,14 @@ class RunSettings(Settings):
         )
 
     @cached_property
+    def _computed(self) -> dict[str, Any]:
+        return super().identity()
+
+    def identity(self) -> dict[str, Any]:
+        """As that of a group; computed once, so its reader changes nothing in it."""
+        return self._computed
+
+    @cached_property
     def hash(self) -> str:
         """The run's `identity_hash`."""
         return identity_hash(self.identity())
@@ -231,9 +239,10 @@ class RunSettings(Settings):
         return f"{self.loss.name}-{self.model.name}-seed{self.seed}-{self.hash}"
 
     def model_copy(self, **arguments: Any) -> Self:
-        """As pydantic's, with a hash of its own."""
+        """As pydantic's, with an identity of its own."""
         copy = super().model_copy(**arguments)
-        copy.__dict__.pop("hash", None)
+        for computed in ("_computed", "hash"):
+            copy.__dict__.pop(computed, None)
         return copy
 
 
