@@ -8,7 +8,7 @@ from anchorloss.analysis.figures import THEME, THEMES
 from anchorloss.analysis.report import write_report
 from tests.chromium import Tab, browser, executable
 from tests.conftest import ROOT
-from tests.fake_runs import make_runs
+from tests.run_folders import make_runs
 
 pytestmark = [
     pytest.mark.browser,

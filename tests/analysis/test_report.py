@@ -14,8 +14,7 @@ from anchorloss.analysis import answer, figures, frame, paper, table
 from anchorloss.analysis.report import write_report
 from tests.commands import call
 from tests.conftest import ROOT
-from tests.fake_runs import make_runs
-from tests.run_folders import sealed
+from tests.run_folders import make_runs, sealed
 
 GOLDEN = ROOT / "tests" / "golden" / "results"
 
