@@ -37,13 +37,11 @@ def blocks(page: Path) -> list[Block]:
     return [Block(page, block["note"] or "", block["language"], block["text"]) for block in found]
 
 
-def commands(page: Path) -> list[str]:
-    """The commands of a page that are run; comments are taken off."""
-    texts = [block.text for block in blocks(page) if block.language == "sh" and "not run" not in block.note]
-    lines = [
-        line.partition("  #")[0].partition(" # ")[0].strip() for text in texts for line in text.splitlines()
-    ]
-    return [line for line in lines if line and not line.startswith("#")]
+def commands(page: Path, *, run: bool = True) -> list[list[str]]:
+    """The words of each command of a page, of those that are run here or of those that are not."""
+    found = [b for b in blocks(page) if b.language == "sh" and ("not run" in b.note) is not run]
+    lines = [line for block in found for line in block.text.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line.partition("&&")[0], comments=True))]
 
 
 def python_of(page: Path) -> str:
@@ -76,9 +74,8 @@ def test_the_commands_of_a_page_run(page, copy):
     for block in blocks(page):
         if block.note.startswith("file: "):
             (copy / block.note.removeprefix("file: ")).write_text(block.text)
-    for command in commands(page):
-        python, *arguments = shlex.split(command)
-        assert python == "python", command
+    for python, *arguments in commands(page):
+        assert python == "python", arguments
         run(copy, *arguments)
     if page.name == "extending.md":
         assert "hinge" in (copy / "results" / "hinge" / "table1.md").read_text()
@@ -98,19 +95,9 @@ def test_links_between_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_blocks_that_are_not_run_say_why():
-    for page in PAGES:
-        for block in blocks(page):
-            if "not run" in block.note:
-                assert re.fullmatch(r"not run in tests: .{5,}", block.note), f"{page.name}: {block.note}"
-
-
 def trainings_not_run(page: Path) -> list[list[str]]:
     """The arguments of each `python train.py` of a page that is too long to run here."""
-    texts = [block.text for block in blocks(page) if block.language == "sh" and "not run" in block.note]
-    lines = [line.partition(" #")[0] for text in texts for line in text.replace("\\\n", " ").splitlines()]
-    found = [shlex.split(line.partition("&&")[0]) for line in lines]
-    return [words[2:] for words in found if words[:2] == ["python", "train.py"]]
+    return [words[2:] for words in commands(page, run=False) if words[:2] == ["python", "train.py"]]
 
 
 @pytest.mark.parametrize(
