@@ -248,13 +248,17 @@ def curves(
         by_epoch = own.groupby("epoch")["value"].agg(["mean", "min", "max"])
         label = " ".join([labels[loss], *(f"{one[1:]} %" for one in quantile)])
         dashes = QUANTILE_DASHES[quantile[0]] if quantile else "-"
-        axes.plot(by_epoch["mean"], color=styles[loss]["color"], ls=dashes, label=label)
+        marker = "o" if len(by_epoch) == 1 else ""  # one point makes no line
+        axes.plot(by_epoch["mean"], color=styles[loss]["color"], ls=dashes, marker=marker, label=label)
         if not quantile:
             low, high = by_epoch["min"], by_epoch["max"]
             axes.fill_between(by_epoch.index, low, high, color=styles[loss]["color"], alpha=0.15, lw=0)
         ends.append(f"{label} {by_epoch['mean'].iloc[-1]:.2f}")
     axes.margins(x=0)
-    axes.locator_params(axis="x", integer=True)
+    if ordered["epoch"].nunique() == 1:
+        axes.set_xticks(ordered["epoch"].unique())
+    else:
+        axes.locator_params(axis="x", integer=True)
     axes.set(title=title, xlabel="epoch", ylabel=unit)
     return _svg(axes, name, f"{title} by epoch, mean over seeds. At the end: {'; '.join(ends)}.")
 
