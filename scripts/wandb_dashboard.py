@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run
 
+from anchorloss.config.settings import RunSettings
 from anchorloss.errors import RunError, UserError
 
 CONFIG = ("loss.value.name", "loss.value.gamma", "loss.value.slack", "model.value.name", "seed.value")
 COLUMNS = [*(f"config:{key}" for key in CONFIG), "summary:top1", "summary:top5", "summary:status"]
 SCORES = {"top1": "Top-1 of the last epoch, %", "top5": "Top-5 of the last epoch, %"}
 CURVES = {
-    "test": ("top1", "top5", "loss"),
-    "validation": ("top1", "top5", "loss"),
+    **dict.fromkeys(("test", "validation"), ("top1", "top5", "loss")),
     "train": ("loss", "top1", "learning_rate", "images_per_second"),
     "factors": ("target_q50", "target_q90", "background_q50", "background_q90", "background_q99"),
 }
@@ -56,18 +55,6 @@ def build(entity: str, project: str, experiment: str, group_by: list[str]) -> An
     )
 
 
-def log_in(login: Callable[..., bool]) -> bool:
-    """Whether there is a key.
-
-    Raises:
-        UserError: It cannot be one.
-    """
-    try:
-        return login(prompt=False, verify=False)
-    except Exception as error:
-        raise UserError(f"W&B: {error}; `wandb login` with another key") from None
-
-
 def main() -> None:
     options = parser(__doc__, experiment="table1")
     options.add_argument("--project", default="anchor-loss", help="the W&B project (default: %(default)s)")
@@ -78,11 +65,16 @@ def main() -> None:
     configs = Path(__file__).parents[1].glob("configs/experiment/*.yaml")
     if given.experiment not in {path.stem for path in (*configs, *given.results_dir.glob("runs/*"))}:
         raise UserError(f"--experiment {given.experiment}: {given.results_dir}/runs has no such experiment")
+    for name in given.group_by:
+        part, _, key = name.partition(".")
+        group = getattr(RunSettings.model_fields.get(part), "annotation", None)
+        if part not in ("seed", "precision", "loss") and key not in getattr(group, "model_fields", ()):
+            raise UserError(f"--group-by {name}: no such setting; name one, as loss.gamma or optim.lr")
     os.environ.update({"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"})
     try:
         import wandb
 
-        if not given.dry_run and not log_in(wandb.login):
+        if not given.dry_run and not wandb.login(prompt=False, verify=False):
             raise UserError("W&B: no key found; `wandb login`, or --dry-run to see the view's JSON")
         entity = given.entity or ("entity" if given.dry_run else str(wandb.Api(timeout=10).default_entity))
         view = build(entity, given.project, given.experiment, given.group_by)
@@ -90,7 +82,7 @@ def main() -> None:
             view.save()
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install -e '.[dashboards]'") from None
-    except ValueError as error:
+    except (ValueError, wandb.errors.AuthenticationError) as error:
         raise UserError(f"W&B: {error}; `wandb login` with another key, or give another name") from None
     except Exception as error:
         raise error if isinstance(error, UserError) else RunError(f"W&B: {error}") from None

@@ -422,6 +422,7 @@ def test_the_view_shows_what_is_logged(sweep):
         ([], {}, "wandb login"),
         ([], {"WANDB_API_KEY": "nonsense"}, "wandb login"),
         (["--dry-run", "--experiment", "nosuch"], {}, "nosuch"),
+        (["--dry-run", "--group-by", "loss.gamma", "optim.rl"], {}, "--group-by optim.rl"),
         (["--dry-run", "--experiment", '../<script>"x'], {}, "no such experiment"),
     ],
 )
