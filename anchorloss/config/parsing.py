@@ -39,13 +39,19 @@ _ANCHOR_LOSS = "anchorloss.loss.anchor_loss"
 def parse(config: DictConfig) -> tuple[list[RunSettings], Execution]:
     """Check a composed config and take it apart into runs and their execution.
 
+    `precision=auto` is bf16 where the device computes it natively, else fp32.
+
     Raises:
         UserError: names the key, its value and the remedy.
     """
     checked = _validated(Config, OmegaConf.to_container(config, resolve=True))
     shared = {key: getattr(checked, key) for key in Execution.model_fields}
     values = {key: getattr(checked, key) for key in ("loss", "model", "data", "optim")}
-    values["precision"] = checked.precision if checked.precision != "auto" else best_precision(checked.device)
+    values["precision"] = checked.precision
+    if checked.precision == "auto":
+        from anchorloss.device import computes_bf16, resolve_device
+
+        values["precision"] = "bf16" if computes_bf16(resolve_device(checked.device)) else "fp32"
     values["experiment"] = checked.experiment.name
     seeds = checked.seeds
     _require(len(set(seeds)) == len(seeds), "seeds", seeds, "each seed may stand there once")
@@ -60,13 +66,6 @@ def recorded_run(experiment: str, identity: Mapping[str, Any]) -> RunSettings:
         UserError: as `parse`.
     """
     return _checked(_validated(RunSettings, {**identity, "experiment": experiment}))
-
-
-def best_precision(device: str) -> str:
-    """bf16 where the device computes it natively, else fp32."""
-    from anchorloss.device import computes_bf16, resolve_device
-
-    return "bf16" if computes_bf16(resolve_device(device)) else "fp32"
 
 
 def unknown_key(key: str) -> str:

@@ -81,6 +81,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 _is_number = _must(lambda value: not isinstance(value, bool), "must be a number")
+_is_bool = _must(lambda value: isinstance(value, bool), "must be true or false")
 _is_whole = _must(lambda value: not isinstance(value, bool | float), "must be a whole number")
 _is_name = _must(NAME.fullmatch, "names a folder: use letters, digits, '_', '+' and '.'")
 # Line breaks and escape sequences would be carried out by a table or a terminal.
@@ -88,6 +89,7 @@ _is_line = _must(lambda value: str(value).isprintable(), "must be printable char
 
 Name = Annotated[str, Field(max_length=100), BeforeValidator(_text), AfterValidator(_is_name)]
 Text = Annotated[str, Field(max_length=1000), BeforeValidator(_text), AfterValidator(_is_line)]
+Bool = Annotated[bool, BeforeValidator(_is_bool)]
 Int = Annotated[int, BeforeValidator(_is_whole)]
 Seed = Annotated[Int, Field(ge=0, lt=2**31)]
 Count = Annotated[Int, Field(ge=0, le=1_000_000)]
@@ -158,7 +160,7 @@ class ModelSettings(Settings):
 
     name: Name
     shortcut: Literal["A", "B"]
-    prior_bias: bool
+    prior_bias: Bool
     function: Text | None = None
     arguments: Arguments = {}
     source: Text | None = None
@@ -169,7 +171,7 @@ class DataSettings(Settings):
 
     name: Name
     root: Annotated[Text, Field(min_length=1, exclude=True)] = "data"
-    download: Annotated[bool, Field(exclude=True)] = False
+    download: Annotated[Bool, Field(exclude=True)] = False
     validation: Count
     validation_seed: Seed
     evaluate_on: Literal["test", "validation"]
@@ -192,7 +194,7 @@ class OptimSettings(Settings):
     batch_size: Positive
     lr: Annotated[Finite, Field(gt=0)]
     momentum: Annotated[Float, Field(ge=0, lt=1)]
-    nesterov: bool
+    nesterov: Bool
     weight_decay: Finite
     schedule: Literal["step", "cosine"]
     decay_at: Annotated[list[Annotated[Float, Field(gt=0, le=1)]], Field(max_length=1000)]
@@ -268,13 +270,13 @@ class Execution(Settings):
     logger: LoggerSettings
     # 0: auto.
     concurrent: Annotated[int, BeforeValidator(_at_once)]
-    deterministic: bool
-    compile: bool
+    deterministic: Bool
+    compile: Bool
     checkpoint_seconds: Annotated[Finite, Field(le=1e9)]
-    keep_weights: bool
+    keep_weights: Bool
     minutes: Annotated[Finite, Field(le=1e7)]
-    retry_failed: bool
-    dry_run: bool
+    retry_failed: Bool
+    dry_run: Bool
     threads: Annotated[Int, Field(ge=0, le=256)]
 
 

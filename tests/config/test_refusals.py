@@ -24,6 +24,7 @@ data.training_images=1000000000000 data.training_images=99 data.training_images=
 data.validation=-1 data.validation_seed=-1 data.evaluate_on=validation data.evaluate_on=tset data.root= data.root="a\0b"
 data=cifar100 data.name=cifar data.name=CIFAR-10,data.function=own.load threads=1000000 threads={DIGITS} threads=-1
 concurrent=-1 concurrent=0 concurrent=10000 checkpoint_seconds=-1 minutes=nan minutes=-1 deterministic=perhaps
+keep_weights=2 keep_weights=1 optim.nesterov=1 data.download=1 model.prior_bias=0.0
 seeds=[-1] seeds=[2147483648] seeds=[{DIGITS}] seeds=[1,1] seeds=[] seeds=[[0]] seeds=null
 loss.gamma={DIGITS} loss.gamma=-1 loss.gamma=nan loss.gamma=true loss.gamma=[1] loss.gamma=2 +loss.gamma_target=1
 loss=softmax,+loss.label_smoothing=-0.1 loss=softmax,+loss.label_smoothing=1.1 loss=softmax,+loss.label_smoothing=x
