@@ -60,14 +60,6 @@ def computes_bf16(device: torch.device) -> bool:
     )
 
 
-def choose_convolutions(*, deterministic: bool = False) -> None:
-    """Set up cuDNN: float32 without TF32, and the fastest algorithms, or its default ones if `deterministic`."""
-    import torch
-
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.backends.cudnn.allow_tf32 = False
-
-
 def wait_for(device: torch.device) -> None:
     """Wait until the device has finished all queued work."""
     if device.type == "cuda":

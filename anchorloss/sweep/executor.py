@@ -18,7 +18,7 @@ from tqdm import tqdm
 from anchorloss.config.own_code import source_files
 from anchorloss.config.settings import Execution, RunSettings
 from anchorloss.data.dataset import load_dataset
-from anchorloss.device import choose_convolutions, describe, resolve_device
+from anchorloss.device import describe, resolve_device
 from anchorloss.errors import ClaimLostError, RunError, UserError
 from anchorloss.runs import provenance
 from anchorloss.runs.claims import FILE, Claim
@@ -281,4 +281,6 @@ def prepare_torch(execution: Execution, device: torch.device) -> None:
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory before writing it; clearing it costs a twentieth of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    choose_convolutions(deterministic=execution.deterministic)
+    # The fastest algorithms unless they are to be deterministic, and float32 without TF32.
+    torch.backends.cudnn.benchmark = not execution.deterministic
+    torch.backends.cudnn.allow_tf32 = False
