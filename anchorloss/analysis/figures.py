@@ -10,22 +10,24 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import torch
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t as student
-from torch import Tensor
 
 from anchorloss.analysis import predictions, text
-from anchorloss.loss import Anchor, modulation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from anchorloss.loss import Anchor
 
 # variable: (stand-in in figures, light, dark). Stand-ins must differ from each other. Hues after Okabe and Ito's palette
 # for colour-blind readers; markers repeat the distinction without colour.
@@ -337,6 +339,10 @@ def modulated_loss(side: Anchor, gamma: float, q: Tensor, anchor: float) -> Tens
     Returns:
         Losses, float64 (points,).
     """
+    import torch  # seconds, which only a page that draws Figure 1 needs
+
+    from anchorloss.loss import modulation
+
     scores = (q, torch.full_like(q, anchor))
     logits = torch.special.logit(torch.stack(scores if side == "target" else scores[::-1], dim=1))
     target, background = modulation(logits, torch.zeros(len(q), dtype=torch.int64), gamma, side)
@@ -347,6 +353,8 @@ def modulated_loss(side: Anchor, gamma: float, q: Tensor, anchor: float) -> Tens
 def figure1(side: Anchor, name: str) -> Markup:
     """One half of Figure 1 of the supplement, drawn by the loss code; shaded: where anchor loss exceeds BCE."""
     anchor, symbol, number = {"target": (0.2, "pos", "(i)"), "background": (0.8, "neg", "(ii)")}[side]
+    import torch
+
     (axes,), title = _panels(), f"{number} Modulate the loss of the {side}"
     axes.axvspan(*((0, anchor) if side == "target" else (anchor, 1)), color=INK, alpha=0.07, lw=0)
     axes.axvline(anchor, color=INK, alpha=0.6, lw=1, ls=":")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,13 @@ from markupsafe import Markup
 from anchorloss.analysis import answer, figures, frame, paper, predictions, stats, table, text
 from anchorloss.analysis.frame import MEASURES, PRIMARY, SCORES
 from anchorloss.data.class_names import class_names
-from anchorloss.loss import Anchor
 from anchorloss.runs.differences import flatten
 from anchorloss.runs.files import write_results
 from anchorloss.runs.folder import read_predictions
 from anchorloss.runs.provenance import short_commit
+
+if TYPE_CHECKING:
+    from anchorloss.loss import Anchor
 
 FEWEST_IMAGES, MOST_SEEDS_DRAWN = 20, 30
 VERSIONS = "provenance.versions."
