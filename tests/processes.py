@@ -54,22 +54,18 @@ class Process:
         """
         self.args = [str(argument) for argument in arguments]
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        names = ("stdout", "stdout" if merge else "stderr")
-        self._output = [str(Path(self._folder.name) / name) for name in names]
-        given = dict(os.environ if env is None else env)
+        self._output = [
+            Path(self._folder.name) / name for name in ("stdout", "stdout" if merge else "stderr")
+        ]
         for path in self._output:
-            Path(path).touch()
-        self._process = _FORKS.Process(
-            target=_work, args=(self.args[1:], str(cwd or Path.cwd()), given, self._output)
-        )
+            path.touch()
+        work = (self.args[1:], cwd or Path.cwd(), dict(os.environ if env is None else env), self._output)
+        self._process = _FORKS.Process(target=_work, args=work)
         # The processes fork from a server that is started with the first of them.
         with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):
             self._process.start()
-
-    @property
-    def pid(self) -> int:
-        assert self._process.pid is not None
-        return self._process.pid
+        self.pid: int = self._process.pid or 0
+        self.kill = self._process.kill
 
     @property
     def returncode(self) -> int | None:
@@ -85,20 +81,13 @@ class Process:
         return self._process.exitcode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for its end.
-
-        Returns:
-            What it wrote on stdout and on stderr.
-        """
+        """Wait for its end, and return what it wrote on stdout and on stderr."""
         self.wait(timeout)
-        stdout, stderr = (Path(path).read_text() for path in self._output)
+        stdout, stderr = (path.read_text() for path in self._output)
         return stdout, stderr if self._output[0] != self._output[1] else ""
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self._process.kill()
 
 
 def run(
@@ -122,7 +111,7 @@ def run(
     return done
 
 
-def _work(arguments: list[str], folder: str, environment: dict[str, str], output: list[str]) -> None:
+def _work(arguments: list[str], folder: Path, environment: dict[str, str], output: list[Path]) -> None:
     """What the forked process does: take on environment, folder and output, then be the script."""
     for number, path in enumerate([os.devnull, *output]):
         file = os.open(path, os.O_RDWR | os.O_APPEND)
@@ -136,7 +125,7 @@ def _work(arguments: list[str], folder: str, environment: dict[str, str], output
     first, *others = arguments
     try:
         if first in ("-m", "-c"):
-            sys.path[:0] = [folder, *own]
+            sys.path[:0] = [str(folder), *own]
             sys.argv = [first, *others[1:]]
             if first == "-m":
                 runpy.run_module(others[0], run_name="__main__", alter_sys=True)

@@ -17,22 +17,15 @@ STEP = mpf("1e-30")
 
 def exponents(anchor: str, gamma_target: float, gamma_background: float) -> tuple[float, float]:
     """gamma_t and gamma_b as Eq. 2 to 4 set them."""
-    return {
-        "none": (0.0, 0.0),
-        "target": (gamma_target, 0.0),
-        "background": (0.0, gamma_background),
-        "both": (gamma_target, gamma_background),
-    }[anchor]
+    return (
+        gamma_target if anchor in ("target", "both") else 0.0,
+        gamma_background if anchor in ("background", "both") else 0.0,
+    )
 
 
 def _score(logit: mpf) -> tuple[mpf, mpf]:
     """q and 1 - q."""
     return 1 / (1 + mp.exp(-logit)), 1 / (1 + mp.exp(logit))
-
-
-def one_hot(target: int, classes: int) -> tuple[float, ...]:
-    """The probabilities of a class index."""
-    return tuple(float(i == target) for i in range(classes))
 
 
 def _anchors(logits: Sequence[mpf], positives: Sequence[bool], slack: float) -> tuple[mpf | None, mpf | None]:
@@ -45,33 +38,14 @@ def _anchors(logits: Sequence[mpf], positives: Sequence[bool], slack: float) -> 
 
 
 def _factors(
-    logits: Sequence[mpf], gamma_t: float, gamma_b: float, anchors: tuple[mpf | None, mpf | None]
-) -> list[tuple[mpf, mpf]]:
-    """The modulating factors of the two terms, class by class; 1 where the anchor is missing."""
+    logit: mpf, gamma_t: float, gamma_b: float, anchors: tuple[mpf | None, mpf | None]
+) -> tuple[mpf, mpf]:
+    """The modulating factors of a class's two terms; 1 where the anchor is missing."""
     q_pos, one_minus_q_neg = anchors
-    factors = []
-    for logit in logits:
-        q, one_minus_q = _score(logit)
-        of_target = mpf(1) if q_pos is None else (one_minus_q + q_pos) ** mpf(gamma_t)
-        of_background = mpf(1) if one_minus_q_neg is None else (one_minus_q_neg + q) ** mpf(gamma_b)
-        factors.append((of_target, of_background))
-    return factors
-
-
-def _loss(
-    logits: Sequence[mpf],
-    p: Sequence[float],
-    factors: Sequence[tuple[mpf, mpf]],
-    weight: Sequence[float],
-    pos_weight: Sequence[float],
-) -> mpf:
-    """Eq. 1, summed over classes; -log(q) is log(1 + exp(-logit)), -log(1 - q) is log(1 + exp(logit))."""
-    total = mpf(0)
-    for i, (of_target, of_background) in enumerate(factors):
-        target = of_target * mpf(p[i]) * mp.log1p(mp.exp(-logits[i]))
-        background = of_background * (1 - mpf(p[i])) * mp.log1p(mp.exp(logits[i]))
-        total += mpf(weight[i]) * (mpf(pos_weight[i]) * target + background)
-    return total
+    q, one_minus_q = _score(logit)
+    of_target = mpf(1) if q_pos is None else (one_minus_q + q_pos) ** mpf(gamma_t)
+    of_background = mpf(1) if one_minus_q_neg is None else (one_minus_q_neg + q) ** mpf(gamma_b)
+    return of_target, of_background
 
 
 @cache
@@ -82,8 +56,9 @@ def factors(
     with mp.workdps(DIGITS):
         numbers = [mpf(x) for x in logits]
         positives = [i == target for i in range(len(logits))]
-        both = _factors(numbers, gamma_t, gamma_b, _anchors(numbers, positives, slack))
-        return tuple(both[i][0 if i == target else 1] for i in range(len(logits)))
+        anchors = _anchors(numbers, positives, slack)
+        both = [_factors(x, gamma_t, gamma_b, anchors) for x in numbers]
+        return tuple(both[i][0 if positive else 1] for i, positive in enumerate(positives))
 
 
 @cache
@@ -94,28 +69,29 @@ def loss_and_gradient(
     gamma_b: float,
     slack: float,
     detach: bool,
-    weight: tuple[float, ...] | None = None,
-    pos_weight: tuple[float, ...] | None = None,
-    label_smoothing: float = 0.0,
 ) -> tuple[mpf, tuple[mpf, ...]]:
-    """The loss of one sample and its gradient by the logits; `target` is a class index or probabilities.
+    """The loss of one sample, Eq. 1, and its gradient by the logits; `target` is a class index or probabilities.
 
     With `detach` the anchors stay what they are at `logits` while a logit is moved. Where two background classes tie for
     the largest score, the symmetric difference gives each half of the slope.
     """
-    classes = len(logits)
-    p = one_hot(target, classes) if isinstance(target, int) else target
+    classes = range(len(logits))
+    p = [float(i == target) for i in classes] if isinstance(target, int) else target
     positives = [x > 0 for x in p]
     with mp.workdps(DIGITS):
         numbers = [mpf(x) for x in logits]
-        smooth = [(1 - mpf(label_smoothing)) * mpf(x) + mpf(label_smoothing) / classes for x in p]
         fixed = _anchors(numbers, positives, slack)
 
         def moved(i: int, step: mpf) -> mpf:
             there = [x + step if k == i else x for k, x in enumerate(numbers)]
             anchors = fixed if detach else _anchors(there, positives, slack)
-            of_classes = _factors(there, gamma_t, gamma_b, anchors)
-            return _loss(there, smooth, of_classes, weight or [1] * classes, pos_weight or [1] * classes)
+            total = mpf(0)
+            for x, share in zip(there, p, strict=True):
+                of_target, of_background = _factors(x, gamma_t, gamma_b, anchors)
+                # -log(q) is log(1 + exp(-x)), -log(1 - q) is log(1 + exp(x)).
+                total += of_target * mpf(share) * mp.log1p(mp.exp(-x))
+                total += of_background * (1 - mpf(share)) * mp.log1p(mp.exp(x))
+            return total
 
-        gradient = tuple((moved(i, STEP) - moved(i, -STEP)) / (2 * STEP) for i in range(classes))
+        gradient = tuple((moved(i, STEP) - moved(i, -STEP)) / (2 * STEP) for i in classes)
         return moved(0, mpf(0)), gradient
