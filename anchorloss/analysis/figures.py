@@ -352,9 +352,9 @@ def modulated_loss(side: Anchor, gamma: float, q: Tensor, anchor: float) -> Tens
 @styled
 def figure1(side: Anchor, name: str) -> Markup:
     """One half of Figure 1 of the supplement, drawn by the loss code; shaded: where anchor loss exceeds BCE."""
-    anchor, symbol, number = {"target": (0.2, "pos", "(i)"), "background": (0.8, "neg", "(ii)")}[side]
     import torch
 
+    anchor, symbol, number = {"target": (0.2, "pos", "(i)"), "background": (0.8, "neg", "(ii)")}[side]
     (axes,), title = _panels(), f"{number} Modulate the loss of the {side}"
     axes.axvspan(*((0, anchor) if side == "target" else (anchor, 1)), color=INK, alpha=0.07, lw=0)
     axes.axvline(anchor, color=INK, alpha=0.6, lw=1, ls=":")
