@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from anchorloss.config.settings import NAME
-from anchorloss.config.yaml_files import check_yaml
+from anchorloss.config.yaml_files import LOADER, check_yaml
 from anchorloss.errors import UserError
 from anchorloss.runs.claims import claim_is_live
 from anchorloss.runs.files import (
@@ -236,7 +236,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         return {}
     try:
         check_yaml(text.decode())
-        content = yaml.safe_load(text)
+        content = yaml.load(text, LOADER)
     except (yaml.YAMLError, ValueError) as error:
         raise damaged(path, error) from None
     if not isinstance(content, dict):
