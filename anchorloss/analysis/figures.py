@@ -257,10 +257,7 @@ def curves(
             axes.fill_between(by_epoch.index, low, high, color=styles[loss]["color"], alpha=0.15, lw=0)
         ends.append(f"{label} {by_epoch['mean'].iloc[-1]:.2f}")
     axes.margins(x=0)
-    if ordered["epoch"].nunique() == 1:
-        axes.set_xticks(ordered["epoch"].unique())
-    else:
-        axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     axes.set(title=title, xlabel="epoch", ylabel=unit)
     return _svg(axes, name, f"{title} by epoch, mean over seeds. At the end: {'; '.join(ends)}.")
 
