@@ -310,8 +310,7 @@ def statistics(runs: pd.DataFrame, reference: str = paper.REFERENCE) -> str:
         UserError: As `numbers`, and if a predictions.npz is damaged.
     """
     experiment, label = runs["experiment"].iloc[0], basis(runs)["dataset.label"].iloc[0]
-    plan, question = paper.planned(experiment), paper.EXPERIMENTS.get(experiment)
-    of_paper = question is not None and label == "CIFAR-100"
+    plan, of_paper = paper.planned(experiment), len(paper.published(experiment, label)) > 0
     frame.require_one_protocol(runs[runs["state"] == "finished"])
     runs, losses = frame.measured(runs), sorted({*runs["loss"], *plan.losses}, key=frame.order)
     found, base = stats.verdicts(runs, reference, losses), escape(paper.label(reference))
