@@ -59,12 +59,6 @@ def load(folder: Path, run_hash: str) -> dict[str, Any] | None:
     return None
 
 
-def remove(folder: Path) -> None:
-    """Delete the run's checkpoints, once its record is written."""
-    for path in folder.glob("checkpoint*.pt"):
-        path.unlink(missing_ok=True)
-
-
 def _digest(run_hash: str, body: bytes) -> str:
     return hashlib.sha256(run_hash.encode() + b"\n" + body).hexdigest()
 
