@@ -53,7 +53,7 @@ evaluate: $(INSTALLED) ## recompute the recorded numbers of EXPERIMENT from its 
 card: $(INSTALLED) ## write a model card for the kept weights of EXPERIMENT: results/EXPERIMENT/MODEL_CARD.md
 	$(RUN) scripts/model_card.py --experiment $(EXPERIMENT)
 
-verify: $(INSTALLED) ## make every committed table anew from the records, and say whether a byte differs
+verify: $(INSTALLED) ## rebuild every committed table from the records, and say whether a byte differs
 	$(RUN) scripts/make_table1.py --check --results-dir $(RESULTS)
 
 readme: $(INSTALLED) ## fill README.md and docs/ from results/, and draw the README's figure
@@ -66,7 +66,7 @@ wandb-sync: $(INSTALLED) ## send W&B's offline runs (outputs/wandb/ or $WANDB_DI
 	mkdir -p "$${WANDB_DIR:-outputs}/wandb"
 	$(VENV)/bin/wandb sync --yes "$${WANDB_DIR:-outputs}/wandb"
 
-bench: $(INSTALLED) ## measure our training loop beside the textbook loop on this machine: one run, several at once, compiled
+bench: $(INSTALLED) ## measure our training loop against a textbook loop on this machine: one run, several at once, compiled
 	$(RUN) scripts/bench.py $(ARGS)
 
 test: $(INSTALLED) ## run the tests on all cores
