@@ -2,155 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+TRAINING = Path(__file__).parent.parent.parent / "anchorloss" / "training"
 
 
-@dataclass(frozen=True)
-class Fault:
-    """`old`, which the module has once, becomes `new`; `case` must then fail."""
+class Fault(NamedTuple):
+    """`old`, which the file of `anchorloss.training` has once, becomes `new`; `case` must then fail."""
 
-    name: str
     case: str
-    module: str
+    file: str
     old: str
     new: str
 
+    @property
+    def path(self) -> Path:
+        return TRAINING / self.file
 
-def _faults(module: str, *faults: tuple[str, str, str, str]) -> tuple[Fault, ...]:
-    return tuple(
-        Fault(name, case, f"anchorloss.training.{module}", old, new) for name, case, old, new in faults
-    )
+    @property
+    def module(self) -> str:
+        return f"anchorloss.training.{self.path.stem}"
 
+
+CAPTURED = "if (size, softmax) not in self._graphs:"
+WAITS = "torch.cuda.current_stream(self.device).wait_stream(self.stream)"
+IS_WAITED_FOR = "self.stream.wait_stream(torch.cuda.current_stream(self.device))"
+RATE = 'torch.tensor(optim.lr, device=self.device) if self.device.type == "cuda" else optim.lr'
+STREAM = "torch.cuda.Stream(device) if"
+ONE_STREAM = 'torch.cuda.__dict__.setdefault("_shared", torch.cuda.Stream(device)) if'
+PLAN = "getattr(self._plan, field.name).copy_(getattr(plan, field.name))"
+POSITION = "self.step_in_epoch * self.settings.optim.batch_size"
+LOGITS = "        torch.cuda.current_stream(data.device).wait_stream(stream)\n"
 
 FAULTS = (
-    *_faults(
-        "trainer",
-        (
-            "the rate is a Python number",
-            "epochs",
-            'torch.tensor(optim.lr, device=self.device) if self.device.type == "cuda" else optim.lr',
-            "optim.lr",
-        ),
-        (
-            "an epoch does not wait for the steps before it",
-            "benchmark",
-            "torch.cuda.current_stream(self.device).wait_stream(self.stream)",
-            "pass",
-        ),
-        (
-            "the steps do not wait for their epoch",
-            "together",
-            "self.stream.wait_stream(torch.cuda.current_stream(self.device))",
-            "pass",
-        ),
-        ("the host looks at the loss", "losses", "loss.backward()", "loss.item(); loss.backward()"),
-        (
-            "totals are new tensors",
-            "epochs",
-            'totals["correct"] += ',
-            'totals["correct"] = totals["correct"] + ',
-        ),
-        (
-            "the position is a Python number",
-            "epochs",
-            "place = self._position + torch",
-            "place = self.step_in_epoch * self.settings.optim.batch_size + torch",
-        ),
-        (
-            "a graph's warm-up is not undone",
-            "epochs",
-            "        self.restore(state, self.epoch)\n",
-            "",
-        ),
-        ("an index on the host", "losses", "torch.arange(size, device=self.device)", "torch.arange(size)"),
-        (
-            "restored into new memory",
-            "epochs",
-            "own[name].copy_(value)",
-            "own[name].set_(value.to(self.device))",
-        ),
-        (
-            "one graph for both losses",
-            "epochs",
-            "                    if (size, softmax) not in self._graphs:",
-            "                    softmax = False\n                    if (size, softmax) not in self._graphs:",
-        ),
-        (
-            "one graph for both sizes",
-            "epochs",
-            "                    if (size, softmax) not in self._graphs:",
-            "                    size = optim.batch_size\n                    if (size, softmax) not in self._graphs:",
-        ),
-        ("the rate is set once", "epochs", '            group["lr"].fill_(rate)', "            pass"),
-        (
-            "steps are not on the run's stream",
-            "epochs",
-            "                with torch.cuda.stream(self.stream):",
-            "                if True:",
-        ),
-        (
-            "all runs are on one stream",
-            "together",
-            "torch.cuda.Stream(device) if",
-            'torch.cuda.__dict__.setdefault("_shared", torch.cuda.Stream(device)) if',
-        ),
-        (
-            "a checkpoint is read before its steps are done",
-            "sweep",
-            "        self.wait()\n        own",
-            "        own",
-        ),
-        (
-            "the totals are read before their steps are done",
-            "epochs",
-            "        self.wait()\n        images",
-            "        images",
-        ),
-        (
-            "the plan of the first epoch stays on the device",
-            "textbook",
-            "getattr(self._plan, field.name).copy_(getattr(plan, field.name))",
-            "pass",
-        ),
-        (
-            "warming up goes on to the next batches",
-            "epochs",
-            "            self._position.copy_(position)  # an epoch's last batch has none after it\n",
-            "",
-        ),
+    # What a graph cannot see: Python's numbers, other tensors than those it was captured with, the host.
+    Fault("epochs", "trainer.py", RATE, "optim.lr"),
+    Fault("epochs", "trainer.py", 'group["lr"].fill_(rate)', "pass"),
+    Fault("epochs", "trainer.py", "place = self._position + torch", f"place = {POSITION} + torch"),
+    Fault("epochs", "trainer.py", 'totals["correct"] += ', 'totals["correct"] = totals["correct"] + '),
+    Fault("epochs", "trainer.py", "own[name].copy_(value)", "own[name].set_(value.to(self.device))"),
+    Fault("textbook", "trainer.py", PLAN, "pass"),
+    Fault("losses", "trainer.py", "loss.backward()", "loss.item(); loss.backward()"),
+    Fault("losses", "trainer.py", "torch.arange(size, device=self.device)", "torch.arange(size)"),
+    # One graph in place of several, and what its capture leaves behind.
+    Fault("epochs", "trainer.py", CAPTURED, f"softmax = False\n{' ' * 20}{CAPTURED}"),
+    Fault("epochs", "trainer.py", CAPTURED, f"size = optim.batch_size\n{' ' * 20}{CAPTURED}"),
+    Fault("epochs", "trainer.py", "        self.restore(state, self.epoch)\n", ""),
+    Fault("epochs", "trainer.py", "self._position.copy_(position)  # an", "pass  # an"),
+    # Streams: which runs where, and who waits for whom.
+    Fault("epochs", "trainer.py", "with torch.cuda.stream(self.stream):", "if True:"),
+    Fault("together", "trainer.py", STREAM, ONE_STREAM),
+    Fault("together", "trainer.py", WAITS, "pass"),
+    Fault("together", "trainer.py", IS_WAITED_FOR, "pass"),
+    Fault("sweep", "trainer.py", "        self.wait()\n        own", "        own"),
+    Fault("epochs", "trainer.py", "        self.wait()\n        images", "        images"),
+    Fault("epochs", "evaluation.py", LOGITS, "        pass\n"),
+    Fault(
+        "failing", "run.py", "            trainer.wait()\n        record", "            pass\n        record"
     ),
-    *_faults(
-        "evaluation",
-        (
-            "logits are read before they are computed",
-            "epochs",
-            "        torch.cuda.current_stream(data.device).wait_stream(stream)\n",
-            "        pass\n",
-        ),
-    ),
-    *_faults(
-        "precision",
-        ("bf16 means fp32", "losses", 'if precision == "fp32":', "if True:"),
-        (
-            "bf16 logits reach the loss",
-            "losses",
-            "            return module(images).float()\n",
-            "            return module(images)\n",
-        ),
-    ),
-    *_faults(
-        "run",
-        (
-            "memory is freed without waiting",
-            "failing",
-            "            trainer.wait()\n        record",
-            "            pass\n        record",
-        ),
-        (
-            "steps are not waited for",
-            "sweep",
-            "        while not trainer.is_idle:\n            yield done\n",
-            "",
-        ),
-    ),
+    Fault("sweep", "run.py", "        while not trainer.is_idle:\n            yield done\n", ""),
+    # Precision.
+    Fault("losses", "precision.py", 'if precision == "fp32":', "if True:"),
+    Fault("losses", "precision.py", "return module(images).float()", "return module(images)"),
 )
