@@ -88,11 +88,6 @@ def test_every_installed_module_imports_and_every_name_is_shown(environment, tmp
     assert done.stdout == "['AnchorLoss', 'anchor_loss']\nTrue False\n", done.stderr
 
 
-def test_the_published_figures_are_the_same_file_in_both_places():
-    packaged = ROOT / "anchorloss" / "analysis" / "paper_table1.csv"
-    assert packaged.read_bytes() == (ROOT / "results" / "published" / "table1.csv").read_bytes()
-
-
 @pytest.mark.slow
 def test_a_users_file_is_checked_strictly(environment, tmp_path):
     (tmp_path / "user.py").write_text(USER)
