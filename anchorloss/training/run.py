@@ -1,4 +1,4 @@
-"""One run, from its settings to its record: epochs, evaluation, checkpoints, history.
+"""One run, from its settings to its record: epochs, evaluation, checkpoints, history, and what is seen meanwhile.
 
 `train` is a generator that yields between steps: whoever drives it may take turns among several runs, and may stop at
 any yield by closing it, which saves a checkpoint first.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -24,16 +25,25 @@ from anchorloss.device import describe
 from anchorloss.errors import ClaimLostError, UserError
 from anchorloss.runs import checkpoint, provenance, weights
 from anchorloss.runs.files import sha256, write_atomically
-from anchorloss.runs.folder import HISTORY, PREDICTIONS, Record, remove_leftovers, write_record
+from anchorloss.runs.folder import (
+    HISTORY,
+    PREDICTIONS,
+    Progress,
+    Record,
+    remove_leftovers,
+    write_progress,
+    write_record,
+)
 from anchorloss.runs.record import WEIGHTS, Best, Data, Failure, Provenance
 from anchorloss.tracking import Logger
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.evaluation import Evaluation, measure, predict
-from anchorloss.training.progress import ProgressReporter
 from anchorloss.training.trainer import EpochTotals, Trainer
 
 # Steps enqueued on a GPU at a time: enough to keep it busy while the host serves other runs.
 STEPS_AHEAD = 4
+# How often progress bar and progress.json are brought up to date within an epoch.
+SHOW_SECONDS = 1.0
 
 
 @dataclass
@@ -91,18 +101,20 @@ def train(
     """
     trainer = Trainer(settings, data, compile=execution.compile)
     state = _resume(settings, folder, trainer)
-    done = state.epoch + trainer.step_in_epoch / trainer.steps
-    progress = ProgressReporter(settings, folder, state.history, done)
-    run = _Run(settings, folder, data, execution, logger, require_claim, trainer, state, progress)
-    run.note_segment()
-    with progress.bar, logger:
+    segment = provenance.segment(describe(data.device), execution.compile)
+    if state.segments[-1:] != [segment]:
+        state.segments.append(segment)
+    run = _Run(settings, folder, data, execution, logger, require_claim, trainer, state)
+    run.show()
+    with run.bar, logger:
         try:
-            while not run.has_ended:
-                while trainer.step_in_epoch < trainer.steps and not run.has_ended:
+            while run.failure is None and state.epoch < settings.optim.epochs:
+                if trainer.step_in_epoch < trainer.steps:
                     yield from run.take_steps()
                     run.look()
                     yield run.epochs_done
-                yield from run.end_epoch()
+                else:
+                    yield from run.end_epoch()
         except GeneratorExit:
             run.save()
             raise
@@ -117,7 +129,7 @@ def train(
 
 @dataclass
 class _Run:
-    """A run that is trained here: its state, where it is written, and how it ended."""
+    """A run that is trained here: its state, where it is written and shown, and how it ended."""
 
     settings: RunSettings
     folder: Path
@@ -127,10 +139,22 @@ class _Run:
     require_claim: Callable[[], None]
     trainer: Trainer
     state: RunState
-    progress: ProgressReporter
     evaluation: Evaluation | None = None
     failure: Failure | None = None
-    saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.begun = self.saved = self.shown = time.monotonic()
+        self.first = self.epochs_done
+        epochs = self.settings.optim.epochs
+        self.bar = tqdm(
+            total=epochs,
+            initial=self.first,
+            desc=f"{self.settings.loss.name} seed {self.settings.seed}",
+            bar_format="{desc} |{bar}| {n:.1f}/{total} epoch" + "s" * (epochs != 1) + "{postfix}",
+            leave=False,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
 
     @property
     def epochs_done(self) -> float:
@@ -138,15 +162,9 @@ class _Run:
         return self.state.epoch + self.trainer.step_in_epoch / self.trainer.steps
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the run has reached its last epoch or failed."""
-        return self.failure is not None or self.state.epoch == self.settings.optim.epochs
-
-    def note_segment(self) -> None:
-        """Note what trains the run from here on, if that has changed."""
-        segment = provenance.segment(describe(self.data.device), self.execution.compile)
-        if self.state.segments[-1:] != [segment]:
-            self.state.segments.append(segment)
+    def seconds(self) -> float:
+        """Training time of all segments so far."""
+        return self.state.seconds + time.monotonic() - self.begun
 
     def take_steps(self) -> Generator[float]:
         """Take a step of the epoch, or on a GPU some, and yield while they are not done."""
@@ -159,20 +177,36 @@ class _Run:
 
     def look(self) -> None:
         """Show how far the run is, and save a checkpoint, each if it is due."""
-        if self.progress.is_due:
+        now = time.monotonic()
+        if now - self.shown >= SHOW_SECONDS:
             self.require_claim()
-            self.progress.show(self.epochs_done, self._totals().train_loss)
-        if time.monotonic() - self.saved >= self.execution.checkpoint_seconds:
+            self.show(self._totals().train_loss)
+        if now - self.saved >= self.execution.checkpoint_seconds:
             self.save()
+
+    def show(self, train_loss: float | None = None) -> None:
+        """Show how far the run is, with the mean loss of this epoch, or of the last one, and the newest Top-1."""
+        self.shown = time.monotonic()
+        history, epochs, done = self.state.history, self.settings.optim.epochs, self.epochs_done
+        if train_loss is None and history:
+            train_loss = history[-1]["train_loss"]
+        top1 = next((row["top1"] for row in reversed(history) if row["top1"] is not None), None)
+        here = done - self.first
+        seconds_left = (epochs - done) * (self.shown - self.begun) / here if here > 0 else None
+        interval = None if seconds_left is None else tqdm.format_interval(seconds_left)
+        texts = {"loss {:.3f}": train_loss, "Top-1 {:.2f}": top1, "{}": interval}
+        self.bar.n = done
+        self.bar.set_postfix_str(
+            ", ".join(text.format(value) for text, value in texts.items() if value is not None)
+        )
+        write_progress(
+            self.folder, Progress(epoch=int(done), epochs=epochs, top1=top1, seconds_left=seconds_left)
+        )
 
     def save(self) -> None:
         """Save a checkpoint."""
         self.require_claim()
-        content = {
-            "trainer": self.trainer.state(),
-            **vars(self.state),
-            "seconds": self.state.seconds + self.progress.seconds,
-        }
+        content = {"trainer": self.trainer.state(), **vars(self.state), "seconds": self.seconds}
         checkpoint.save(self.folder, self.settings.hash, content)
         self.saved = time.monotonic()
 
@@ -182,13 +216,13 @@ class _Run:
         Yields while a GPU evaluates, so that other runs go on.
         """
         state, trainer, optim = self.state, self.trainer, self.settings.optim
-        totals, epoch, evaluation = self._totals(), self.state.epoch + 1, None
+        totals, epoch, evaluation = self._totals(), state.epoch + 1, None
         if self.failure is not None:
             return
         if epoch % optim.evaluate_every == 0 or epoch == optim.epochs:
             logits = predict(trainer.network, self.data, self.settings.precision, trainer.stream)
             while not trainer.is_idle:
-                yield float(epoch)
+                yield self.epochs_done
             evaluation = self.evaluation = measure(logits, trainer.loss, self.data.evaluation_labels)
         row = {
             "epoch": epoch,
@@ -202,13 +236,12 @@ class _Run:
         }
         state.history.append(row)
         if evaluation is not None and not math.isfinite(evaluation.loss):
-            self._fail(epoch, -1, "non-finite loss on the evaluation set", totals.train_loss)
+            self._fail(-1, "non-finite loss on the evaluation set", totals.train_loss)
             return
         state.epoch = epoch
-        if epoch < optim.epochs:
-            trainer.start_epoch(epoch)
+        trainer.start_epoch(epoch)
         self._write(HISTORY, _csv(state.history))
-        self.progress.show(epoch)
+        self.show()
         self.logger.log(row)
 
     def conclude(self) -> Record:
@@ -235,10 +268,19 @@ class _Run:
             row = max((row for row in history if row["top1"] is not None), key=lambda row: row["top1"])
             best = Best(epoch=row["epoch"], top1=row["top1"], top5=row["top5"])
             outcome = {"top1": last.top1, "top5": last.top5, "test_loss": last.loss, "best": best}
+        dataset = self.data.dataset
+        data = Data(
+            name=dataset.name,
+            label=dataset.label,
+            checksum=dataset.checksum,
+            training_images=len(dataset.train_labels),
+            evaluation_images=len(dataset.evaluation_labels),
+            **({"class_names": list(dataset.class_names)} if self.settings.data.function else {}),
+        )
         record = Record.of(
             self.settings.experiment,
             self.settings.identity(),
-            data=self._data(),
+            data=data,
             files=files,
             provenance=self._provenance(),
             **outcome,
@@ -260,10 +302,11 @@ class _Run:
             # A first step that fails has its last finite loss, the mean of an epoch, in the epoch before.
             if last_finite_loss is None and history:
                 last_finite_loss = history[-1]["train_loss"]
-            self._fail(self.state.epoch + 1, totals.failed_step, "non-finite loss", last_finite_loss)
+            self._fail(totals.failed_step, "non-finite loss", last_finite_loss)
         return totals
 
-    def _fail(self, epoch: int, step: int, reason: str, last_finite_loss: float | None) -> None:
+    def _fail(self, step: int, reason: str, last_finite_loss: float | None) -> None:
+        epoch = self.state.epoch + 1
         self.failure = Failure(epoch=epoch, step=step, reason=reason, last_finite_loss=last_finite_loss)
 
     def _write(self, name: str, content: bytes) -> str:
@@ -271,17 +314,6 @@ class _Run:
         self.require_claim()
         write_atomically(self.folder / name, content)
         return sha256(content)
-
-    def _data(self) -> Data:
-        dataset = self.data.dataset
-        return Data(
-            name=dataset.name,
-            label=dataset.label,
-            checksum=dataset.checksum,
-            training_images=len(dataset.train_labels),
-            evaluation_images=len(dataset.evaluation_labels),
-            **({"class_names": list(dataset.class_names)} if self.settings.data.function else {}),
-        )
 
     def _provenance(self) -> Provenance:
         state, device = self.state, self.data.device
@@ -295,7 +327,7 @@ class _Run:
             precision=self.settings.precision,
             started=state.started,
             finished=provenance.now(),
-            duration_seconds=round(state.seconds + self.progress.seconds, 3),
+            duration_seconds=round(self.seconds, 3),
             resumed=state.resumed,
             compile=self.execution.compile,
             earlier={str(number): text for number, text in enumerate(state.segments[:-1], 1)} or None,

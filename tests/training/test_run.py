@@ -10,7 +10,7 @@ from anchorloss.runs import checkpoint
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.folder import run_folder
 from anchorloss.tracking import Logger
-from anchorloss.training import progress
+from anchorloss.training import run as run_module
 from anchorloss.training.run import train
 from anchorloss.training.trainer import Trainer
 from tests.in_process import SMALLER, counted_steps, data_of, execution, files, finish, settings, start
@@ -159,7 +159,7 @@ def test_a_run_that_is_lost_writes_no_further_file(tmp_path):
 
 def test_a_run_that_diverges_ends_at_the_next_look(tmp_path, monkeypatch):
     (run,) = settings("loss=bce", "optim.lr=1e30", "optim.batch_size=10")
-    monkeypatch.setattr(progress, "BAR_SECONDS", 0)
+    monkeypatch.setattr(run_module, "SHOW_SECONDS", 0)
     with counted_steps() as steps:
         record = finish(start(run, data_of(run), tmp_path))
     assert (record.status, record.top1, record.failure.epoch) == ("failed", None, 1)
