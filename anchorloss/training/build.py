@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,8 @@ from anchorloss.config.own_code import check_arguments, import_function
 from anchorloss.config.settings import LossSettings, ModelSettings, RunSettings
 from anchorloss.errors import UserError, explain, is_about_memory
 
-_GENERATOR = threading.Lock()
+_GENERATOR = threading.RLock()
+_is_seeded = False  # by the thread that has the lock
 
 
 @dataclass(frozen=True)
@@ -167,31 +169,36 @@ def _check_network(settings: RunSettings, classes: int, images: int | None) -> N
         ) from error
 
 
-def own_functions(settings: RunSettings) -> dict[str, str]:
-    """The import paths of the run's `loss` and `model`, as far as they are code of one's own."""
-    loss, network = settings.loss, settings.model.function
-    found = {"loss": loss.function if loss.source is not None else None, "model": network}
-    return {part: path for part, path in found.items() if path is not None}
-
-
 @contextmanager
 def named_errors(settings: RunSettings) -> Iterator[None]:
     """Name run and function if a network or loss of one's own fails."""
     try:
         yield
     except Exception as error:
-        own = " or ".join(f"{part}.function={path}" for part, path in own_functions(settings).items())
+        loss, network = settings.loss, settings.model.function
+        found = {"loss": loss.function if loss.source is not None else None, "model": network}
+        own = " or ".join(f"{part}.function={path}" for part, path in found.items() if path is not None)
         if not own or isinstance(error, UserError) or is_about_memory(error):
             raise
         raise UserError(f"{settings.run}: {own} fails in training: {explain(error)[1]}") from error
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's CPU generator, and restore it afterwards.
+def seeded(seed: int, *step: int) -> Iterator[None]:
+    """Seed torch's CPU generator by a run's seed, or by that with epoch and step, and restore it afterwards.
 
-    The generator belongs to the process, so other threads wait.
+    The generator belongs to the process, so other threads wait. Inside of another `seeded` its numbers go on.
     """
-    with _GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+    global _is_seeded
+    with _GENERATOR:
+        if _is_seeded:
+            yield
+            return
+        number = np.random.SeedSequence((seed, *step)).generate_state(1, np.uint64)[0] if step else seed
+        _is_seeded = True
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(number))
+                yield
+        finally:
+            _is_seeded = False

@@ -38,6 +38,7 @@ from anchorloss.runs.record import WEIGHTS, Best, Data, Failure, Provenance
 from anchorloss.tracking import Logger
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.evaluation import Evaluation, measure, predict
+from anchorloss.training.schedule import learning_rate
 from anchorloss.training.trainer import EpochTotals, Trainer
 
 # Steps enqueued on a GPU at a time: enough to keep it busy while the host serves other runs.
@@ -226,7 +227,7 @@ class _Run:
             evaluation = self.evaluation = measure(logits, trainer.loss, self.data.evaluation_labels)
         row = {
             "epoch": epoch,
-            "learning_rate": trainer.current_learning_rate,
+            "learning_rate": learning_rate(optim, state.epoch, trainer.steps - 1, trainer.steps),
             "train_loss": totals.train_loss,
             "train_top1": totals.train_top1,
             "test_loss": evaluation.loss if evaluation else None,

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
 from anchorloss.data.augmentation import EpochPlan
-from anchorloss.training.build import Loss, build_loss, build_network, named_errors, own_functions, seeded
+from anchorloss.training.build import Loss, build_loss, build_network, named_errors, seeded
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
@@ -59,7 +57,6 @@ class Trainer:
         self.steps = math.ceil(len(data.train_labels) / settings.optim.batch_size)
         # Where the steps run; None on other devices.
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._is_seeded = False
         with seeded(settings.seed):
             network = build_network(settings.model, data.classes)
             self.loss = self._build_loss()
@@ -98,17 +95,19 @@ class Trainer:
         size = min(optim.batch_size, len(self.data.train_labels) - self.step_in_epoch * optim.batch_size)
         softmax = self.epoch < optim.softmax_warmup_epochs
         rate = learning_rate(optim, self.epoch, self.step_in_epoch, self.steps)
-        with named_errors(self.settings):
+        with named_errors(self.settings), torch.cuda.stream(self.stream):
+            group = self.optimizer.param_groups[0]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
             if self.stream is None:
-                self._set_learning_rate(rate)
-                with self._seeded_step("model" in own_functions(self.settings)):
+                with self._seeded_step() if self.settings.model.function is not None else nullcontext():
                     self.step(size, softmax)
             else:
-                with torch.cuda.stream(self.stream):
-                    self._set_learning_rate(rate)
-                    if (size, softmax) not in self._graphs:
-                        self._graphs[size, softmax] = self._capture(size, softmax)
-                    self._graphs[size, softmax].replay()
+                if (size, softmax) not in self._graphs:
+                    self._graphs[size, softmax] = self._capture(size, softmax)
+                self._graphs[size, softmax].replay()
         self.step_in_epoch += 1
         return size
 
@@ -188,29 +187,14 @@ class Trainer:
         buffers = dict(enumerate(self.optimizer.state[each]["momentum_buffer"] for each in parameters))
         return {"network": self.network.state_dict(), "momentum": buffers, "totals": self._totals}
 
-    @property
-    def current_learning_rate(self) -> float:
-        """The learning rate of the last step, or of the first if there was none."""
-        return learning_rate(self.settings.optim, self.epoch, max(self.step_in_epoch - 1, 0), self.steps)
-
-    @contextmanager
-    def _seeded_step(self, is_needed: bool = True) -> Iterator[None]:
-        """Seed torch's generator on a CPU by (seed, epoch, step), once until it is left; other runs that need it wait."""
-        if self.stream is not None or self._is_seeded or not is_needed:
-            yield
-            return
-        place = np.random.SeedSequence((self.settings.seed, self.epoch, self.step_in_epoch))
-        self._is_seeded = True
-        try:
-            with seeded(int(place.generate_state(1, np.uint64)[0])):
-                yield
-        finally:
-            self._is_seeded = False
+    def _seeded_step(self) -> AbstractContextManager[None]:
+        """What is drawn from torch's generator on a CPU is a function of (seed, epoch, step)."""
+        return seeded(self.settings.seed, self.epoch, self.step_in_epoch)
 
     def _build_loss(self) -> Loss:
         """The loss; one of one's own seeds what it draws, without keeping runs with other networks from their steps."""
         loss = build_loss(self.settings.loss)
-        if self.stream is not None or "loss" not in own_functions(self.settings):
+        if self.stream is not None or self.settings.loss.source is None:
             return loss
 
         def function(logits: Tensor, target: Tensor) -> Tensor:
@@ -240,13 +224,6 @@ class Trainer:
             for parameter in self.network.parameters():
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
-
-    def _set_learning_rate(self, rate: float) -> None:
-        group = self.optimizer.param_groups[0]
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
 
     def _count(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         totals = self._totals

@@ -64,10 +64,10 @@ def train(trainer, epochs):
         trainer.start_epoch(epoch)
         for _ in range(trainer.steps):
             trainer.train_step()
-        totals, rate = trainer.totals(), trainer.current_learning_rate
+        totals = trainer.totals()
         logits = predict(trainer.network, trainer.data, trainer.settings.precision, trainer.stream)
         found = measure(logits, trainer.loss, trainer.data.evaluation_labels)
-        rows.append((totals, rate, found.top1, found.top5, found.loss, found.factors, found.predictions()))
+        rows.append((totals, found.top1, found.top5, found.loss, found.factors, found.predictions()))
     return rows, trainer.state()
 
 

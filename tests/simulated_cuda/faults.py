@@ -46,12 +46,12 @@ FAULTS = (
     Fault("losses", "trainer.py", "loss.backward()", "loss.item(); loss.backward()"),
     Fault("losses", "trainer.py", "torch.arange(size, device=self.device)", "torch.arange(size)"),
     # One graph in place of several, and what its capture leaves behind.
-    Fault("epochs", "trainer.py", CAPTURED, f"softmax = False\n{' ' * 20}{CAPTURED}"),
-    Fault("epochs", "trainer.py", CAPTURED, f"size = optim.batch_size\n{' ' * 20}{CAPTURED}"),
+    Fault("epochs", "trainer.py", CAPTURED, f"softmax = False\n{' ' * 16}{CAPTURED}"),
+    Fault("epochs", "trainer.py", CAPTURED, f"size = optim.batch_size\n{' ' * 16}{CAPTURED}"),
     Fault("epochs", "trainer.py", "        self.restore(state, self.epoch)\n", ""),
     Fault("epochs", "trainer.py", "self._position.copy_(position)  # an", "pass  # an"),
     # Streams: which runs where, and who waits for whom.
-    Fault("epochs", "trainer.py", "with torch.cuda.stream(self.stream):", "if True:"),
+    Fault("epochs", "trainer.py", ", torch.cuda.stream(self.stream):", ":"),
     Fault("together", "trainer.py", STREAM, ONE_STREAM),
     Fault("together", "trainer.py", WAITS, "pass"),
     Fault("together", "trainer.py", IS_WAITED_FOR, "pass"),
