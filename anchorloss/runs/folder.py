@@ -63,6 +63,20 @@ class Predictions:
     target_rank: np.ndarray
     confidence: np.ndarray
 
+    def to_bytes(self) -> bytes:
+        """The file predictions.npz; equal predictions give equal bytes."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            target=self.target,
+            predicted=self.predicted,
+            target_rank=self.target_rank,
+            confidence=self.confidence,
+        )
+        return buffer.getvalue()
+
 
 @dataclass(frozen=True)
 class RunFolder:

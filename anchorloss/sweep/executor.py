@@ -124,7 +124,8 @@ class _Sweep:
         self._data = {key: DeviceData.of(load_dataset(data), device) for key, data in sets.items()}
         for run in distinct_code(to_do):
             if run.data.function or run.model.function:
-                check(run, *self._data[repr(run.data)].size)
+                data = self._data[repr(run.data)]
+                check(run, data.classes, len(data.train_labels))
         if execution.retry_failed:
             set_failed_aside(to_do, execution)
         for run in to_do:

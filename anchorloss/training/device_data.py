@@ -13,23 +13,14 @@ from anchorloss.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A data set, and its images and labels on a device.
+    """A data set, and its images and labels on a device."""
 
-    Attributes:
-        dataset: The set as it was read, in memory.
-        device: Where the tensors below are.
-        train_images: Padded and packed for `augmentation.augment`, int32 (N, 40, 40).
-        train_labels: int64 (N,).
-        evaluation_images: uint8 (M, 3, 32, 32).
-        evaluation_labels: int64 (M,).
-    """
-
-    dataset: Dataset
+    dataset: Dataset  # as it was read, in memory
     device: torch.device
-    train_images: Tensor
-    train_labels: Tensor
-    evaluation_images: Tensor
-    evaluation_labels: Tensor
+    train_images: Tensor  # padded and packed for `augmentation.augment`, int32 (N, 40, 40)
+    train_labels: Tensor  # int64 (N,)
+    evaluation_images: Tensor  # uint8 (M, 3, 32, 32)
+    evaluation_labels: Tensor  # int64 (M,)
 
     @staticmethod
     def of(dataset: Dataset, device: torch.device) -> DeviceData:
@@ -47,8 +38,3 @@ class DeviceData:
     def classes(self) -> int:
         """The number of classes."""
         return len(self.dataset.class_names)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """The number of classes and of training images."""
-        return self.classes, len(self.train_labels)

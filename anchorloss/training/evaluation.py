@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from anchorloss.config.settings import LossSettings
 from anchorloss.data.augmentation import normalize
 from anchorloss.loss import modulation
+from anchorloss.runs.folder import Predictions
 from anchorloss.training.build import Loss
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
@@ -21,29 +21,13 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """`top1` and `top5` in percent, `loss` a sample; the rest, one entry an image, as in `predictions.npz`."""
+class Evaluation(Predictions):
+    """Predictions and what they are worth: `top1` and `top5` in percent, `loss` a sample, modulating `factors`."""
 
     top1: float
     top5: float
     loss: float
-    target: np.ndarray
-    predicted: np.ndarray
-    target_rank: np.ndarray
-    confidence: np.ndarray
     factors: dict[str, float]
-
-    def predictions(self) -> bytes:
-        """The file `predictions.npz`; equal predictions give equal bytes."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            target=self.target.astype(np.uint8),
-            predicted=self.predicted.astype(np.uint8),
-            target_rank=self.target_rank.astype(np.uint8),
-            confidence=self.confidence.astype(np.float16),
-        )
-        return buffer.getvalue()
 
 
 def evaluate(network: nn.Module, loss: Loss, data: DeviceData, precision: str) -> Evaluation:
@@ -89,19 +73,15 @@ def measure(logits: Tensor, loss: Loss, target: Tensor) -> Evaluation:
     rank = torch.where(own.squeeze(1).isnan(), logits.shape[1] - 1, ahead.sum(1))
     scores = logits.softmax(1) if loss.uses_softmax else logits.sigmoid()
     return Evaluation(
-        top1=_percent(rank == 0),
-        top5=_percent(rank < 5),
+        target=target.byte().cpu().numpy(),
+        predicted=logits.argmax(1).byte().cpu().numpy(),
+        target_rank=rank.byte().cpu().numpy(),
+        confidence=scores.amax(1).half().cpu().numpy(),
+        top1=100 * (int((rank == 0).sum()) / len(rank)),
+        top5=100 * (int((rank < 5).sum()) / len(rank)),
         loss=float(loss(logits, target)),
-        target=target.cpu().numpy(),
-        predicted=logits.argmax(1).cpu().numpy(),
-        target_rank=rank.cpu().numpy(),
-        confidence=scores.amax(1).cpu().numpy(),
         factors=_factors(loss.settings, logits, target),
     )
-
-
-def _percent(right: Tensor) -> float:
-    return 100 * (int(right.sum()) / len(right))
 
 
 def _factors(loss: LossSettings, logits: Tensor, target: Tensor) -> dict[str, float]:

@@ -7,7 +7,7 @@ convolution, which is slower than float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 Forward = Callable[[Tensor], Tensor]
-_EMULATED = (torch.conv2d, nn.functional.linear)
 
 
 def input_dtype(precision: str) -> torch.dtype:
@@ -40,13 +39,12 @@ def forward_pass(
         its training mode as they change.
     """
     module: Forward = torch.compile(network, dynamic=False) if compile else network
-    if precision == "fp32":
-        return lambda images: module(images).float()
-    emulation = EmulatedBf16 if needs_emulation(device) else nullcontext
+    is_bf16 = precision == "bf16"
+    emulation = EmulatedBf16 if is_bf16 and needs_emulation(device) else nullcontext
 
     def forward(images: Tensor) -> Tensor:
         # The cache of cast weights would not survive a graph's replay.
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False), emulation():
+        with torch.autocast(device.type, torch.bfloat16, is_bf16, cache_enabled=False), emulation():
             return module(images).float()
 
     return forward
@@ -65,19 +63,12 @@ class EmulatedBf16(TorchFunctionMode):
     Gradients are rounded to bfloat16 in the same places: where a gradient leaves an operator.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func not in _EMULATED:
-            return func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in (torch.conv2d, nn.functional.linear):
+            return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
-            result = func(
-                *map(_rounded, args), **{key: _rounded(value) for key, value in (kwargs or {}).items()}
-            )
+            result = func(*map(_rounded, args), **{key: _rounded(value) for key, value in kwargs.items()})
         return result.to(torch.bfloat16)
 
 

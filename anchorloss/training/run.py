@@ -262,7 +262,7 @@ class _Run:
         else:
             last = self.evaluation
             assert last is not None  # the last epoch is always evaluated
-            files[PREDICTIONS] = self._write(PREDICTIONS, last.predictions())
+            files[PREDICTIONS] = self._write(PREDICTIONS, last.to_bytes())
             if self.execution.keep_weights:
                 state = self.trainer.network.state_dict()
                 files[WEIGHTS] = self._write(WEIGHTS, weights.to_bytes(state))

@@ -67,7 +67,7 @@ def train(trainer, epochs):
         totals = trainer.totals()
         logits = predict(trainer.network, trainer.data, trainer.settings.precision, trainer.stream)
         found = measure(logits, trainer.loss, trainer.data.evaluation_labels)
-        rows.append((totals, found.top1, found.top5, found.loss, found.factors, found.predictions()))
+        rows.append((totals, found.top1, found.top5, found.loss, found.factors, found.to_bytes()))
     return rows, trainer.state()
 
 

@@ -63,6 +63,6 @@ FAULTS = (
     ),
     Fault("sweep", "run.py", "        while not trainer.is_idle:\n            yield done\n", ""),
     # Precision.
-    Fault("losses", "precision.py", 'if precision == "fp32":', "if True:"),
+    Fault("losses", "precision.py", 'is_bf16 = precision == "bf16"', "is_bf16 = False"),
     Fault("losses", "precision.py", "return module(images).float()", "return module(images)"),
 )

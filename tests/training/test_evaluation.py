@@ -32,7 +32,7 @@ def test_what_is_measured_at_known_logits():
         assert (found.predicted == logits.argmax(1).numpy()).all()
         assert (found.target == target.numpy()).all()
         scores = logits.double().softmax(1) if name == "softmax" else logits.double().sigmoid()
-        assert np.allclose(found.confidence, scores.amax(1).numpy(), atol=1e-6)
+        assert np.allclose(found.confidence, scores.amax(1).numpy(), rtol=1e-3)
         if name == "softmax":
             expected = F.cross_entropy(logits.double(), target)
         else:
