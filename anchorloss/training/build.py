@@ -45,11 +45,7 @@ class Loss:
 
 
 def build_loss(loss: LossSettings) -> Loss:
-    """Import a loss and bind its arguments.
-
-    Raises:
-        UserError: the function cannot be imported or does not take the arguments.
-    """
+    """Import a loss and bind its arguments. Raises: UserError if it is not there, or does not take them."""
     function = import_function("loss.function", loss.function)
     check_arguments("loss", loss.function, function, loss.arguments, own=("logits", "target", "reduction"))
     return Loss(loss, partial(function, **loss.arguments))
@@ -58,24 +54,17 @@ def build_loss(loss: LossSettings) -> Loss:
 def build_network(model: ModelSettings, classes: int) -> nn.Module:
     """Build a freshly initialised network on the CPU, in float32, from torch's global CPU generator.
 
-    Args:
-        model: its settings; with `prior_bias` the last layer's bias starts at −log((1 − π) / π), π = 1 / classes.
-        classes: C, at least 2.
+    It maps images (N, 3, H, W) to logits (N, C), C = `classes`, at least 2. With `prior_bias` the last layer's bias
+    starts at −log((1 − π) / π), π = 1 / C.
 
-    Returns:
-        A module from images (N, 3, H, W) to logits (N, C).
-
-    Raises:
-        UserError: `model.function` cannot be imported, does not take `model.arguments`, fails, or returns no module.
+    Raises: UserError if `model.function` cannot be imported, does not take its arguments, fails, or returns no module.
     """
     if model.function is None:
         return models.build(model.name, classes, model.shortcut, model.prior_bias)
     function = import_function("model.function", model.function)
     check_arguments("model.arguments", model.function, function, model.arguments, own=("num_classes",))
-    try:
+    with _failing(f"model.function={model.function}: fails with {model.arguments}: "):
         network = function(classes, **model.arguments)
-    except Exception as error:
-        raise UserError(f"model.function={model.function}: fails with {model.arguments}: {error}") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"model.function={model.function}: must return a torch.nn.Module")
     if model.prior_bias:
@@ -95,6 +84,15 @@ def _start_at_prior(network: nn.Module, classes: int, model: ModelSettings) -> N
     nn.init.constant_(last.bias, -math.log(classes - 1))
 
 
+@contextmanager
+def _failing(text: str, remedy: str = "") -> Iterator[None]:
+    """Say in one line what has failed."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{text}{error}{remedy}") from error
+
+
 def distinct_code(runs: Iterable[RunSettings]) -> Iterable[RunSettings]:
     """One run for each loss, network, data set and size of batch: those that are worth a `check`."""
     return {repr((run.loss, run.model, run.data, run.optim.batch_size)): run for run in runs}.values()
@@ -103,13 +101,9 @@ def distinct_code(runs: Iterable[RunSettings]) -> Iterable[RunSettings]:
 def check(settings: RunSettings, classes: int, images: int | None = None) -> None:
     """Try the run's loss, and its network if that is one's own, so that a mistake is found before any run starts.
 
-    Args:
-        settings: the run.
-        classes: how many the data set has.
-        images: how many training images it has, if that is known.
+    `classes` are those of the data set; `images`, if it is known, how many it has to train on.
 
-    Raises:
-        UserError: one of them cannot be built, fails, or does not return what it must; the message names its key.
+    Raises: UserError if one cannot be built, fails, or does not return what it must; the message names its key.
     """
     with seeded(settings.seed):
         _check_loss(settings.loss, classes)
@@ -118,28 +112,21 @@ def check(settings: RunSettings, classes: int, images: int | None = None) -> Non
 
 
 def _check_loss(settings: LossSettings, classes: int) -> None:
-    loss, name, arguments = (
-        build_loss(settings),
-        f"loss={settings.name}: {settings.function}",
-        settings.arguments,
-    )
+    loss = build_loss(settings)
+    name, arguments = f"loss={settings.name}: {settings.function}", settings.arguments
     logits = torch.linspace(-1, 1, 2 * classes).view(2, classes).requires_grad_()
     gradient = None
-    try:
+    with _failing(f"{name} fails with {arguments} on 2 samples of {classes} classes: "):
         value = loss(logits, torch.tensor([0, 1]))
         if isinstance(value, Tensor) and value.shape == () and value.requires_grad:
             (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
-    except Exception as error:
-        raise UserError(
-            f"{name} fails with {dict(arguments)} on 2 samples of {classes} classes: {error}"
-        ) from error
     if gradient is None:
         raise UserError(
             f"{name} must return the mean over the batch, a tensor without dimensions, differentiable in the logits"
         )
     if not (torch.isfinite(value) and torch.isfinite(gradient).all()):
         raise UserError(
-            f"{name} or its gradient is not finite with {dict(arguments)} for logits from -1 to 1; change an argument"
+            f"{name} or its gradient is not finite with {arguments} for logits from -1 to 1; change an argument"
         )
 
 
@@ -149,24 +136,20 @@ def _check_network(settings: RunSettings, classes: int, images: int | None) -> N
     name, batch_size = f"model.function={settings.model.function}", settings.optim.batch_size
     network = build_network(settings.model, classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = torch.zeros(2, 3, 32, 32).to(memory_format=torch.channels_last)
-    try:
+    with _failing(
+        f"{name}: its network fails on images (2, 3, 32, 32) in channels-last memory format, "
+        "where flatten(1) works and view may not: "
+    ):
         logits = network.eval()(pixels)
-    except Exception as error:
-        remedy = "; flatten with flatten(1) or reshape" if "view size" in str(error) else ""
-        raise UserError(
-            f"{name}: its network fails on images (2, 3, 32, 32) in channels-last memory format: {error}{remedy}"
-        ) from error
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         raise UserError(f"{name}: its network must return logits (N, num_classes) for images (N, 3, 32, 32)")
-    if images is None or (images - 1) % batch_size:
-        return
-    try:
-        network.train()(pixels[:1])
-    except Exception as error:
-        raise UserError(
+    if images is not None and (images - 1) % batch_size == 0:
+        text = (
             f"optim.batch_size={batch_size}: leaves one of {images} training images for an epoch's last batch, on which "
-            f"the network of {name} fails ({error}); choose another size"
-        ) from error
+            f"the network of {name} fails ("
+        )
+        with _failing(text, "); choose another size"):
+            network.train()(pixels[:1])
 
 
 @contextmanager

@@ -39,13 +39,9 @@ def evaluate(network: nn.Module, loss: Loss, data: DeviceData, precision: str) -
 def predict(
     network: nn.Module, data: DeviceData, precision: str, stream: torch.cuda.Stream | None = None
 ) -> Tensor:
-    """The logits of the evaluation images, float32 (M, C).
+    """The logits of the evaluation images, float32 (M, C), by a network that is left in training mode.
 
-    Args:
-        network: maps normalised images (N, 3, 32, 32) to logits (N, C). It is left in training mode.
-        data: the images.
-        precision: "bf16" or "fp32", in which the network computes.
-        stream: the CUDA stream on which to compute, which may still be at it afterwards.
+    They are computed in `precision`, "bf16" or "fp32", on the CUDA `stream`, which may still be at it afterwards.
     """
     forward = forward_pass(network, data.device, precision)
     mean, std, dtype = data.dataset.mean, data.dataset.std, input_dtype(precision)

@@ -26,17 +26,10 @@ def input_dtype(precision: str) -> torch.dtype:
 def forward_pass(
     network: nn.Module, device: torch.device, precision: str, *, compile: bool = False
 ) -> Forward:
-    """The network's forward pass in `precision`.
+    """The network's forward pass in `precision`, "bf16" or "fp32"; `compile` compiles it for one size of batch.
 
-    Args:
-        network: maps images (N, 3, H, W) to logits (N, C); its parameters are float32.
-        device: where it is.
-        precision: "bf16" or "fp32".
-        compile: compile it for one size of batch with torch.compile.
-
-    Returns:
-        A function from images of `input_dtype(precision)` to float32 logits. It follows the network's parameters and
-        its training mode as they change.
+    From images (N, 3, H, W) of `input_dtype(precision)` to float32 logits (N, C), whatever the float32 parameters and the
+    training mode of the network are at that time.
     """
     module: Forward = torch.compile(network, dynamic=False) if compile else network
     is_bf16 = precision == "bf16"

@@ -80,15 +80,8 @@ def train(
 ) -> Generator[float, None, Record]:
     """Train the run in `folder`, from its newest checkpoint if it has one, and write its record.
 
-    Closing the generator saves a checkpoint.
-
-    Args:
-        settings: The run's settings.
-        folder: The run's folder, which has its `config.yaml` already.
-        data: The data on the device.
-        execution: How to train there.
-        logger: Where the history goes beside the run's own files.
-        require_claim: Called before anything is written; raises ClaimLostError once the run is another process's.
+    `folder` has the run's `config.yaml`, `data` is on the device that trains. Before anything is written `require_claim`
+    is called; it raises ClaimLostError once the run is another process's. Closing the generator saves a checkpoint.
 
     Yields:
         How many epochs are done, as a fraction, whenever another run may have its turn.
@@ -246,11 +239,7 @@ class _Run:
         self.logger.log(row)
 
     def conclude(self) -> Record:
-        """Write history, predictions, weights if they are kept and, last, the record.
-
-        Raises:
-            ClaimLostError: the run is another process's, or has its record already.
-        """
+        """Write history, predictions, weights if they are kept and, last, the record."""
         history, files = self.state.history, {}
         # One that no record names may be left of a process that was to keep weights and was killed.
         self.require_claim()
@@ -345,10 +334,6 @@ def _resume(settings: RunSettings, folder: Path, trainer: Trainer) -> RunState:
     try:
         tensors = found.pop("trainer")
         state = RunState(**found)
-        if not 0 <= state.epoch == len(state.history) < settings.optim.epochs:
-            raise ValueError(f"{len(state.history)} rows after {state.epoch} epochs")
-        if not 0 <= tensors["step_in_epoch"] <= trainer.steps:
-            raise ValueError(f"step {tensors['step_in_epoch']} of {trainer.steps}")
         trainer.restore(tensors, state.epoch)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         problem = " ".join(str(error).split())[:100]

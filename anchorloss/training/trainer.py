@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
-from anchorloss.data.augmentation import EpochPlan
 from anchorloss.training.build import Loss, build_loss, build_network, named_errors, seeded
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
@@ -65,7 +64,7 @@ class Trainer:
         self._forward = forward_pass(self.network, device, settings.precision, compile=compile)
         self.optimizer = self._build_optimizer()
         self.epoch = self.step_in_epoch = 0
-        self._plan = self._draw_plan().to(device)
+        self._plan = augmentation.plan_epoch(settings.seed, 0, len(data.train_labels)).to(device)
         self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._totals = {name: torch.tensor(start, device=device) for name, start in _EPOCH_START.items()}
         if device.type != "mps":
@@ -79,7 +78,7 @@ class Trainer:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
         self.epoch = epoch
         self.step_in_epoch = step
-        plan = self._draw_plan()
+        plan = augmentation.plan_epoch(self.settings.seed, epoch, len(self.data.train_labels))
         for field in fields(plan):
             getattr(self._plan, field.name).copy_(getattr(plan, field.name))
         self._position.fill_(step * self.settings.optim.batch_size)
@@ -202,10 +201,6 @@ class Trainer:
                 return loss(logits, target)
 
         return replace(loss, function=function)
-
-    def _draw_plan(self) -> EpochPlan:
-        """The random numbers of the present epoch, on the CPU."""
-        return augmentation.plan_epoch(self.settings.seed, self.epoch, len(self.data.train_labels))
 
     def _build_optimizer(self) -> torch.optim.SGD:
         optim = self.settings.optim

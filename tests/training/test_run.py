@@ -90,11 +90,8 @@ def test_all_losses_of_a_seed_see_the_same_start():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epoch": 2},
-        {"history": []},
         {"another": 1},
         {"trainer": None},
-        {"trainer": {"step_in_epoch": 6}},
         {"trainer": {"momentum": []}},
         {"trainer": {"network": {}}},
         {"trainer": {"totals": {"loss": torch.zeros(2)}}},
