@@ -94,14 +94,18 @@ class SimulatedTensor(torch.Tensor):
         return SimulatedGpu.current.run(func, args, kwargs or {})
 
 
-class Clock:
-    """What a stream or an event has behind it: for each stream, the last of its operations that are over here."""
+class Stream:
+    """In place of torch.cuda.Stream: for each stream, the last of its operations that are over for those of this one."""
 
-    def __init__(self):
+    def __init__(self, device=None, priority=0):
+        gpu = SimulatedGpu.current
+        self.number = next(gpu.numbers)
+        self.device = DEVICE
         self.clock: Counter = Counter()
         # When the last replay ends, in the simulated seconds of `SimulatedGpu.seconds`.
         self.busy_until = 0.0
         self._queries = 0
+        gpu.streams.add(self)
 
     def synchronize(self):
         gpu = SimulatedGpu.current
@@ -118,42 +122,9 @@ class Clock:
             self.synchronize()
         return is_over
 
-
-class Stream(Clock):
-    """In place of torch.cuda.Stream."""
-
-    def __init__(self, device=None, priority=0):
-        super().__init__()
-        gpu = SimulatedGpu.current
-        self.number = next(gpu.numbers)
-        self.device = DEVICE
-        gpu.streams.add(self)
-
     def wait_stream(self, other):
-        self.wait_event(other)
-
-    def wait_event(self, event):
-        self.clock |= event.clock
-        self.busy_until = max(self.busy_until, event.busy_until)
-
-    def record_event(self, event=None):
-        event = event or Event()
-        event.record(self)
-        return event
-
-
-class Event(Clock):
-    """In place of torch.cuda.Event."""
-
-    def __init__(self, enable_timing=False, blocking=False, interprocess=False):
-        super().__init__()
-
-    def record(self, stream=None):
-        stream = stream or SimulatedGpu.current.stream
-        self.clock, self.busy_until = Counter(stream.clock), stream.busy_until
-
-    def wait(self, stream=None):
-        (stream or SimulatedGpu.current.stream).wait_event(self)
+        self.clock |= other.clock
+        self.busy_until = max(self.busy_until, other.busy_until)
 
 
 class Graph:
@@ -166,9 +137,6 @@ class Graph:
         self.allocated: dict = {}  # key -> storage; kept alive as a graph's private pool is
         self._gpu = SimulatedGpu.current
         self._last_replay = None
-
-    def pool(self):
-        return (0, id(self))
 
     def replay(self):
         gpu = self._gpu
@@ -202,16 +170,13 @@ class SimulatedGpu(TorchDispatchMode):
 
     current: SimulatedGpu | None = None
 
-    def __init__(self, computes_on: str = "cpu"):
+    def __init__(self):
         super().__init__()
         SimulatedGpu.current = self
-        # On "meta" nothing is computed, only counted.
-        self.computes_on = torch.device(computes_on)
         self.numbers = itertools.count()
         self.streams: weakref.WeakSet = weakref.WeakSet()
         self.host: Counter = Counter()  # what the host has waited for, by stream
         self.errors: list[str] = []
-        self.counts: Counter = Counter()  # operators by name
         self.log: Counter = Counter()
         self.not_deterministic: Counter = Counter()
         # Time passes by replays, each on its own stream, and by asking whether they are over.
@@ -231,9 +196,8 @@ class SimulatedGpu(TorchDispatchMode):
             self.stream = before
 
     @contextlib.contextmanager
-    def capture(self, graph, pool=None, stream=None, capture_error_mode="global", **_):
+    def capture(self, graph, stream):
         """In place of torch.cuda.graph."""
-        stream = stream or Stream()
         self.synchronize()
         with self.use_stream(stream):
             if stream is self.default:
@@ -289,7 +253,6 @@ class SimulatedGpu(TorchDispatchMode):
         if not ours and target != "cuda":
             return func(*args, **kwargs)
         name, packet = func._schema.name, func.overloadpacket
-        self.counts[name] += 1
         if packet in NOT_DETERMINISTIC:
             self.not_deterministic[name] += 1
         capturing = self.capturing is not None
@@ -306,13 +269,10 @@ class SimulatedGpu(TorchDispatchMode):
 
         inner_args, inner_kwargs = tree_map(_unwrapped, (args, kwargs))
         if target == "cuda":
-            inner_kwargs["device"] = self.computes_on
+            inner_kwargs["device"] = torch.device("cpu")
         mutates, is_view = func._schema.is_mutable, func.is_view
-        on_meta = self.computes_on.type == "meta"
-        if on_meta and packet is aten._local_scalar_dense:
-            return 0
         with torch.no_grad():
-            if mutates and (capturing or (on_meta and packet is aten._fused_sgd_)):
+            if mutates and capturing:
                 results = _written(func, inner_args, inner_kwargs)
             else:
                 results = self._compute(func, inner_args, inner_kwargs)
@@ -342,7 +302,6 @@ class SimulatedGpu(TorchDispatchMode):
         if (
             func.overloadpacket not in ROUNDED
             or args[0].dtype != torch.bfloat16
-            or self.computes_on.type == "meta"
             or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         ):
             return func(*args, **kwargs)
@@ -426,15 +385,14 @@ def _written(func, args, kwargs):
 
 
 @contextlib.contextmanager
-def simulated_cuda(computes_on: str = "cpu"):
+def simulated_cuda():
     """One simulated device in place of torch.cuda; `guard.cpp` must be loaded already."""
     import pytest
 
-    gpu = SimulatedGpu(computes_on)
+    gpu = SimulatedGpu()
     replaced = {
         "_lazy_init": lambda: None,
         "Stream": Stream,
-        "Event": Event,
         "CUDAGraph": Graph,
         "graph": gpu.capture,
         "stream": gpu.use_stream,
@@ -447,12 +405,7 @@ def simulated_cuda(computes_on: str = "cpu"):
         "get_device_name": lambda device=None: NAME,
         "get_device_capability": lambda device=None: (9, 0),
         "empty_cache": lambda: None,
-        "mem_get_info": lambda device=None: (64 << 30, 80 << 30),
-        "max_memory_allocated": lambda device=None: 1 << 30,
-        "max_memory_reserved": lambda device=None: 1 << 30,
-        "memory_allocated": lambda device=None: 1 << 30,
         "memory_reserved": lambda device=None: 1 << 30,
-        "reset_peak_memory_stats": lambda device=None: None,
     }
     lifts = torch._C._only_lift_cpu_tensors()
     with pytest.MonkeyPatch.context() as patch:
