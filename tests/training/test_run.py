@@ -28,7 +28,7 @@ def alone(tmp_path_factory):
     results = tmp_path_factory.mktemp("alone")
     (run,) = settings("loss=anchor_both", "seeds=[3]")
     data = data_of(run)
-    record = finish(start(run, data, results))
+    record = finish(start(run, data, results, keep_weights=True))
     return run, data, record, files(results, run)
 
 
@@ -36,11 +36,11 @@ def alone(tmp_path_factory):
 def test_a_run_stopped_anywhere_and_resumed_gives_the_same_record(alone, tmp_path, stops):
     run, data, record, expected = alone
     for steps_to_do in stops:
-        steps = start(run, data, tmp_path)
+        steps = start(run, data, tmp_path, keep_weights=True)
         for _ in range(steps_to_do):
             next(steps)
         steps.close()
-    resumed = finish(start(run, data, tmp_path))
+    resumed = finish(start(run, data, tmp_path, keep_weights=True))
     assert resumed.provenance.resumed == len(stops)
     assert same_result(resumed, record)
     assert files(tmp_path, run) == expected
@@ -66,7 +66,9 @@ def test_a_record_names_what_trained_the_segments_before_a_resume(alone, tmp_pat
 def test_a_run_among_others_gives_the_same_record(alone, tmp_path):
     run, data, record, expected = alone
     others = [settings(f"loss={loss}", "seeds=[3]")[0] for loss in ("bce", "anchor_bg", "softmax")]
-    live = {each.run: start(each, data, tmp_path) for each in [*others[:2], run, *others[2:]]}
+    live = {
+        each.run: start(each, data, tmp_path, keep_weights=True) for each in [*others[:2], run, *others[2:]]
+    }
     records = {}
     while live:
         for name, steps in list(live.items()):
