@@ -90,17 +90,16 @@ def test_all_losses_of_a_seed_see_the_same_start():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("part", "wrong"),
     [
-        {"another": 1},
-        {"trainer": None},
-        {"trainer": {"momentum": []}},
-        {"trainer": {"network": {}}},
-        {"trainer": {"totals": {"loss": torch.zeros(2)}}},
+        ("another", 1),
+        ("trainer", None),
+        ("trainer.momentum", []),
+        ("trainer.network", {}),
+        ("trainer.totals", {"loss": torch.zeros(2)}),
     ],
-    ids=str,
 )
-def test_a_whole_checkpoint_of_another_kind_of_run_is_refused_and_kept(alone, tmp_path, wrong):
+def test_a_whole_checkpoint_of_another_kind_of_run_is_refused_and_kept(alone, tmp_path, part, wrong):
     run, data, *_ = alone
     steps = start(run, data, tmp_path)
     for _ in range(7):
@@ -108,11 +107,9 @@ def test_a_whole_checkpoint_of_another_kind_of_run_is_refused_and_kept(alone, tm
     steps.close()
     folder = run_folder(tmp_path, run.experiment, run.run)
     content = checkpoint.load(folder, run.hash)
-    wrong = {
-        **wrong,
-        **({"trainer": {**content["trainer"], **wrong["trainer"]}} if wrong.get("trainer") else {}),
-    }
-    checkpoint.save(folder, run.hash, {**content, **wrong})
+    *outer, key = part.split(".")
+    (content[outer[0]] if outer else content)[key] = wrong
+    checkpoint.save(folder, run.hash, content)
     before = (folder / checkpoint.NEWEST).read_bytes()
     with pytest.raises(UserError, match="move it away"):
         finish(start(run, data, tmp_path))

@@ -9,15 +9,14 @@ import safetensors.torch
 import torch
 
 import models
-from anchorloss.config.parsing import parse
 from anchorloss.data import augmentation
 from anchorloss.errors import UserError
 from anchorloss.runs import weights
 from anchorloss.runs.differences import same_result
 from anchorloss.runs.files import sha256
-from anchorloss.runs.folder import WEIGHTS, read_predictions, read_record, verify_files
+from anchorloss.runs.folder import WEIGHTS, read_predictions, read_record, run_folder, verify_files
 from anchorloss.runs.merge import copy_run, plan_merge
-from tests.in_process import composed, data_of, files, finish, settings, start
+from tests.in_process import data_of, finish, settings, start
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +24,19 @@ def kept(tmp_path_factory):
     """One run that kept its weights: settings, data, record, folder."""
     results = tmp_path_factory.mktemp("kept")
     (run,) = settings("loss=anchor_bg", "seeds=[2]")
-    context = data_of(run)
-    record = finish(start(run, context, results, keep_weights=True))
-    return run, context, record, results / "runs" / run.experiment / run.run
+    data = data_of(run)
+    record = finish(start(run, data, results, keep_weights=True))
+    return run, data, record, run_folder(results, run.experiment, run.run)
 
 
 def test_the_weights_give_the_records_predictions(kept):
-    run, context, record, folder = kept
+    run, data, record, folder = kept
     assert record.files[WEIGHTS] == sha256((folder / WEIGHTS).read_bytes())
-    assert read_record(folder) == record
     verify_files(folder, record)
     network = models.build("resnet8", 100, run.model.shortcut, run.model.prior_bias)
     network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))  # as an adopter would
-    images = augmentation.normalize(
-        context.evaluation_images,
-        context.dataset.mean,
-        context.dataset.std,
-        dtype=torch.float32,
-        memory_format=torch.contiguous_format,
-    )
+    mean, std = data.dataset.mean, data.dataset.std
+    images = augmentation.normalize(data.evaluation_images, mean, std).contiguous()
     with torch.no_grad():
         predicted = network.eval()(images).argmax(1).numpy()
     recorded = read_predictions(folder).predicted
@@ -52,46 +45,26 @@ def test_the_weights_give_the_records_predictions(kept):
     assert {value.dtype for value in floating} == {torch.float32}
 
 
-def test_keeping_weights_is_no_part_of_the_run(kept, tmp_path):
-    run, _, record, _ = kept
-    without = finish(start(run, data_of(run), tmp_path))
+def test_keeping_weights_is_no_part_of_the_run_and_merging_brings_them_along(kept, tmp_path):
+    """A run that does not keep them ends without those that a killed process has left."""
+    run, data, record, folder = kept
+    bare = run_folder(tmp_path, run.experiment, run.run)
+    bare.mkdir(parents=True)
+    (bare / WEIGHTS).write_bytes(b"of a process that was killed before it wrote the record")
+    without = finish(start(run, data, tmp_path))
     assert WEIGHTS not in without.files
-    assert not list(tmp_path.rglob(WEIGHTS))
+    assert not (bare / WEIGHTS).exists()
     assert same_result(without, record)
     assert same_result(record, without)
-    (same,), execution = parse(composed("data=synthetic", "keep_weights=true"))
-    assert execution.keep_weights
-    assert same.hash == parse(composed("data=synthetic"))[0][0].hash
 
-
-def test_weights_that_no_record_names_do_not_stay(kept, tmp_path):
-    run, *_ = kept
-    folder = tmp_path / "runs" / run.experiment / run.run
-    folder.mkdir(parents=True)
-    (folder / WEIGHTS).write_bytes(b"of a process that was killed before it wrote the record")
-    record = finish(start(run, data_of(run), tmp_path))
-    assert WEIGHTS not in record.files
-    assert not (folder / WEIGHTS).exists()
-
-
-def test_merging_brings_the_weights_along(kept, tmp_path):
-    run, _, record, folder = kept
-    bare = tmp_path / "bare"
-    finish(start(run, data_of(run), bare))
-    kept_in = folder.parents[2]
-    into = tmp_path / "into"
-    plan = plan_merge([bare, kept_in], into)
-    ((source, target),) = plan[0]
-    copy_run(source, target)
-    assert (target / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
-    assert read_record(target) == record
-    assert files(into, run) == files(kept_in, run)
-
-    content = bytearray((target / WEIGHTS).read_bytes())
-    content[len(content) // 2] ^= 1
-    (target / WEIGHTS).write_bytes(content)
+    (pair,), *_ = plan_merge([tmp_path, folder.parents[2]], tmp_path / "into")
+    copy_run(*pair)
+    merged = run_folder(tmp_path / "into", run.experiment, run.run)
+    assert (merged / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+    assert read_record(merged) == record
+    (merged / WEIGHTS).write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"weights\.safetensors: its SHA-256 is not the one"):
-        plan_merge([into], tmp_path / "elsewhere")
+        plan_merge([tmp_path / "into"], tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
