@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import Future
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import bench
@@ -46,59 +47,39 @@ def test_the_textbook_trains(monkeypatch):
 
 def test_runs_at_once_compute_what_each_computes_alone(monkeypatch):
     monkeypatch.setattr(bench, "BATCH", 16)
+    torch.set_num_threads(1)
 
     def trained(runs: int):
+        torch.manual_seed(0)
         step = bench.ours(bench.Loop("ours", "resnet8", CPU, runs=runs, images=72))
         return [step() for _ in range(6)][-1]
 
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    (alone,) = trained(1)
-    torch.manual_seed(0)
-    first, second = trained(2)
-    assert (first.epoch, first.step_in_epoch) == (
-        2,
-        2,
-    )  # of five batches an epoch, the last of which is not full
-    ours, expected, others = (each.state()["network"] for each in (first, alone, second))
-    assert all(ours[name].equal(value) for name, value in expected.items())
-    assert not others["stem.weight" if "stem.weight" in others else next(iter(others))].equal(
-        next(iter(ours.values()))
-    )
-
-
-class Instantly:
-    """A process whose n-th turn takes 100 n images a second, twice that for ours; a compiled loop does not run."""
-
-    def __init__(self, *_: object) -> None:
-        self.turns = 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, _: object, loop: bench.Loop, seconds: float) -> Future:
-        future: Future = Future()
-        self.turns += 1
-        if loop.compile:
-            future.set_exception(RuntimeError("no compiler"))
-        else:
-            future.set_result(100.0 * self.turns * (1 if loop.workers else 2))
-        return future
+    (alone,), (first, second) = trained(1), trained(2)
+    # Of five batches an epoch, the last of which is not full.
+    assert (first.epoch, first.step_in_epoch) == (2, 2)
+    ours, expected, others = (list(each.network.parameters()) for each in (first, alone, second))
+    assert all(map(torch.equal, ours, expected))
+    assert not torch.equal(ours[0], others[0])
 
 
 @pytest.mark.parametrize("rounds", [2, 3])
 def test_a_ratio_is_that_of_a_round_and_needs_three(rounds, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "ProcessPoolExecutor", Instantly)
+    """The n-th turn takes 100 n images a second, twice that for ours; a compiled loop does not run."""
+    turns: Counter = Counter()
+
+    def images_per_second(loop: bench.Loop, seconds: float) -> float:
+        if loop.compile:
+            raise RuntimeError("no compiler")
+        turns[loop] += 1
+        return 100.0 * turns[loop] * (1 if loop.workers else 2)
+
+    monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(bench, "images_per_second", images_per_second)
     ours = bench.Loop("ours", "resnet8", CPU)
-    table = bench.measure(
-        [replace(ours, name="textbook", workers=1), ours, replace(ours, name="c", compile=True)], rounds
-    )
+    loops = [replace(ours, name="textbook", workers=1), ours, replace(ours, name="c", compile=True)]
+    table = bench.measure(loops, rounds)
     assert table["loop"].tolist() == ["textbook", "ours", "c"]
-    middle = [100 * (rounds + 1) / 2, 100 * (rounds + 1)]
-    assert table["images_per_second_median"].tolist()[:2] == middle
+    assert table["images_per_second_median"].tolist()[:2] == [50 * (rounds + 1), 100 * (rounds + 1)]
     assert table["images_per_second_max"].tolist()[:2] == [100 * rounds, 200 * rounds]
     assert table["images_per_second_median"].isna().tolist() == [False, False, True]
     assert "no compiler" in capsys.readouterr().err
@@ -128,11 +109,18 @@ def test_every_loss_is_timed_beside_binary_cross_entropy(monkeypatch):
 
 @pytest.mark.slow
 def test_a_measurement_is_written_and_never_overwritten(tmp_path):
+    command = [
+        sys.executable,
+        bench.__file__,
+        "--models",
+        "resnet8",
+        "--rounds",
+        "1",
+        "--results-dir",
+        tmp_path,
+    ]
     for files in (1, 2):
-        command = ["--models", "resnet8", "--rounds", "1", "--results-dir", str(tmp_path)]
-        done = subprocess.run(
-            [sys.executable, bench.__file__, *command], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert len(list((tmp_path / "bench").iterdir())) == files
     assert "textbook" in done.stdout
