@@ -22,17 +22,30 @@ from functools import cache, partial
 from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image, ImageOps
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run, unused
 
+import models
+from anchorloss.config.parsing import parse
+from anchorloss.data.dataset import load_dataset
+from anchorloss.device import describe, resolve_device, slug, wait_for
 from anchorloss.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from anchorloss.runs import provenance
+from anchorloss.runs.files import write_results
+from anchorloss.sweep.executor import prepare_torch
+from anchorloss.sweep.side_by_side import SideBySide, cores
+from anchorloss.training.device_data import DeviceData
+from anchorloss.training.trainer import Trainer
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 MODELS = sorted(path.stem for path in CONFIGS.glob("model/*.yaml"))
@@ -73,9 +86,6 @@ def augmented_batch(examples: Sequence[tuple[Any, int]]) -> tuple[torch.Tensor, 
 
 def transform_by_hand(image: Any) -> torch.Tensor:
     """A crop of the PIL image padded by 4, flipped or not, as normalised float32 (3, 32, 32)."""
-    import numpy as np
-    from PIL import ImageOps
-
     left, top, flip = (int(torch.randint(0, most, ())) for most in (9, 9, 2))
     image = ImageOps.expand(image, border=4, fill=0).crop((left, top, left + 32, top + 32))
     image = ImageOps.mirror(image) if flip else image
@@ -85,12 +95,6 @@ def transform_by_hand(image: Any) -> torch.Tensor:
 
 def textbook(loop: Loop) -> Callable[[], float]:
     """A tutorial's loop, with workers that stay and pinned memory, as PyTorch advises; takes a step, returns its loss."""
-    from PIL import Image
-    from torch.nn import functional as F
-    from torch.utils.data import DataLoader
-
-    import models
-
     torch.backends.cudnn.benchmark = True
     noise = torch.randint(0, 256, (loop.images, 32, 32, 3), dtype=torch.uint8).numpy()
     examples: Any = [(Image.fromarray(pixels), index % CLASSES) for index, pixels in enumerate(noise)]
@@ -114,15 +118,6 @@ def textbook(loop: Loop) -> Callable[[], float]:
 
 def ours(loop: Loop) -> Callable[[], object]:
     """The runs by the project's engine, with the settings that train.py would give them; takes a step of each."""
-    from hydra import compose, initialize_config_dir
-
-    from anchorloss.config.parsing import parse
-    from anchorloss.data.dataset import load_dataset
-    from anchorloss.sweep.executor import prepare_torch
-    from anchorloss.sweep.side_by_side import SideBySide
-    from anchorloss.training.device_data import DeviceData
-    from anchorloss.training.trainer import Trainer
-
     device, threads = loop.device, int(loop.runs > 1 and loop.device.type == "cpu")
     overrides = ["data=synthetic", "data.training_images=100", "data.test_images=100", f"model={loop.model}"]
     overrides += [f"seeds={list(range(loop.runs))}", f"device={device}", f"threads={threads}"]
@@ -153,8 +148,6 @@ def started(loop: Loop) -> Callable[[], object]:
 
 def images_per_second(loop: Loop, seconds: float) -> float:
     """Train for so many seconds, after some steps that do not count, and return the rate of all runs together."""
-    from anchorloss.device import wait_for
-
     step = started(loop)
     for _ in range(2 + 2 * loop.workers):  # a loader has batches ready when nobody has asked for a while
         step()
@@ -174,8 +167,6 @@ def measure(loops: Sequence[Loop], rounds: int, seconds: float = 1.0) -> pd.Data
 
     Columns: median, lowest and highest of `images_per_second`, all runs together, and of `x_textbook`, the ratio.
     """
-    import pandas as pd
-
     rates: dict[str, list[float]] = {loop.name: [] for loop in loops}
     with ExitStack() as stack:
         # They leave Ctrl-C to the process that waits for them.
@@ -205,13 +196,6 @@ def main() -> None:
     options.add_argument("--at-once", nargs="+", type=int, help="runs (default: one a core; 8 on a GPU)")
     options.add_argument("--rounds", type=int, default=5, help="turns of each loop (default: %(default)s)")
     arguments = options.parse_args()
-    import pandas as pd
-
-    from anchorloss.device import describe, resolve_device, slug
-    from anchorloss.runs import provenance
-    from anchorloss.runs.files import write_results
-    from anchorloss.sweep.side_by_side import cores
-
     device = resolve_device(arguments.device)
     at_once = arguments.at_once or [8 if device.type == "cuda" else cores()]
     if not all(0 < number <= 1000 for number in (arguments.rounds, *at_once)):

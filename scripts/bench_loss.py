@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +21,9 @@ from torch.utils.benchmark import Timer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import parser, run, unused
 
+from anchorloss.device import describe, resolve_device, slug
 from anchorloss.loss import ANCHORS, anchor_loss
+from anchorloss.runs.files import write_results
 
 ROUNDS, SHAPES = 7, ((128, 100), (4096, 1000), (4, 21, 256, 256))
 
@@ -39,8 +42,6 @@ def step_by_step(logits: Tensor, target: Tensor, anchor: str, gamma: float = 0.5
 
 def measure(shape: tuple[int, ...], compiled: bool, device: torch.device) -> Any:
     """The microseconds of each loss of logits of this shape, a row each: median, lowest and highest of the rounds."""
-    import pandas as pd
-
     logits = torch.randn(shape, device=device).requires_grad_()
     target = torch.randint(shape[1], (shape[0], *shape[2:]), device=device)
     one_hot = F.one_hot(target, shape[1]).movedim(-1, 1).to(logits.dtype).contiguous()
@@ -63,11 +64,6 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--device", default="cpu", help="auto, cpu, cuda (default: %(default)s)")
     arguments = options.parse_args()
-    import pandas as pd
-
-    from anchorloss.device import describe, resolve_device, slug
-    from anchorloss.runs.files import write_results
-
     torch.set_num_threads(1)
     device = resolve_device(arguments.device)
     path = unused(arguments.results_dir / "bench" / f"loss-{slug(describe(device))}.csv")
