@@ -95,11 +95,10 @@ def counted_steps(at_each: Callable[[int], object] = lambda count: None) -> Iter
     steps = SimpleNamespace(count=0)
     train_step = Trainer.train_step
 
-    def counting(trainer: Trainer) -> int:
-        images = train_step(trainer)
+    def counting(trainer: Trainer) -> None:
+        train_step(trainer)
         steps.count += 1
         at_each(steps.count)
-        return images
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", counting)

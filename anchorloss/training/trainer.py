@@ -88,8 +88,8 @@ class Trainer:
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
-    def train_step(self) -> int:
-        """Take the next step of the epoch, which on CUDA is only enqueued; return its number of images."""
+    def train_step(self) -> None:
+        """Take the next step of the epoch, which on CUDA is only enqueued."""
         optim = self.settings.optim
         size = min(optim.batch_size, len(self.data.train_labels) - self.step_in_epoch * optim.batch_size)
         softmax = self.epoch < optim.softmax_warmup_epochs
@@ -108,7 +108,6 @@ class Trainer:
                     self._graphs[size, softmax] = self._capture(size, softmax)
                 self._graphs[size, softmax].replay()
         self.step_in_epoch += 1
-        return size
 
     def step(self, size: int, softmax: bool) -> None:
         """One step on the next `size` images: no host decision depends on a value on the device."""
@@ -231,18 +230,12 @@ class Trainer:
         )
         totals["last_finite_loss"].copy_(torch.where(sound, loss, totals["last_finite_loss"]))
 
-    def warm_up(self, size: int, softmax: bool) -> None:
-        """Take the next step three times, which a graph needs before it is captured; weights and totals change."""
-        position = self._position.clone()
-        for _ in range(3):
-            self._position.copy_(position)  # an epoch's last batch has none after it
-            self.step(size, softmax)
-        self._position.copy_(position)
-
     def _capture(self, size: int, softmax: bool) -> torch.cuda.CUDAGraph:
         """Record one step as a CUDA graph, leaving weights, momentum, totals and position as they were."""
         state = self.state()
-        self.warm_up(size, softmax)
+        for _ in range(3):  # the first steps choose algorithms and allocate
+            self.step(size, softmax)
+            self._position -= size  # an epoch's last batch has none after it
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         # What Python's garbage collector finalises may free a graph or a kernel, which ends a capture.

@@ -49,7 +49,7 @@ FAULTS = (
     Fault("epochs", "trainer.py", CAPTURED, f"softmax = False\n{' ' * 16}{CAPTURED}"),
     Fault("epochs", "trainer.py", CAPTURED, f"size = optim.batch_size\n{' ' * 16}{CAPTURED}"),
     Fault("epochs", "trainer.py", "        self.restore(state, self.epoch)\n", ""),
-    Fault("epochs", "trainer.py", "self._position.copy_(position)  # an", "pass  # an"),
+    Fault("epochs", "trainer.py", "self._position -= size  # an", "pass  # an"),
     # Streams: which runs where, and who waits for whom.
     Fault("epochs", "trainer.py", ", torch.cuda.stream(self.stream):", ":"),
     Fault("together", "trainer.py", STREAM, ONE_STREAM),
@@ -64,5 +64,4 @@ FAULTS = (
     Fault("sweep", "run.py", "        while not trainer.is_idle:\n            yield done\n", ""),
     # Precision.
     Fault("losses", "precision.py", 'is_bf16 = precision == "bf16"', "is_bf16 = False"),
-    Fault("losses", "precision.py", "return module(images).float()", "return module(images)"),
 )
