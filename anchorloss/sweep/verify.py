@@ -33,7 +33,7 @@ from anchorloss.runs.folder import (
 from anchorloss.sweep.executor import execute, prepare_torch
 from anchorloss.sweep.plan import folder_of
 from anchorloss.tracking import Logger
-from anchorloss.training.build import build_loss, build_network
+from anchorloss.training.build import build_network
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.evaluation import Evaluation, evaluate
 from anchorloss.training.run import train
@@ -181,7 +181,7 @@ def _reevaluate(
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = DeviceData.of(dataset, device)
     now, then = (
-        evaluate(network, build_loss(settings.loss), images, settings.precision),
+        evaluate(network, settings, images),
         read_predictions(folder),
     )
     made, version = (record.provenance, record.provenance.versions.get("torch", "unknown"))

@@ -10,7 +10,6 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -22,33 +21,17 @@ from anchorloss.config.own_code import check_arguments, import_function
 from anchorloss.config.settings import LossSettings, ModelSettings, RunSettings
 from anchorloss.errors import UserError, explain, is_about_memory
 
+# From logits (N, C) float and targets (N,) int64 to the mean over the batch.
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 _GENERATOR = threading.RLock()
 _is_seeded = False  # by the thread that has the lock
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A loss as configured: call it with `logits` (N, C) float and `target` (N,) int64 for the mean over the batch."""
-
-    settings: LossSettings
-    function: Callable[[Tensor, Tensor], Tensor]
-
-    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        return self.function(logits, target)
-
-    @property
-    def uses_softmax(self) -> bool:
-        """Whether scores read as softmax probabilities rather than as independent sigmoids."""
-        if self.settings.scores is not None:
-            return self.settings.scores == "softmax"
-        return self.settings.function == "torch.nn.functional.cross_entropy"
-
-
-def build_loss(loss: LossSettings) -> Loss:
+def build_loss(loss: LossSettings) -> LossFunction:
     """Import a loss and bind its arguments. Raises: UserError if it is not there, or does not take them."""
     function = import_function("loss.function", loss.function)
     check_arguments("loss", loss.function, function, loss.arguments, own=("logits", "target", "reduction"))
-    return Loss(loss, partial(function, **loss.arguments))
+    return partial(function, **loss.arguments)
 
 
 def build_network(model: ModelSettings, classes: int) -> nn.Module:

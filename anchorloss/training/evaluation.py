@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorloss.config.settings import LossSettings
+from anchorloss.config.settings import LossSettings, RunSettings
 from anchorloss.data.augmentation import normalize
 from anchorloss.loss import modulation
 from anchorloss.runs.folder import Predictions
-from anchorloss.training.build import Loss
+from anchorloss.training.build import LossFunction, build_loss
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
 
@@ -30,9 +30,10 @@ class Evaluation(Predictions):
     factors: dict[str, float]
 
 
-def evaluate(network: nn.Module, loss: Loss, data: DeviceData, precision: str) -> Evaluation:
+def evaluate(network: nn.Module, settings: RunSettings, data: DeviceData) -> Evaluation:
     """`measure` what the network predicts; nothing may still write to its weights."""
-    return measure(predict(network, data, precision), loss, data.evaluation_labels)
+    logits = predict(network, data, settings.precision)
+    return measure(logits, data.evaluation_labels, settings.loss, build_loss(settings.loss))
 
 
 @torch.no_grad()
@@ -56,8 +57,8 @@ def predict(
 
 
 @torch.no_grad()
-def measure(logits: Tensor, loss: Loss, target: Tensor) -> Evaluation:
-    """What `logits` (N, C) are worth for `target` (N,).
+def measure(logits: Tensor, target: Tensor, settings: LossSettings, loss: LossFunction) -> Evaluation:
+    """What `logits` (N, C) are worth for `target` (N,); `loss` is what `settings` name.
 
     The rank of the target is the number of classes with a higher score, plus those of equal score and lower index: a
     network that gives every class the same score is not credited with all of them.
@@ -67,7 +68,10 @@ def measure(logits: Tensor, loss: Loss, target: Tensor) -> Evaluation:
     ahead = (logits > own) | ((logits == own) & (classes < target[:, None]))
     # A score that is not a number is ahead of nothing and behind nothing: such a network has ranked no target.
     rank = torch.where(own.squeeze(1).isnan(), logits.shape[1] - 1, ahead.sum(1))
-    scores = logits.softmax(1) if loss.uses_softmax else logits.sigmoid()
+    is_softmax = settings.function == "torch.nn.functional.cross_entropy"
+    if settings.scores is not None:
+        is_softmax = settings.scores == "softmax"
+    scores = logits.softmax(1) if is_softmax else logits.sigmoid()
     return Evaluation(
         target=target.byte().cpu().numpy(),
         predicted=logits.argmax(1).byte().cpu().numpy(),
@@ -76,7 +80,7 @@ def measure(logits: Tensor, loss: Loss, target: Tensor) -> Evaluation:
         top1=100 * (int((rank == 0).sum()) / len(rank)),
         top5=100 * (int((rank < 5).sum()) / len(rank)),
         loss=float(loss(logits, target)),
-        factors=_factors(loss.settings, logits, target),
+        factors=_factors(settings, logits, target),
     )
 
 

@@ -217,7 +217,8 @@ class _Run:
             logits = predict(trainer.network, self.data, self.settings.precision, trainer.stream)
             while not trainer.is_idle:
                 yield self.epochs_done
-            evaluation = self.evaluation = measure(logits, trainer.loss, self.data.evaluation_labels)
+            target = self.data.evaluation_labels
+            evaluation = self.evaluation = measure(logits, target, self.settings.loss, trainer.loss)
         row = {
             "epoch": epoch,
             "learning_rate": learning_rate(optim, state.epoch, trainer.steps - 1, trainer.steps),

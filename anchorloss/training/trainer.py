@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from anchorloss.config.settings import RunSettings
 from anchorloss.data import augmentation
-from anchorloss.training.build import Loss, build_loss, build_network, named_errors, seeded
+from anchorloss.training.build import LossFunction, build_loss, build_network, named_errors, seeded
 from anchorloss.training.device_data import DeviceData
 from anchorloss.training.precision import forward_pass, input_dtype
 from anchorloss.training.schedule import learning_rate
@@ -189,17 +189,17 @@ class Trainer:
         """What is drawn from torch's generator on a CPU is a function of (seed, epoch, step)."""
         return seeded(self.settings.seed, self.epoch, self.step_in_epoch)
 
-    def _build_loss(self) -> Loss:
+    def _build_loss(self) -> LossFunction:
         """The loss; one of one's own seeds what it draws, without keeping runs with other networks from their steps."""
         loss = build_loss(self.settings.loss)
         if self.stream is not None or self.settings.loss.source is None:
             return loss
 
-        def function(logits: Tensor, target: Tensor) -> Tensor:
+        def seeded_loss(logits: Tensor, target: Tensor) -> Tensor:
             with self._seeded_step():
                 return loss(logits, target)
 
-        return replace(loss, function=function)
+        return seeded_loss
 
     def _build_optimizer(self) -> torch.optim.SGD:
         optim = self.settings.optim

@@ -137,7 +137,7 @@ def case_together() -> None:
             # An epoch may begin while steps of the last one are enqueued.
             for trainer in trainers if epoch else ():
                 trainer.totals()
-                evaluate(trainer.network, trainer.loss, data, trainer.settings.precision)
+                evaluate(trainer.network, trainer.settings, data)
             if epoch == 1:
                 # The last run ends; another starts in its place, and this one begins an epoch without waiting.
                 trainers[-1].wait()

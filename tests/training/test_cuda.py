@@ -53,7 +53,7 @@ def train(trainer, epochs=2):
             trainer.train_step()
         totals = trainer.totals()
         logits = predict(trainer.network, trainer.data, trainer.settings.precision, trainer.stream)
-        found = measure(logits, trainer.loss, trainer.data.evaluation_labels)
+        found = measure(logits, trainer.data.evaluation_labels, trainer.settings.loss, trainer.loss)
         rows.append((totals, found.loss, found.top1, found.factors, found.to_bytes()))
     return rows, bits(trainer)
 

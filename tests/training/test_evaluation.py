@@ -24,7 +24,7 @@ def test_what_is_measured_at_known_logits():
     for name in ("bce", "anchor_target", "anchor_bg", "anchor_both", "softmax"):
         (run,) = settings(f"loss={name}")
         loss = build_loss(run.loss)
-        found = measure(logits, loss, target)
+        found = measure(logits, target, run.loss, loss)
         rank = ranks(logits, target)
         assert (found.top1, found.top5) == ((rank == 0).mean() * 100, (rank < 5).mean() * 100)
         assert 10 <= found.top1 < found.top5
@@ -40,7 +40,7 @@ def test_what_is_measured_at_known_logits():
         assert found.loss == pytest.approx(float(expected), rel=1e-6)
         assert_factors(found.factors, logits.double().sigmoid(), target, run.loss.arguments)
     logits[0, target[0]] = torch.nan
-    found = measure(logits, loss, target)
+    found = measure(logits, target, run.loss, loss)
     assert found.target_rank[0] == 99
 
 
