@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from anchorloss.data.dataset import Dataset
 from anchorloss.loss import anchor_loss
@@ -22,7 +23,9 @@ from anchorloss.training.device_data import DeviceData
 from tests.in_process import SMALLER, counted_steps, data_of, finish, settings, start
 from tests.training import small
 
-SEED = 1
+SEED, BATCH = 1, 40
+Rates = Sequence[Sequence[float]]
+Losses = Sequence[Callable[[Tensor, Tensor], Tensor]]
 
 
 class Epoch(NamedTuple):
@@ -34,35 +37,28 @@ class Epoch(NamedTuple):
 
 
 def train(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: Dataset,
-    seed: int,
-    batch_size: int,
-    rates: Sequence[Sequence[float]],
-    losses: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    network: nn.Module, optimizer: Optimizer, data: Dataset, rates: Rates, losses: Losses
 ) -> Iterator[Epoch]:
     """Train `network` from its present state, image by image cut out, flipped and normalised in float64.
 
     `rates` has the learning rate of each step, by epoch; `losses` the loss of each epoch. The last batch of an epoch has
     what is left.
     """
-    dtype = next(network.parameters()).dtype
     images = len(data.train_labels)
     for epoch, (rates_of_epoch, loss_of_epoch) in enumerate(zip(rates, losses, strict=True)):
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SEED, epoch])))
         order = generator.permutation(images)
         rows, columns = generator.integers(0, 9, (2, images))
         flips = generator.integers(0, 2, images)
         total, correct = 0.0, 0
         for step, rate in enumerate(rates_of_epoch):
             optimizer.param_groups[0]["lr"] = rate
-            places = range(step * batch_size, min((step + 1) * batch_size, images))
+            places = range(step * BATCH, min((step + 1) * BATCH, images))
             batch = [
                 _augmented(data.train_images[order[at]], rows[at], columns[at], flips[at]) for at in places
             ]
             target = torch.stack([data.train_labels[order[at]] for at in places])
-            logits = network(_normalised(torch.stack(batch), data).to(dtype))
+            logits = network(_normalised(torch.stack(batch), data))
             loss = loss_of_epoch(logits, target)
             optimizer.zero_grad()
             loss.backward()
@@ -72,7 +68,7 @@ def train(
         assert places.stop == images
         network.eval()
         with torch.no_grad():
-            logits = network(_normalised(data.evaluation_images, data).to(dtype))
+            logits = network(_normalised(data.evaluation_images, data))
         network.train()
         yield Epoch(total / images, correct, logits)
 
@@ -129,7 +125,7 @@ def check_a_run(device: torch.device, results: Path) -> None:
     initial = {name: value.clone() for name, value in network.state_dict().items()}
     network.double()
     optimizer = torch.optim.SGD(network.parameters(), lr=1, momentum=0.8, nesterov=True, weight_decay=0.02)
-    expected = list(train(network, optimizer, data, SEED, 40, rates, [F.cross_entropy, *[own_loss] * 3]))
+    expected = list(train(network, optimizer, data, rates, [F.cross_entropy, *[own_loss] * 3]))
 
     with counted_steps() as steps, pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "BATCH", 40)
