@@ -49,6 +49,7 @@ def test_a_run_stopped_anywhere_and_resumed_gives_the_same_record(alone, tmp_pat
 def test_a_record_names_what_trained_the_segments_before_a_resume(alone, tmp_path):
     run, data, record, _ = alone
     assert record.provenance.earlier is None
+    assert record.provenance.duration_seconds > 0
     steps = start(run, data, tmp_path)
     for _ in range(6):
         next(steps)
@@ -107,6 +108,7 @@ def test_a_whole_checkpoint_of_another_kind_of_run_is_refused_and_kept(alone, tm
     steps.close()
     folder = run_folder(tmp_path, run.experiment, run.run)
     content = checkpoint.load(folder, run.hash)
+    assert content["seconds"] > 0
     *outer, key = part.split(".")
     (content[outer[0]] if outer else content)[key] = wrong
     checkpoint.save(folder, run.hash, content)
@@ -116,8 +118,9 @@ def test_a_whole_checkpoint_of_another_kind_of_run_is_refused_and_kept(alone, tm
     assert (folder / checkpoint.NEWEST).read_bytes() == before
 
 
-def test_a_run_that_is_lost_writes_no_further_file(tmp_path):
+def test_a_run_that_is_lost_writes_no_further_file(tmp_path, monkeypatch):
     """However late it is lost; where it is tracked it ends as interrupted."""
+    monkeypatch.setattr(run_module, "SHOW_SECONDS", 0)
     (run,) = settings(*SMALLER, "seeds=[3]")
     data, written, ended = data_of(run), [], []
 
@@ -148,8 +151,8 @@ def test_a_run_that_is_lost_writes_no_further_file(tmp_path):
     calls = 0
     while not files_after(calls):
         calls += 1
-    # Before the epochs' histories, and before each file at the end.
-    assert calls >= 2 + 4
+    # Before what is shown of each step and each epoch's history, and before each file at the end.
+    assert calls >= 2 * 3 + 2 + 4
     assert "record.json" not in {name for each in written for name in each}
 
 
