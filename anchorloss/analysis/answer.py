@@ -89,13 +89,12 @@ def readme(results_dir: Path) -> dict[str, bytes]:
         said.append(
             f"Excluded at this size: the published difference of {text.listed(excluded)}." if excluded else ""
         )
-    labels = {loss: paper.label(loss) for loss in paper.LOSSES}
     numbers = table.numbers(runs, plan=plan)
-    shown = table.cells(numbers).iloc[:, :4].set_axis(numbers["label"]).loc[[*labels.values()]]
+    shown = table.cells(numbers).iloc[:, :4].loc[[*paper.LOSSES]].rename(paper.label)
     claimed = {loss: stats.published_difference(loss, frame.PRIMARY) for loss in found.index}
     title = f"{frame.MEASURES[frame.PRIMARY].name} minus {paper.label(paper.REFERENCE)}, percentage points"
     panels = {size(own): rows for own, rows in compared.values()}
-    svg = figures.differences(panels, claimed, labels, "differences", title, width=6.6)
+    svg = figures.differences(panels, claimed, figures.arms(paper.LOSSES), "differences", title, width=6.6)
     return {
         "answer.md": f"{' '.join(filter(None, said))}\n".encode(),
         "table.md": f"{text.markdown_table(['loss', *shown], shown.itertuples(name=None))}\n".encode(),

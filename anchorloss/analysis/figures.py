@@ -1,6 +1,6 @@
 """Every figure, in one style, as SVG whose colours are CSS variables: one picture for the light and the dark theme.
 
-In all of them `labels` are what losses are called, by loss, and `name` is unique in the page: it prefixes every id.
+In all of them `arms` are what is drawn, by loss, and `name` is unique in the page: it prefixes every id.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from scipy.stats import t as student
 
-from anchorloss.analysis import predictions, text
+from anchorloss.analysis import paper, predictions, text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,6 @@ REWRITTEN = (
     (r'\b(id="|url\(#|href="#)', r"\1NAME-"),
 )
 THEMES = {"light": 1, "dark": 2}
-Labels = Mapping[Any, str]
 styled = mpl.rc_context({**mpl.rcParamsDefault, **LOOK})
 
 
@@ -96,15 +95,30 @@ def css(theme: str) -> str:
     return "".join(f"--{name}:{values[THEMES[theme]]};" for name, values in THEME.items())
 
 
-def variables(arms: Iterable[Any]) -> dict[Any, str]:
-    """The variable of each arm: that of its loss; arms that Table 1 does not have take the other colours in turn."""
+class Arm(NamedTuple):
+    """What an arm is called, and the variable of its colour."""
+
+    label: str
+    variable: str
+
+    @property
+    def color(self) -> str:
+        """What stands for its colour in a figure."""
+        return THEME[self.variable][0]
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """Colour and marker as `Axes.plot` takes them."""
+        return {"color": self.color, "marker": MARKERS[self.variable]}
+
+
+Arms = Mapping[Any, Arm]
+
+
+def arms(losses: Iterable[Any]) -> dict[Any, Arm]:
+    """How each loss is drawn; those that Table 1 does not have take the other colours in turn."""
     others = itertools.cycle(OTHERS)
-    return {arm: arm if arm in MARKERS else next(others) for arm in arms}
-
-
-def _styles(arms: Iterable[Any]) -> dict[Any, dict[str, Any]]:
-    named = variables(arms).items()
-    return {arm: {"color": THEME[name][0], "marker": MARKERS[name]} for arm, name in named}
+    return {loss: Arm(paper.label(loss), loss if loss in MARKERS else next(others)) for loss in losses}
 
 
 def _panels(height: float = 3.6, width: float = 5.0, count: int = 1) -> list[Axes]:
@@ -161,7 +175,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 def differences(
     groups: Mapping[str, pd.DataFrame],
     claimed: Mapping[Any, float],
-    labels: Labels,
+    arms: Arms,
     name: str,
     unit: str = "points",
     width: float = 5.0,
@@ -175,17 +189,16 @@ def differences(
     height = 0.75 + 0.45 * len(groups) + 0.5 * sum(map(len, groups.values()))
     panels, said = _panels(height, width, len(groups)), "Differences in points."
     for axes, (title, found) in zip(panels, groups.items(), strict=True):
-        styles = _styles(found.index)
         axes.axvline(0, color=MUTED, lw=1.2)
         for place, (arm, row) in enumerate(found.iterrows()):
-            axes.plot([row["low"], row["high"]], [place] * 2, color=styles[arm]["color"], lw=2.4)
-            axes.plot(row["difference"], place, **styles[arm], ms=8, mec=PAPER)
+            axes.plot([row["low"], row["high"]], [place] * 2, color=arms[arm].color, lw=2.4)
+            axes.plot(row["difference"], place, **arms[arm].mark, ms=8, mec=PAPER)
             axes.plot(claimed.get(arm, np.nan), place + 0.26, "d", color="none", mec=MUTED, ms=7)
             right, beside = axes.get_yaxis_transform(), _with_interval(row, "\n")
             axes.text(1.03, place, beside, transform=right, va="center", fontsize=10, linespacing=1.3)
-        _rows(axes, [labels[arm] for arm in found.index])
+        _rows(axes, [arms[arm].label for arm in found.index])
         axes.set_title(title)
-        rows = "; ".join(f"{labels[arm]} {_with_interval(row)}" for arm, row in found.iterrows())
+        rows = "; ".join(f"{arms[arm].label} {_with_interval(row)}" for arm, row in found.iterrows())
         said += f" {title}: {rows}."
     panels[-1].set_xlabel(f"{unit}; bar: 95 % interval" + "; ◇ published" * bool(claimed))
     return _svg(panels[0], name, said)
@@ -200,39 +213,35 @@ def _with_interval(row: pd.Series, between: str = " ") -> str:
 
 @styled
 def every_seed(
-    values: Mapping[Any, pd.Series],
-    labels: Labels,
-    title: str,
-    name: str,
-    published: Mapping[Any, tuple[float, float]],
+    runs: pd.DataFrame, measure: str, published: pd.DataFrame, arms: Arms, title: str, name: str
 ) -> Markup:
     """A row for each arm: a mark for each seed, below them the mean with its 95 % interval.
 
     Args:
-        values: Percent by arm; an arm without a finished run has none.
-        published: Mean and std of an arm, drawn in grey.
+        runs: A row for each finished run.
+        measure: A column, in percent.
+        published: Mean and standard deviation of some of the arms, drawn in grey.
     """
-    (axes,), styles = _panels(0.95 + 0.55 * len(values)), _styles(values)
-    for place, (arm, own) in enumerate(values.items()):
+    (axes,), means = _panels(0.95 + 0.55 * len(arms)), []
+    for place, (loss, arm) in enumerate(arms.items()):
+        own = runs.loc[runs["loss"] == loss, measure]
         mean, margin = own.mean(), own.sem() * student.ppf(0.975, len(own) - 1)
-        axes.plot(own, [place - 0.14] * len(own), ls="", **styles[arm], ms=6, mec=PAPER, alpha=0.85)
-        axes.plot([mean - margin, mean + margin], [place + 0.2] * 2, color=styles[arm]["color"], lw=2.2)
+        axes.plot(own, [place - 0.14] * len(own), ls="", **arm.mark, ms=6, mec=PAPER, alpha=0.85)
+        axes.plot([mean - margin, mean + margin], [place + 0.2] * 2, color=arm.color, lw=2.2)
         axes.plot(mean, place + 0.2, "|", color=INK, ms=11, mew=2)
-        if arm in published:
-            mean, std = published[arm]
-            axes.plot([mean - std, mean + std], [place + 0.36] * 2, color=MUTED, lw=1.2)
-            axes.plot(mean, place + 0.36, "d", color=PAPER, mec=MUTED, ms=6)
-    _rows(axes, [labels[arm] for arm in values])
+        if loss in published.index:
+            theirs, std = published.loc[loss].to_numpy(float)
+            axes.plot([theirs - std, theirs + std], [place + 0.36] * 2, color=MUTED, lw=1.2)
+            axes.plot(theirs, place + 0.36, "d", color=PAPER, mec=MUTED, ms=6)
+        means.append(f"{arm.label} {text.number(mean)}, n = {len(own)}")
+    _rows(axes, [arm.label for arm in arms.values()])
     axes.set(title=title, xlabel="percent, last epoch")
-    said = "; ".join(
-        f"{labels[arm]} {text.number(own.mean())}, n = {len(own)}" for arm, own in values.items()
-    )
-    return _svg(axes, name, f"{title}, in percent. Means: {said}.")
+    return _svg(axes, name, f"{title}, in percent. Means: {'; '.join(means)}.")
 
 
 @styled
 def curves(
-    long: pd.DataFrame, labels: Labels, title: str, name: str, unit: str, level: float | None = None
+    long: pd.DataFrame, arms: Arms, title: str, name: str, unit: str, level: float | None = None
 ) -> Markup:
     """Mean over seeds by epoch, with a band from the lowest seed to the highest.
 
@@ -240,21 +249,21 @@ def curves(
         long: A row for each value: `loss`, `seed`, `epoch`, `value`, and perhaps `quantile`, drawn dashed without a band.
         level: Where a grey line is drawn.
     """
-    (axes,), styles, ends = _panels(), _styles(labels), []
+    (axes,), ends = _panels(), []
     keys = [key for key in ("loss", "quantile") if key in long]
-    ordered = pd.concat([long[long["loss"] == loss] for loss in labels]).dropna(subset=["value"])
+    ordered = pd.concat([long[long["loss"] == loss] for loss in arms]).dropna(subset=["value"])
     if level is not None:
         axes.axhline(level, color=MUTED, lw=1.2)
     for group, own in ordered.groupby(keys, sort=False):
         loss, *quantile = cast(tuple[Any, ...], group)
-        by_epoch = own.groupby("epoch")["value"].agg(["mean", "min", "max"])
-        label = " ".join([labels[loss], *(f"{one[1:]} %" for one in quantile)])
+        arm, by_epoch = arms[loss], own.groupby("epoch")["value"].agg(["mean", "min", "max"])
+        label = " ".join([arm.label, *(f"{one[1:]} %" for one in quantile)])
         dashes = QUANTILE_DASHES[quantile[0]] if quantile else "-"
         marker = "o" if len(by_epoch) == 1 else ""  # one point makes no line
-        axes.plot(by_epoch["mean"], color=styles[loss]["color"], ls=dashes, marker=marker, label=label)
+        axes.plot(by_epoch["mean"], color=arm.color, ls=dashes, marker=marker, label=label)
         if not quantile:
             low, high = by_epoch["min"], by_epoch["max"]
-            axes.fill_between(by_epoch.index, low, high, color=styles[loss]["color"], alpha=0.15, lw=0)
+            axes.fill_between(by_epoch.index, low, high, color=arm.color, alpha=0.15, lw=0)
         ends.append(f"{label} {by_epoch['mean'].iloc[-1]:.2f}")
     axes.margins(x=0)
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)
@@ -263,12 +272,12 @@ def curves(
 
 
 @styled
-def power_curve(detectable: pd.DataFrame, labels: Labels, claimed: float | None, name: str) -> Markup:
+def power_curve(detectable: pd.DataFrame, arms: Arms, claimed: float, name: str) -> Markup:
     """The minimum detectable difference by the number of seeds of each loss; `detectable` is seeds x arm, in points."""
-    title, (axes,), styles = "Minimum detectable difference", _panels(), _styles(detectable)
-    for arm, own in detectable.items():
-        axes.plot(own, color=styles[arm]["color"], label=labels[arm])
-    if claimed:
+    title, (axes,) = "Minimum detectable difference", _panels()
+    for loss, own in detectable.items():
+        axes.plot(own, color=arms[loss].color, label=arms[loss].label)
+    if claimed > 0:
         axes.axhline(claimed, color=MUTED, ls=(0, (4, 3)), lw=1.2, label=f"published {text.signed(claimed)}")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -279,13 +288,13 @@ def power_curve(detectable: pd.DataFrame, labels: Labels, claimed: float | None,
 
 
 @styled
-def class_differences(change: pd.Series, chance: float, variable: str, title: str, name: str) -> Markup:
+def class_differences(change: pd.Series, chance: float, arm: Arm, title: str, name: str) -> Markup:
     """Accuracy by class minus the reference's, sorted, in points; band: two standard deviations that seeds alone give."""
     (axes,), heights = _panels(), np.sort(change.dropna())
     largest = 1.15 * np.abs(heights).max(initial=0.1)
     if not np.isnan(chance):
         axes.axhspan(-2 * chance, 2 * chance, color=RULE, alpha=0.6, lw=0)
-    axes.bar(np.arange(len(heights)), heights, width=0.85, color=THEME[variable][0], lw=0)
+    axes.bar(np.arange(len(heights)), heights, width=0.85, color=arm.color, lw=0)
     axes.axhline(0, color=MUTED, lw=1)
     axes.grid(visible=False)
     axes.set(title=title, xlabel="classes, sorted", ylabel="points", xticks=[], ylim=(-largest, largest))
@@ -293,19 +302,19 @@ def class_differences(change: pd.Series, chance: float, variable: str, title: st
 
 
 @styled
-def confused(means: pd.DataFrame, labels: Labels, name: str) -> Markup:
+def confused(means: pd.DataFrame, arms: Arms, name: str) -> Markup:
     """Mistakes between two classes under each loss; `means` is pair x loss, in images a run."""
-    (axes,), styles = _panels(1.5 + 0.32 * len(means)), _styles(means)
+    (axes,) = _panels(1.5 + 0.32 * len(means))
     axes.hlines(range(len(means)), means.min(axis=1), means.max(axis=1), color=RULE, lw=3)
     for loss, own in means.items():
-        axes.plot(own, range(len(own)), ls="", **styles[loss], ms=7, mec=PAPER, label=labels[loss])
+        axes.plot(own, range(len(own)), ls="", **arms[loss].mark, ms=7, mec=PAPER, label=arms[loss].label)
     _rows(axes, list(means.index))
     axes.set(title="Classes taken for each other", xlabel="mistakes between the two, images a run")
     return _svg(axes, name, f"The most confused pairs of classes: {'; '.join(means.index)}.")
 
 
 @styled
-def reliability_diagram(bins: pd.DataFrame, fewest: int, variable: str, title: str, name: str) -> Markup:
+def reliability_diagram(bins: pd.DataFrame, fewest: int, arm: Arm, title: str, name: str) -> Markup:
     """Share right against the score of the predicted class, and below how many images have that score.
 
     Args:
@@ -316,7 +325,7 @@ def reliability_diagram(bins: pd.DataFrame, fewest: int, variable: str, title: s
     many, shares = bins[bins["images"] >= fewest], 0.3 * bins["images"] / bins["images"].max()
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1.2, ls=(0, (4, 3)))
     axes.bar(width * bins.index, shares, width=width, align="edge", color=RULE, lw=0)
-    axes.plot(many["score"], many["right"], **_styles([variable])[variable], ms=6, mec=PAPER)
+    axes.plot(many["score"], many["right"], **arm.mark, ms=6, mec=PAPER)
     axes.set(title=title, xlabel="score of the predicted class", ylabel="share right")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     return _svg(axes, name, f"Reliability of {title}.")

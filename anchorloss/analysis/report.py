@@ -27,21 +27,6 @@ if TYPE_CHECKING:
 
 FEWEST_IMAGES, MOST_SEEDS_DRAWN = 20, 30
 VERSIONS = "provenance.versions."
-# Column of the frame -> heading and format of the table of runs; an empty format is text.
-RUN_COLUMNS = {
-    "seed": ("seed", ".0f"),
-    "state": ("state", ""),
-    "top1": ("Top-1", ".2f"),
-    "top5": ("Top-5", ".2f"),
-    "best.top1": ("best Top-1*", ".2f"),
-    "commit": ("commit", ""),
-    "provenance.device": ("device", ""),
-    "provenance.precision": ("precision", ""),
-    "minutes": ("minutes", ".1f"),
-    "provenance.resumed": ("resumed", ".0f"),
-    "provenance.finished": ("finished", ""),
-    "run": ("run", ""),
-}
 
 
 def _typeset(cell: object) -> object:
@@ -74,11 +59,7 @@ class Table(NamedTuple):
 
 @dataclass
 class Part:
-    """A section of the page, or what is folded in one behind its title.
-
-    `points` are a heading, the variable of its colour, and text; `results` is whether it shows results of these runs, and
-    so carries the stamp.
-    """
+    """A section of the page, or what is folded in one behind its title; `points` are a heading, its colour, and text."""
 
     title: str
     name: str = ""
@@ -89,59 +70,58 @@ class Part:
     figures: Sequence[Markup] = ()
     folded: Sequence[Part] = ()
     open: bool = False
-    results: bool = True
 
 
 class Report:
     """The sections of one experiment's page.
 
     Args:
-        runs: Every run, with its measures (`frame.measured`).
+        runs: Every run, as `frame.runs` returns it.
         reference: The loss that the others are compared with.
-        plan: The losses and seeds that were planned.
-        answers: The predictions of each finished run.
     """
 
-    def __init__(self, runs: pd.DataFrame, reference: str, plan: paper.Plan, answers: pd.Series) -> None:
-        self.runs, self.reference, self.plan, self.answers = runs, reference, plan, answers
+    def __init__(self, runs: pd.DataFrame, reference: str) -> None:
+        done = runs[runs["state"] == "finished"]
+        self.answers = pd.Series({name: read_predictions(folder) for name, folder in done["folder"].items()})
+        self.runs = runs = frame.measured(runs, answers=self.answers)
         self.done = runs[runs["state"] == "finished"]
-        self.numbers = table.numbers(runs, reference, plan)
-        self.labels: dict[Any, str] = self.numbers["label"].to_dict()
-        self.present = [loss for loss in self.labels if loss in set(self.done["loss"])]
-        self.against = paper.label(reference)
-        self.variables = figures.variables(self.labels)
-        self.verdicts = stats.verdicts(runs, reference, [*self.numbers.index])
         self.first = table.basis(runs).iloc[0]
-        self.published = paper.published(self.first["experiment"], self.first["dataset.label"])
-        self.full = bool(len(self.published)) and not paper.stamps(table.basis(runs))
-        others = [loss for loss in self.published.index if loss in self.labels and loss != reference]
-        self.claimed = {
-            key: {loss: paper.published_difference(loss, key, reference) for loss in others}
-            for key in MEASURES
-        }
-        self.histories = frame.histories_of(self.done) if len(self.done) else pd.DataFrame(columns=["epoch"])
+        self.reference, self.against = reference, paper.label(reference)
+        self.plan = paper.planned(self.first["experiment"])
+        self.numbers = table.numbers(runs, reference, self.plan)
+        self.arms = figures.arms(self.numbers.index)
+        self.present = [loss for loss in self.arms if loss in set(self.done["loss"])]
+        self.verdicts = stats.verdicts(runs, reference, self.arms)
+        self.of_paper = len(paper.published(self.first["experiment"], self.first["dataset.label"])) > 0
+        self.comparable = bool(self.numbers["comparable_with_paper"].any())
 
     def of(self, measure: str) -> pd.DataFrame:
         """The verdicts in one measure, by loss."""
         return self.verdicts[self.verdicts.index.get_level_values("measure") == measure].droplevel("measure")
 
+    def claimed(self, measure: str) -> dict[Any, float]:
+        """The published differences from the reference in points, by loss."""
+        found = self.numbers.get(f"paper_{measure}_difference", pd.Series(dtype=float))
+        return found.dropna().to_dict()
+
     def named(self, loss: Any) -> Markup:
         """A loss as it is written in a table, with its colour."""
-        span = Markup('<span class="loss" style="--c:var(--{})">{}</span>')
-        return span.format(self.variables[loss], self.labels[loss])
+        arm = self.arms[loss]
+        return Markup('<span class="loss" style="--c:var(--{})">{}</span>').format(arm.variable, arm.label)
 
-    def by_loss(self, rows: pd.DataFrame | dict[Any, dict[str, str]]) -> pd.DataFrame:
-        """`rows`, one for each loss, as cells."""
-        shown = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_dict(rows, orient="index")
-        return shown.set_axis([self.named(loss) for loss in shown.index]).rename_axis("loss")
+    def by_loss(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """`cells`, a row for each loss, with the losses named."""
+        return cells.set_axis([self.named(loss) for loss in cells.index]).rename_axis("loss")
 
     def sections(self) -> list[Part]:
         """Those that have something to show."""
         made = [self.verdict(), self.scores()]
         if self.present:
-            made += [*self.training(), *self.modulation(), *self.by_class()]
+            histories = frame.histories_of(self.done)
+            made += [self.training(histories), self.modulation(histories), self.by_class()]
             made += [self.confusion(), self.calibration()]
-        return [*made, *self.loss_itself(), self.every_run()]
+        made += [self.loss_itself(), self.every_run()]
+        return [part for part in made if part.answer or part.tables or part.figures or part.folded]
 
     def verdict(self) -> Part:
         """The answer in one sentence, the differences drawn, and below them what it rests on."""
@@ -150,7 +130,7 @@ class Report:
             found = self.of(key)
             if found["difference"].notna().any():
                 panel = {f"{name} minus {self.against}": found}
-                drawn.append(figures.differences(panel, self.claimed[key], self.labels, f"difference-{key}"))
+                drawn.append(figures.differences(panel, self.claimed(key), self.arms, f"difference-{key}"))
         return Part(
             f"Better than {self.against}?",
             "verdict",
@@ -160,7 +140,7 @@ class Report:
         )
 
     def _verdicts(self) -> Part:
-        measure, claimed = MEASURES[PRIMARY].name, self.claimed[PRIMARY]
+        measure, claimed = MEASURES[PRIMARY].name, self.claimed(PRIMARY)
         lead = (
             f"The claim for each loss: its mean {measure} is higher than {self.against}'s. Supported or contradicted "
             "only where p, corrected by Holm's method (the paper's losses as one family, all other losses as "
@@ -170,31 +150,30 @@ class Report:
         for loss, one in self.of(PRIMARY).iterrows():
             heading = Markup("{}: {}").format(self.named(loss), _badge(one["verdict"]))
             said = text.explanation(one.to_dict(), measure, self.against, claimed.get(loss, np.nan))
-            points.append((heading, self.variables[loss], said))
+            points.append((heading, self.arms[loss].variable, said))
         if paper.amended(self.runs, self.plan, self.reference):
             lines = "\n".join(text.amendment(self.runs)).splitlines()
             points += [("", "rule", _prose(line)) for line in lines]
         return Part("What each verdict rests on", lead=lead, points=points)
 
     def _tests(self) -> Part:
-        made = []
+        made, drawn = [], []
         for key, measure in MEASURES.items():
-            rows = {loss: self._test(key, str(loss), one) for loss, one in self.of(key).iterrows()}
+            rows = [self._test(key, str(loss), one) for loss, one in self.of(key).iterrows()]
             kind = "primary measure" if key == PRIMARY else "secondary measure"
             note = f"{kind}; two-sided t tests{'; lower is better' if measure.lower_is_better else ''}"
             caption = f"{measure.name[0].upper()}{measure.name[1:]} minus {self.against}, points"
-            shown = self.by_loss(rows).drop(columns=[] if self.claimed[key] else "seeds for the published")
+            shown = self.by_loss(pd.DataFrame(rows, self.of(key).index))
+            shown = shown if self.claimed(key) else shown.drop(columns="seeds for the published")
             made.append(Table(f"tests-{key}", caption, note, shown, ("seeds", "verdict")))
         counts = range(2, MOST_SEEDS_DRAWN + 1)
         spreads = {loss: own for loss, own in self.of(PRIMARY)["spreads"].items() if any(own)}
-        drawn = []
         if spreads:
             detectable = {loss: [stats.detectable(own, n) for n in counts] for loss, own in spreads.items()}
-            largest = max(map(abs, self.claimed[PRIMARY].values()), default=None)
-            svg = figures.power_curve(pd.DataFrame(detectable, counts), self.labels, largest, "power")
-            drawn = [
-                _captioned(svg, f"In {MEASURES[PRIMARY].name}, 80 % power, with the spread observed here.")
-            ]
+            largest = max(map(abs, self.claimed(PRIMARY).values()), default=0.0)
+            svg = figures.power_curve(pd.DataFrame(detectable, counts), self.arms, largest, "power")
+            caption = f"In {MEASURES[PRIMARY].name}, 80 % power, with the spread observed here."
+            drawn.append(_captioned(svg, caption))
         lead = (
             "Runs with the same seed share initial weights and data order, so they are compared pair by pair where "
             "they were trained on the same kind of processor, and by Welch's test otherwise. Only seeds that both "
@@ -208,7 +187,7 @@ class Report:
     def _test(self, key: str, loss: str, one: pd.Series) -> dict[str, str]:
         own, base, paired = stats.samples(self.runs, key, loss, self.reference)
         share, low, high = stats.improvement(own, base)
-        claimed = self.claimed[key].get(loss, np.nan)
+        needed = stats.seeds_needed(self.claimed(key).get(loss, np.nan), one["spreads"])
         return {
             "seeds": f"{one['n']} pairs" if paired else f"{one['n']} and {one['n_reference']}, Welch",
             "difference": text.number(one["difference"], "+.2f"),
@@ -220,45 +199,35 @@ class Report:
             "permutation p": _p_value(stats.permutation(own, base, paired)),
             "P(higher)": f"{text.number(share)} ({_interval(low, high, '.2f')})",
             "minimum detectable": text.number(stats.detectable(one["spreads"], len(own))),
-            "seeds for the published": text.number(stats.seeds_needed(claimed, one["spreads"]), ",.0f"),
+            "seeds for the published": text.number(needed, ",.0f"),
             "verdict": _badge(one["verdict"]) + " exploratory" * bool(one["exploratory"]),
         }
 
     def scores(self) -> Part:
         """Table 1, and every seed drawn."""
         caption = "One mark per seed; below them the mean and its 95 % interval."
-        caption += " Grey: the published mean ± std." if self.full else ""
-        published, drawn = self.published if self.full else self.published.iloc[:0], []
+        caption += " Grey: the published mean ± std." if self.comparable else ""
+        drawn = []
         for key, name in SCORES.items():
-            values = {loss: self.done.loc[self.done["loss"] == loss, key] for loss in self.labels}
-            grey = {
-                loss: (one[f"{key}_mean"], one[f"{key}_std"])
-                for loss, one in published.to_dict("index").items()
-            }
-            svg = figures.every_seed(values, self.labels, f"{name}, every seed", f"seeds-{key}", grey)
+            grey = self.numbers[[f"paper_{key}_mean", f"paper_{key}_std"]].dropna()
+            grey = grey if self.comparable else grey.iloc[:0]
+            title = f"{name}, every seed"
+            svg = figures.every_seed(self.done, key, grey, self.arms, title, f"seeds-{key}")
             drawn.append(_captioned(svg, caption))
-        points = [("", "rule", _prose(line)) for line in table.notes(self.runs, self.plan)]
+        note = "mean ± sample standard deviation over n seeds, percent"
+        cells = self.by_loss(table.cells(self.numbers, self.reference, bold="{}"))
         count = (self.numbers["planned"] - self.numbers["n"]).sum()
+        points = [("", "rule", said) for said in table.notes(self.runs, self.plan)]
         return Part(
-            "Beside the paper" if len(self.published) else "The table",
+            "Beside the paper" if self.of_paper else "The table",
             "table",
-            tables=[
-                Table(
-                    "scores",
-                    "Table 1",
-                    "mean ± sample standard deviation over n seeds, percent",
-                    self.by_loss(table.cells(self.numbers, self.reference, bold="{}")),
-                )
-            ],
+            tables=[Table("scores", "Table 1", note, cells)],
             figures=drawn,
             folded=[Part(f"Runs that are not in the means: {count}", points=points)] if count else [],
         )
 
-    def training(self) -> list[Part]:
+    def training(self, long: pd.DataFrame) -> Part:
         """Learning curves."""
-        long = self.histories
-        if long["epoch"].nunique() < 2:
-            return []
         late = long[long["learning_rate"] <= long["learning_rate"].max() / 5]
         parts = [("top1", "Top-1, evaluation", long.assign(value=long["top1"]))]
         parts += [("end", "Once the learning rate has fallen", late.assign(value=late["top1"]))]
@@ -272,16 +241,19 @@ class Report:
         parts.append(("train", "Top-1, training", long.assign(value=long["train_top1"])))
         drawn = []
         for key, title, own in parts:
-            shown = {loss: self.labels[loss] for loss in self.present if loss in set(own["loss"])}
             level, unit = (0, "points") if key == "difference" else (None, "percent")
             if own["epoch"].nunique() > 1:
-                drawn.append(figures.curves(own, shown, title, f"curve-{key}", unit, level))
+                drawn.append(figures.curves(own, self.arms, title, f"curve-{key}", unit, level))
         lead = "Mean over seeds; band from the lowest seed to the highest."
-        return [Part("Learning curves", "training", lead, figures=drawn)]
+        return Part("Learning curves", "training", lead, figures=drawn)
 
-    def modulation(self) -> list[Part]:
+    def modulation(self, long: pd.DataFrame) -> Part:
         """How the distribution of the modulating factors moves."""
-        long, drawn = self.histories, []
+        drawn = []
+        short = {
+            loss: arm._replace(label=re.sub(r"^(\(i+\)) .*", r"\1", arm.label))
+            for loss, arm in self.arms.items()
+        }
         for side in ("target", "background"):
             columns = list(long.filter(like=f"{side}_factor_"))
             own = long.melt(["loss", "seed", "epoch"], columns, "quantile").dropna(subset=["value"])
@@ -289,16 +261,13 @@ class Report:
             # Histories have both sides' columns, also where a loss leaves one alone.
             own = own[own["value"].ne(1).groupby(own["loss"]).transform("any").astype(bool)]
             if own["epoch"].nunique() > 1:
-                shown = [loss for loss in self.present if loss in set(own["loss"])]
-                short = {loss: re.sub(r"^(\(i+\)) .*", r"\1", self.labels[loss]) for loss in shown}
                 title, unit = f"Factor on the {side} term", "factor; grey: BCE"
                 drawn.append(figures.curves(own, short, title, f"factor-{side}", unit, level=1))
         lead = (
             "Quantiles over the evaluation set of the factor on each term, mean over seeds. Above 1 the term weighs "
             "more than in BCE, below 1 less."
         )
-        made = Part("The modulating factor over training", "modulation", lead, figures=drawn)
-        return [made] if drawn else []
+        return Part("The modulating factor over training", "modulation", lead, figures=drawn)
 
     def class_names(self) -> list[str]:
         """What the classes are called, of one's own data, too."""
@@ -306,31 +275,34 @@ class Report:
         own = self.first.get("dataset.class_names")
         return class_names(self.first["dataset.name"], own if isinstance(own, list) else [], count)
 
-    def by_class(self) -> list[Part]:
+    def by_class(self) -> Part:
         """Accuracy by class minus the reference's, over the seeds that both losses have."""
+        lead = f"Accuracy by class minus {self.against}'s, mean over the seeds that both losses have."
+        made = Part("Class by class", "classes", lead)
         if self.reference not in self.present or len(self.present) < 2:
-            return []
+            return made
         names = self.class_names()
         found = [predictions.class_accuracy(one, len(names)) for one in self.answers]
         index = pd.MultiIndex.from_frame(self.done[["loss", "seed"]])
         accuracy = pd.DataFrame(found, index, columns=names)
         drawn, base = [], accuracy.loc[[self.reference]].droplevel("loss")
-        shown = {self.against: base.mean().map(lambda value: text.number(value, ".1f"))}
+        shown = {self.against: base.mean().apply(text.number, form=".1f")}
         for loss in [loss for loss in self.present if loss != self.reference]:
             sides = accuracy.loc[[loss]].droplevel("loss"), base
             shared = sides[0].index.intersection(base.index)
             own, other = (side.loc[shared] if len(shared) else side for side in sides)
-            change, title = own.mean() - other.mean(), f"{self.labels[loss]} minus {self.against}"
+            change, title = own.mean() - other.mean(), f"{self.arms[loss].label} minus {self.against}"
             # Standard deviation of a class's difference if only seeds differed, pooled over classes.
             chance = math.hypot(*((float(side.var().mean()) / len(side)) ** 0.5 for side in (own, other)))
-            svg = figures.class_differences(change, chance, self.variables[loss], title, f"classes-{loss}")
+            svg = figures.class_differences(change, chance, self.arms[loss], title, f"classes-{loss}")
             drawn.append(_captioned(svg, _outside(change, chance)))
-            shown[title] = change.map(lambda value: text.number(value, "+.1f"))
+            shown[title] = change.apply(text.number, form="+.1f")
         cells = pd.DataFrame(shown).rename_axis("class")
         listed = Table("class-table", "Accuracy by class", "percent, mean over seeds; points", cells)
-        fold = Part(f"All {len(cells)} classes, drawn and as a table", figures=drawn, tables=[listed])
-        lead = f"Accuracy by class minus {self.against}'s, mean over the seeds that both losses have."
-        return [Part("Class by class", "classes", lead, folded=[fold])]
+        made.folded = [
+            Part(f"All {len(cells)} classes, drawn and as a table", figures=drawn, tables=[listed])
+        ]
+        return made
 
     def confusion(self) -> Part:
         """The most confused pairs of classes."""
@@ -338,8 +310,8 @@ class Report:
         caption = (
             "Chosen by the mean over all losses: pairs chosen by one loss would flatter the others by chance."
         )
-        drawn = [_captioned(figures.confused(pairs, self.labels, "pairs"), caption)] if len(pairs) else []
-        counts = pairs.map(lambda value: text.number(value, ".1f")).rename(columns=self.labels)
+        drawn = [_captioned(figures.confused(pairs, self.arms, "pairs"), caption)] if len(pairs) else []
+        counts = pairs.map(text.number, form=".1f").rename(columns=paper.label)
         made = Table(
             "pairs-table", "Mistakes between two classes", "images a run", counts.rename_axis("pair")
         )
@@ -353,15 +325,15 @@ class Report:
         for loss in self.present:
             own = self.done[self.done["loss"] == loss]
             error, gap = (text.mean_std(own[key].mean(), own[key].std()) for key in ("ece", "score_gap"))
-            bins = predictions.reliability(list(self.answers[own.index]))
-            title, name = f"{self.labels[loss]}: error {error} %", f"reliability-{loss}"
-            drawn.append(figures.reliability_diagram(bins, FEWEST_IMAGES, self.variables[loss], title, name))
+            bins, arm = predictions.reliability(list(self.answers[own.index])), self.arms[loss]
+            title = f"{arm.label}: error {error} %"
+            drawn.append(figures.reliability_diagram(bins, FEWEST_IMAGES, arm, title, f"reliability-{loss}"))
             rows[loss] = {"n": f"{len(own)}", "calibration error": error, "mean score minus accuracy": gap}
             if ("ece", loss) in self.verdicts.index:
                 ends = self.of("ece").loc[str(loss)][list(table.INTERVAL)]
                 rows[loss][f"error minus {self.against} (95 %)"] = text.with_interval(*ends)
         note = "percent; the gap is above zero for overconfidence, and one can fall while the other rises"
-        cells = self.by_loss(rows).fillna(text.DASH)
+        cells = self.by_loss(pd.DataFrame.from_dict(rows, orient="index").fillna(text.DASH))
         listed = Table("calibration-table", "Expected calibration error", note, cells)
         lead = (
             "Score of the predicted class (sigmoid, or softmax for losses on a softmax) against the share that is "
@@ -372,30 +344,35 @@ class Report:
         folded.append(Part("Expected calibration error, a secondary measure", tables=[listed]))
         return Part("Is a score a probability?", "calibration", lead, folded=folded)
 
-    def loss_itself(self) -> list[Part]:
+    def loss_itself(self) -> Part:
         """Figure 1 of the supplement."""
-        if not len(self.published):
-            return []
         sides: tuple[Anchor, ...] = ("target", "background")
         lead = "Figure 1 of the supplement, drawn by the loss code. Shaded: where anchor loss exceeds BCE."
-        drawn = [figures.figure1(side, f"figure1-{side}") for side in sides]
-        return [Part("The loss itself", "loss", lead, figures=drawn, results=False)]
+        drawn = [figures.figure1(side, f"figure1-{side}") for side in sides if self.of_paper]
+        return Part("The loss itself", "loss", lead, figures=drawn)
 
     def every_run(self) -> Part:
         """Every run folder, and the settings that decide a result: those all runs share, and each loss's own."""
         runs = self.runs
-        versions = zip(runs["provenance.commit"], runs["provenance.dirty"], strict=True)
+        made = runs.filter(like="provenance.").rename(columns=lambda key: key.removeprefix("provenance."))
+        versions = zip(made["commit"], made["dirty"], strict=True)
         epoch = runs["progress.epoch"].map(lambda one: "" if pd.isna(one) else f", epoch {one:.0f}")
-        shown = runs.assign(
-            commit=[text.DASH if pd.isna(one) else short_commit(one, dirty) for one, dirty in versions],
-            minutes=runs["provenance.duration_seconds"] / 60,
-            run=runs.index.map(_code),
-            state=runs["state"] + epoch,
-        )
-        cells = {heading: shown[key].map(_formatted(form)) for key, (heading, form) in RUN_COLUMNS.items()}
-        left = [heading for heading, form in RUN_COLUMNS.values() if not form]
+        cells = {
+            "seed": runs["seed"].map(str),
+            "state": runs["state"] + epoch,
+            **{name: runs[key].apply(text.number) for key, name in SCORES.items()},
+            "best Top-1*": runs["best.top1"].apply(text.number),
+            "commit": [None if pd.isna(one) else short_commit(one, dirty) for one, dirty in versions],
+            "device": made["device"],
+            "precision": made["precision"],
+            "minutes": (made["duration_seconds"] / 60).apply(text.number, form=".1f"),
+            "resumed": made["resumed"].apply(text.number, form=".0f"),
+            "finished": made["finished"],
+            "run": runs.index.map(_code),
+        }
+        listed = self.by_loss(pd.DataFrame(cells).fillna(text.DASH).set_axis(runs["loss"]))
         note = "accuracies in percent after the last epoch; *picked on the evaluation set, in no mean"
-        listed = self.by_loss(pd.DataFrame(cells).set_axis(runs["loss"]))
+        left = ("state", "commit", "device", "precision", "finished", "run")
         software = self.done.filter(like=VERSIONS).rename(columns=lambda key: key.removeprefix(VERSIONS))
         said = {
             ", ".join(f"{key} {value}" for key, value in one.dropna().items())
@@ -417,7 +394,7 @@ class Report:
             Part("Every setting that decides a result", tables=[shared]),
         ]
         checked = "The files of every finished run were checked against the SHA-256 in its record."
-        return Part("Every run", "runs", f"{_prose(text.made_from(runs))} {checked}", folded=folded)
+        return Part("Every run", "runs", f"{_prose(text.made_from(self.runs))} {checked}", folded=folded)
 
 
 def write_report(results_dir: Path, experiment: str, reference: str = paper.REFERENCE) -> Path:
@@ -431,28 +408,26 @@ def write_report(results_dir: Path, experiment: str, reference: str = paper.REFE
         RunError: A file cannot be written.
     """
     runs = frame.runs(experiment, results_dir)
-    done = runs[runs["state"] == "finished"]
-    frame.require_one_protocol(done)
     if reference != paper.REFERENCE:
         frame.require_reference(reference, runs["loss"])
-    answers = pd.Series({name: read_predictions(folder) for name, folder in done["folder"].items()})
-    runs = frame.measured(runs, answers=answers)
-    plan, basis = paper.planned(experiment), table.basis(runs)
-    report = Report(runs, reference, plan, answers)
+    report = Report(runs, reference)
     sections, lead = report.sections(), table.protocol(runs)
     if report.first["dataset.label"] == "SYNTHETIC":
         lead += " These numbers show that the pipeline works and say nothing about the losses."
-    elif len(report.published) and not report.full:
+    elif report.of_paper and not report.comparable:
         lead += " Compare differences with the paper's, not absolute accuracies."
     page = PAGES.get_template("page.html").render(
         experiment=experiment,
-        stamp=" · ".join(filter(None, [*paper.stamps(basis), paper.interim(runs, plan)])),
+        stamp=" · ".join(filter(None, [*paper.stamps(table.basis(runs)), paper.interim(runs, report.plan)])),
         protocol=lead,
         sections=sections,
         css=figures.css,
     )
     # Equal runs give equal bytes.
-    contents = {"report.html": page.encode(), "statistics.md": table.statistics(runs, reference).encode()}
+    contents = {
+        "report.html": page.encode(),
+        "statistics.md": table.statistics(report.runs, reference).encode(),
+    }
     for section in sections:
         if section.name == "training":
             contents["curves.svg"] = figures.stand_alone(section.figures[0])
@@ -480,11 +455,6 @@ def _interval(low: float, high: float, form: str = "+.2f") -> str:
 
 def _p_value(value: float) -> str:
     return text.DASH if pd.isna(value) else text.p_value(value).removeprefix("= ")
-
-
-def _formatted(form: str) -> Any:
-    """What writes a value in `form`, or as it is."""
-    return lambda value: text.number(value, form) if form else text.DASH if pd.isna(value) else value
 
 
 def _code(value: Any) -> Markup:
